@@ -1,0 +1,1 @@
+//! The grammar and the replies of SMTP: pure.

@@ -1,0 +1,63 @@
+//! What the spool knows of a message beside its octets (RFC 5321 section 2.3.1).
+//!
+//! Plain data, `Send`, shared between an ingest shard and the delivery shards behind an `Arc`.
+
+/// The envelope of a message, as it was accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// The reverse-path without its angle brackets; empty is the null reverse-path `<>`.
+    pub sender: String,
+    /// At least one; their order is the order of RCPT, and their index is their name in outcomes.
+    pub recipients: Vec<Recipient>,
+    /// The BODY parameter of MAIL (RFC 6152).
+    pub body: Body,
+    /// Microseconds since 1970 when end-of-data was reached.
+    pub arrived_micros: u64,
+    /// The listener that took the message in; `dsn` for a message that the relay made itself.
+    pub listener: String,
+    /// What the client called itself in EHLO or HELO.
+    pub helo: String,
+    /// The client's address, as text without a port; empty for the relay's own messages.
+    pub client: String,
+}
+
+/// One forward-path of an envelope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recipient {
+    /// The forward-path without its angle brackets.
+    pub address: String,
+}
+
+/// RFC 6152: what the sender declared the content to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Body {
+    #[default]
+    SevenBit,
+    EightBit,
+}
+
+/// Where one recipient of a message stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecipientState {
+    pub status: RecipientStatus,
+    /// Finished attempts at delivery that ended in a deferral; stays at its maximum.
+    pub attempts: u16,
+    /// A delay notice has been sent to the sender.
+    pub notified: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecipientStatus {
+    Waiting,
+    Delivered,
+    Bounced,
+    Expired,
+}
+
+impl RecipientState {
+    pub const NEW: Self = Self { status: RecipientStatus::Waiting, attempts: 0, notified: false };
+
+    pub fn is_finished(self) -> bool {
+        self.status != RecipientStatus::Waiting
+    }
+}
