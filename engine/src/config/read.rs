@@ -107,30 +107,35 @@ pub(super) fn retry(mut section: Section<'_>, absent: &Retry) -> Retry {
     let longest = section.duration("longest", SHORTEST..=7 * DAY);
     let expire = section.duration("expire", SECOND..=60 * DAY);
     let notice = section.duration("notice", SECOND..=60 * DAY);
-    let line = |at: &Option<At<Duration>>| at.as_ref().map(|at| at.line);
-    let lines = [line(&first), line(&longest), line(&expire)];
-    let or = |at: Option<At<Duration>>, absent: Duration| at.map_or(absent, |at| at.value);
+    let or = |at: &Option<At<Duration>>, absent: Duration| at.as_ref().map_or(absent, |at| at.value);
     let retry = Retry {
-        first: or(first, absent.first),
-        longest: or(longest, absent.longest),
-        expire: or(expire, absent.expire),
-        notice: or(notice, absent.notice),
+        first: or(&first, absent.first),
+        longest: or(&longest, absent.longest),
+        expire: or(&expire, absent.expire),
+        notice: or(&notice, absent.notice),
     };
-    if lines.iter().any(Option::is_some) {
-        for (key, one, above, other, at) in [
-            ("first", retry.first, "longest", retry.longest, lines[0].or(lines[1])),
-            ("longest", retry.longest, "expire", retry.expire, lines[1].or(lines[2])),
-        ] {
-            if one > other {
-                let (one, other) = (value::show_duration(one), value::show_duration(other));
-                let wrong =
-                    format!("{one} is more than {above}, {other}; allowed: first <= longest <= expire");
-                section.fault(at.unwrap_or(section.line), key, wrong);
-            }
-        }
-    }
+    ascending(&section, ("first", retry.first, &first), ("longest", retry.longest, &longest));
+    ascending(&section, ("longest", retry.longest, &longest), ("expire", retry.expire, &expire));
     section.finish();
     retry
+}
+
+/// Blames the key that the section itself gives; one that only inherits both is blamed where they come from.
+fn ascending(
+    section: &Section<'_>,
+    (lower_key, lower, lower_at): (&str, Duration, &Option<At<Duration>>),
+    (upper_key, upper, upper_at): (&str, Duration, &Option<At<Duration>>),
+) {
+    const ALLOWED: &str = "allowed: first <= longest <= expire";
+    if lower <= upper {
+        return;
+    }
+    let (low, up) = (value::show_duration(lower), value::show_duration(upper));
+    if let Some(at) = lower_at {
+        section.fault(at.line, lower_key, format!("{low} is more than {upper_key}, {up}; {ALLOWED}"));
+    } else if let Some(at) = upper_at {
+        section.fault(at.line, upper_key, format!("{up} is less than {lower_key}, {low}; {ALLOWED}"));
+    }
 }
 
 pub(super) fn limits(mut section: Section<'_>) -> Limits {

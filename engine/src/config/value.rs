@@ -260,12 +260,11 @@ pub fn cpu_list(text: &str) -> Result<Vec<usize>, Wrong> {
         if first > last {
             return Err(format!("\"{text}\": {first}-{last} runs backwards; allowed: {last}-{first}"));
         }
-        for cpu in first..=last {
-            if std::mem::replace(&mut seen[cpu], true) {
-                return Err(format!("\"{text}\" names CPU {cpu} twice; allowed: each CPU once"));
-            }
-            cpus.push(cpu);
+        if let Some(twice) = (first..=last).find(|cpu| seen[*cpu]) {
+            return Err(format!("\"{text}\" names CPU {twice} twice; allowed: each CPU once"));
         }
+        seen[first..=last].fill(true);
+        cpus.extend(first..=last);
     }
     Ok(cpus)
 }

@@ -2,6 +2,9 @@
 
 use super::*;
 
+mod faults;
+mod reference;
+
 const GOOD: &str = r#"
 hostname = "Relay.Winery.Example."
 [domains]
@@ -36,12 +39,6 @@ servers = ["192.0.2.53", "[2001:db8::53]:5353"]
 
 fn good() -> Config {
     Config::parse(GOOD, "relay.toml").unwrap_or_else(|error| panic!("{error}"))
-}
-
-/// The lines that a text prints, without the origin.
-fn faults(text: &str) -> Vec<String> {
-    let lines = Config::parse(text, "f").map(|_| String::new()).unwrap_or_else(|error| error.to_string());
-    lines.lines().map(|line| line.strip_prefix("f:").expect(line).to_owned()).collect()
 }
 
 #[test]
