@@ -16,5 +16,6 @@ pub mod delivery;
 pub mod dsn;
 pub mod policy;
 pub mod resolve;
+pub mod schedule;
 pub mod session;
 pub mod smtp;

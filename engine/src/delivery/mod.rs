@@ -1,1 +1,19 @@
+//! The sending side: what is said to a next hop, and what comes of it.
+//!
+//! Pure in here: [`client`] (the SMTP client session), [`failure`] (the failure policy), and what
+//! they are made of. Connections, pools and the streaming of content belong to the asynchronous rim
+//! on the delivery shards.
+//!
+//! ```text
+//!   bytes ──▶ reply_reader ──▶ client ──▶ Fate per recipient ──▶ failure (the table) ──▶ Verdict
+//!                                │                                                        │
+//!                     bytes ◀────┘                                     log, spool, dsn ◀──┘
+//! ```
 
+pub mod client;
+pub mod extensions;
+pub mod failure;
+pub mod reply;
+pub mod reply_reader;
+mod transaction;
+pub mod verdict;
