@@ -9,6 +9,7 @@ pub mod io_uring;
 pub mod kernel;
 pub mod memlock;
 pub mod nofile;
+pub mod notify;
 mod rlimit;
 mod sys;
 

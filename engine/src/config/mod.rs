@@ -14,6 +14,7 @@ mod check;
 mod default;
 mod document;
 mod error;
+mod host;
 mod network;
 mod read;
 mod tls;
