@@ -7,13 +7,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use sluice_tuning::CPUS_MAX;
+
 use super::types::{Network, SmartHost};
 
 /// What was found and what is allowed, for people.
 pub(super) type Wrong = String;
-
-/// CPU numbers are below this; it bounds a list such as `"0-4000000000"`.
-pub const CPUS_MAX: usize = 4096;
 
 const SMTP_PORT: u16 = 25;
 const DNS_PORT: u16 = 53;
