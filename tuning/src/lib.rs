@@ -9,10 +9,11 @@ pub mod io_uring;
 pub mod kernel;
 pub mod memlock;
 pub mod nofile;
+pub mod notify;
 mod rlimit;
 mod sys;
 
-/// CPU numbers are below this (the kernel's largest NR_CPUS is 8192; nobody relays mail on such a host).
+/// CPU numbers are below this; it bounds a list such as `"0-4000000000"` (the kernel's largest NR_CPUS is 8192; nobody relays mail on such a host).
 pub const CPUS_MAX: usize = 4096;
 
 /// sysexits: the system lacks something.

@@ -14,6 +14,7 @@ mod check;
 mod default;
 mod document;
 mod error;
+mod host;
 mod network;
 mod read;
 mod tls;
@@ -33,7 +34,6 @@ pub use error::{ConfigError, Fault};
 use read::{ListenerDraft, ResolverDraft, RouteDraft};
 pub use tls::{TlsFault, TlsFile};
 pub use types::*;
-pub use value::CPUS_MAX;
 
 /// A longer file is no configuration.
 const FILE_BYTES_MAX: u64 = 1 << 20;

@@ -7,13 +7,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use sluice_tuning::CPUS_MAX;
+
 use super::types::{Network, SmartHost};
 
 /// What was found and what is allowed, for people.
 pub(super) type Wrong = String;
-
-/// CPU numbers are below this; it bounds a list such as `"0-4000000000"`.
-pub const CPUS_MAX: usize = 4096;
 
 const SMTP_PORT: u16 = 25;
 const DNS_PORT: u16 = 53;
@@ -267,4 +266,99 @@ pub fn cpu_list(text: &str) -> Result<Vec<usize>, Wrong> {
         cpus.extend(first..=last);
     }
     Ok(cpus)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_and_shown_in_their_largest_unit() {
+        let table = [
+            ("0s", 0, "0ms"),
+            ("200ms", 200, "200ms"),
+            ("90s", 90_000, "90s"),
+            ("120s", 120_000, "2m"),
+            ("24h", 86_400_000, "1d"),
+            ("5d", 432_000_000, "5d"),
+        ];
+        for (text, millis, shown) in table {
+            let read = duration(text, &(Duration::ZERO..=Duration::MAX)).expect(text);
+            assert_eq!(
+                (read, show_duration(read).as_str()),
+                (Duration::from_millis(millis), shown),
+                "{text}"
+            );
+        }
+        for text in ["", "5", "s", "5 s", "-5s", "+5s", "1.5h", "5S", "5w", "213503982335d", "5s5m", "٥s"] {
+            assert!(duration(text, &(Duration::ZERO..=Duration::MAX)).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_decimal_or_binary_by_their_unit() {
+        let table = [
+            ("0B", 0, "0B"),
+            ("512KiB", 524_288, "512KiB"),
+            ("10MB", 10_000_000, "10000000B"),
+            ("64MiB", 67_108_864, "64MiB"),
+            ("1024MiB", 1 << 30, "1GiB"),
+            ("16777215TiB", 16_777_215 << 40, "16777215TiB"),
+        ];
+        for (text, bytes, shown) in table {
+            let read = size(text, &(0..=u64::MAX)).expect(text);
+            assert_eq!((read, show_size(read).as_str()), (bytes, shown), "{text}");
+        }
+        for text in ["", "64", "MiB", "64M", "64mib", "64 MiB", "-1B", "1.5GiB", "16777216TiB", "0x10B"] {
+            assert!(size(text, &(0..=u64::MAX)).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn domains_come_back_in_lower_case_and_without_a_trailing_dot() {
+        let longest = format!("{}.{}.{}.{}", "a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(61));
+        assert_eq!(longest.len(), 253);
+        let table = [
+            ("Winery.Example.", "winery.example"),
+            ("xn--kse-qla.example", "xn--kse-qla.example"),
+            (&longest, &longest),
+        ];
+        for (text, read) in table {
+            assert_eq!(domain(text).as_deref(), Ok(read), "{text}");
+        }
+        let long_label = format!("{}.example", "a".repeat(64));
+        let long_name = format!("{longest}d");
+        for text in
+            ["", ".", "a..b", "-a.b", "a-.b", "a b", "a/b", "192.0.2.1", "a.b..", &long_label, &long_name]
+        {
+            assert!(domain(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn mailboxes_are_a_dot_string_at_a_domain() {
+        assert_eq!(mailbox("Post.Master+x@Winery.Example").as_deref(), Ok("Post.Master+x@winery.example"));
+        let long_local = format!("{}@a.b", "l".repeat(65));
+        for text in [
+            "",
+            "postmaster",
+            "@a.b",
+            "a@",
+            "a..b@c.d",
+            ".a@b.c",
+            "a b@c.d",
+            "\"a\"@b.c",
+            "a@b@c d",
+            &long_local,
+        ] {
+            assert!(mailbox(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn cpu_lists_keep_their_order() {
+        assert_eq!(cpu_list("0-3,8"), Ok(vec![0, 1, 2, 3, 8]));
+        assert_eq!(cpu_list("5, 1 - 2"), Ok(vec![5, 1, 2]));
+        assert_eq!(cpu_list("0-4095").map(|cpus| cpus.len()), Ok(CPUS_MAX));
+    }
 }

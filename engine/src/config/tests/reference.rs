@@ -78,3 +78,19 @@ fn the_reference_file_shows_every_key_and_no_other() {
     assert!(asked.contains("limits.received_max") && asked.contains("route.retry.first"), "{asked:?}");
     assert_eq!(keys_shown(), asked);
 }
+
+#[test]
+fn the_systemd_unit_waits_longer_than_the_drain_and_lets_io_uring_through() {
+    const UNIT: &str = include_str!("../../../../tuning/systemd/sluice.service");
+    let setting =
+        |name: &str| UNIT.lines().filter_map(|line| line.strip_prefix(name)).collect::<Vec<_>>().join(" ");
+    let range = std::time::Duration::ZERO..=std::time::Duration::MAX;
+    let stop = value::duration(&setting("TimeoutStopSec="), &range).expect("a duration");
+    assert!(stop > Delivery::default().drain, "{stop:?}");
+    for call in ["io_uring_setup", "io_uring_enter", "io_uring_register"] {
+        assert!(setting("SystemCallFilter=").contains(call), "{call}");
+    }
+    assert_eq!(setting("RestartPreventExitStatus="), "78");
+    let Spool { path, .. } = Spool::default();
+    assert_eq!(setting("ReadWritePaths="), path.display().to_string());
+}
