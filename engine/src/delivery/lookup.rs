@@ -7,12 +7,15 @@ use super::hop::Trouble;
 use super::verdict::{Peer, Status};
 use crate::clock::monotonic_millis;
 use crate::config::{Config, SmartHost, Target};
-use crate::resolve::{AddressAnswer, Answer, ResolveError};
+use crate::resolve::error::{ResolveError, ResolveErrorKind};
+use crate::resolve::mx::MxHost;
+use crate::resolve::service::Answer;
 use crate::shard::links::{Links, NextHop, Question};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Answers kept by one shard. Prevents a flood of domains from taking all memory.
@@ -30,13 +33,15 @@ pub struct NotFound {
 
 #[derive(Default)]
 pub struct Lookup {
-    mx: RefCell<HashMap<(usize, Arc<str>), Kept<Answer>>>,
-    addresses: RefCell<HashMap<(usize, Arc<str>), Kept<AddressAnswer>>>,
+    mx: Answers<Vec<MxHost>>,
+    addresses: Answers<Vec<IpAddr>>,
 }
+
+type Answers<T> = RefCell<HashMap<(usize, Arc<str>), Kept<T>>>;
 
 struct Kept<T> {
     until: u64,
-    answer: T,
+    answer: Answer<T>,
 }
 
 impl Lookup {
@@ -91,8 +96,8 @@ impl Lookup {
             None => {
                 let (reply, answer) = oneshot::channel();
                 links.service.send(Question::Mx { resolver, domain: domain.clone(), reply }).await;
-                let answer = answer.await.unwrap_or_else(|_| Answer::stopped(domain));
-                keep(&self.mx, key, answer.clone(), answer.valid_for);
+                let answer = answer.await.unwrap_or_else(|_| stopped(domain));
+                keep(&self.mx, key, answer.clone());
                 answer
             }
         };
@@ -106,19 +111,19 @@ impl Lookup {
                 });
                 Ok(peers.take(PEERS_MAX).collect())
             }
-            Err(error) => Err(NotFound { lasting: error.lasting, trouble: told(&error) }),
+            Err(error) => Err(NotFound { lasting: error.kind.is_lasting(), trouble: told(&error) }),
         }
     }
 
-    async fn addresses_of(&self, host: Arc<str>, resolver: usize, links: &Links) -> AddressAnswer {
+    async fn addresses_of(&self, host: Arc<str>, resolver: usize, links: &Links) -> Answer<Vec<IpAddr>> {
         let key = (resolver, host.clone());
         if let Some(answer) = kept(&self.addresses, &key) {
             return answer;
         }
         let (reply, answer) = oneshot::channel();
         links.service.send(Question::Addresses { resolver, host: host.clone(), reply }).await;
-        let answer = answer.await.unwrap_or_else(|_| AddressAnswer::stopped(&host));
-        keep(&self.addresses, key, answer.clone(), answer.valid_for);
+        let answer = answer.await.unwrap_or_else(|_| stopped(&host));
+        keep(&self.addresses, key, answer.clone());
         answer
     }
 
@@ -129,20 +134,18 @@ impl Lookup {
     }
 }
 
-type Answers<T> = RefCell<HashMap<(usize, Arc<str>), Kept<T>>>;
-
-fn kept<T: Clone>(answers: &Answers<T>, key: &(usize, Arc<str>)) -> Option<T> {
+fn kept<T: Clone>(answers: &Answers<T>, key: &(usize, Arc<str>)) -> Option<Answer<T>> {
     let answers = answers.borrow();
     let kept = answers.get(key)?;
     (kept.until > monotonic_millis()).then(|| kept.answer.clone())
 }
 
-fn keep<T>(answers: &Answers<T>, key: (usize, Arc<str>), answer: T, valid_for: std::time::Duration) {
+fn keep<T>(answers: &Answers<T>, key: (usize, Arc<str>), answer: Answer<T>) {
     let mut answers = answers.borrow_mut();
     if answers.len() >= ANSWERS_MAX {
         answers.clear();
     }
-    let until = monotonic_millis().saturating_add(u64::try_from(valid_for.as_millis()).unwrap_or(u64::MAX));
+    let until = monotonic_millis().saturating_add(u64::try_from(answer.valid_for.as_millis()).unwrap_or(u64::MAX));
     answers.insert(key, Kept { until, answer });
 }
 
@@ -162,7 +165,7 @@ fn no_route(next_hop: &NextHop) -> NotFound {
 
 fn told(error: &ResolveError) -> Trouble {
     Trouble {
-        dsn: error.status.to_string().into(),
+        dsn: error.kind.status().to_string().into(),
         text: error.text.as_str().into(),
         remote: "".into(),
         is_reply: false,
@@ -170,5 +173,11 @@ fn told(error: &ResolveError) -> Trouble {
 }
 
 fn waiting(error: &ResolveError) -> Trouble {
-    Trouble { dsn: Status(4, error.status.1, error.status.2).to_string().into(), ..told(error) }
+    let status = error.kind.status();
+    Trouble { dsn: Status(4, status.1, status.2).to_string().into(), ..told(error) }
+}
+
+fn stopped<T>(name: &str) -> Answer<T> {
+    let text = format!("looking up {name}: the service thread has stopped");
+    Answer { result: Err(ResolveError { kind: ResolveErrorKind::Temporary, text }), valid_for: Duration::ZERO }
 }

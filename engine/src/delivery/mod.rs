@@ -11,9 +11,16 @@
 //! ```
 
 pub mod client;
+mod connection;
 pub mod extensions;
 pub mod failure;
+mod hop;
+mod lookup;
+mod message;
 pub mod reply;
 pub mod reply_reader;
+mod settle;
+pub mod shard;
 mod transaction;
 pub mod verdict;
+mod worker;

@@ -5,14 +5,17 @@
 use super::hop::{Hop, Item, Trouble};
 use super::message::Message;
 use super::shard::DeliveryShard;
-use super::verdict::{Outcome, Status, Verdict};
+use super::verdict::{Outcome, Verdict};
 use crate::clock::{monotonic_millis, wall_micros};
 use crate::observe::line::{self, Delays};
 use crate::observe::log;
-use crate::schedule::retry;
+use crate::schedule::retry::{self, Deferral, Next};
 use crate::shard::links::{Disposition, Fate, Group, Report, ToIngest};
 use std::cell::Cell;
 use std::rc::Rc;
+
+/// A message whose delivery ended in a fault of the program waits at least this long when it has expired.
+const FAULT_WAIT_MICROS: u64 = 60_000_000;
 
 /// What one attempt came to for one recipient.
 pub struct Attempted {
@@ -56,32 +59,59 @@ pub async fn settle_attempt(
         return;
     }
     let delays = timing.delays(message);
-    let retry = shard.retry_of(&hop.next_hop);
-    let age = retry::Age::of(item.arrived_micros, timing.ended_micros);
+    let attempts = item.attempts.saturating_add(1);
+    let next = after_deferral(shard, hop, &item, attempts);
     let mut again = Vec::new();
     let mut fates = Vec::with_capacity(attempted.len());
-    let notice = !item.notified && retry::notice_is_due(retry, age);
     for done in attempted {
         let disposition = match done.verdict.outcome {
             Outcome::Delivered => Disposition::Delivered,
             Outcome::Bounced => Disposition::Bounced,
-            Outcome::Deferred if retry::is_expired(retry, age) => Disposition::Expired,
             Outcome::Deferred => {
-                again.push(done.recipient);
-                Disposition::Deferred { notice, notified: item.notified || notice }
+                let disposition = deferred(&item, &next);
+                if disposition != Disposition::Expired {
+                    again.push(done.recipient);
+                }
+                disposition
             }
         };
         fates.push(fate(&item, done, disposition, message, delays, shard));
     }
     report(shard, &item, fates).await;
-    if !again.is_empty() {
+    if let Next::Retry { at_micros, notice_due } = next
+        && !again.is_empty()
+    {
         let mut item = item.with_group(again);
-        item.attempts = item.attempts.saturating_add(1);
-        item.notified |= notice;
+        item.attempts = attempts;
+        item.notified |= notice_due;
         item.announced = true;
-        let wait = retry::next_attempt(retry, item.attempts, item.id);
-        shard.put_off(hop, item, monotonic_millis().saturating_add(wait.as_millis() as u64));
+        shard.put_off(hop, item, due_millis(at_micros));
     }
+}
+
+fn after_deferral(shard: &DeliveryShard, hop: &Hop, item: &Item, attempts: u16) -> Next {
+    let deferral = Deferral {
+        id: item.id,
+        arrived_micros: item.arrived_micros,
+        now_micros: wall_micros(),
+        attempts,
+        notified: item.notified,
+    };
+    retry::after_deferral(shard.retry_of(&hop.next_hop), &deferral)
+}
+
+fn deferred(item: &Item, next: &Next) -> Disposition {
+    match *next {
+        Next::Expire => Disposition::Expired,
+        Next::Retry { notice_due, .. } => {
+            Disposition::Deferred { notice: notice_due, notified: item.notified || notice_due }
+        }
+    }
+}
+
+/// A time of the wall clock on the clock of the timetable.
+fn due_millis(at_micros: u64) -> u64 {
+    monotonic_millis().saturating_add(at_micros.saturating_sub(wall_micros()).div_ceil(1_000))
 }
 
 fn fate(
@@ -154,14 +184,11 @@ pub async fn settle_trouble(
     trouble: &Trouble,
     waits: Waits,
 ) -> Option<Item> {
-    let now = wall_micros();
-    let retry = shard.retry_of(&hop.next_hop);
-    let age = retry::Age::of(item.arrived_micros, now);
-    let expired = retry::is_expired(retry, age);
-    let notice = !item.notified && retry::notice_is_due(retry, age);
-    if waits == Waits::Down && item.announced && !expired && !notice {
+    let next = after_deferral(shard, hop, &item, item.attempts);
+    if waits == Waits::Down && item.announced && matches!(next, Next::Retry { notice_due: false, .. }) {
         return Some(item);
     }
+    let now = wall_micros();
     let (message, states) = match Message::of(&item, &shard.links).await {
         Ok(found) => found,
         Err(error) => {
@@ -171,8 +198,7 @@ pub async fn settle_trouble(
     };
     let disposition = match waits {
         Waits::Refused => Disposition::Bounced,
-        Waits::Down if expired => Disposition::Expired,
-        Waits::Down => Disposition::Deferred { notice, notified: item.notified || notice },
+        Waits::Down => deferred(&item, &next),
     };
     let delays = Timing { began_micros: now, setup_micros: 0, ended_micros: now }.delays(&message);
     let mut fates = Vec::new();
@@ -195,8 +221,13 @@ pub async fn settle_trouble(
     report(shard, &item, fates).await;
     item.fresh = None;
     item.announced = true;
-    item.notified |= notice;
-    matches!(disposition, Disposition::Deferred { .. }).then_some(item)
+    match disposition {
+        Disposition::Deferred { notified, .. } => {
+            item.notified = notified;
+            Some(item)
+        }
+        _ => None,
+    }
 }
 
 /// Puts a message off when the code that delivers it panics: dropped while armed, that is, while the
@@ -223,14 +254,14 @@ impl Drop for FaultGuard {
         let Some(mut item) = self.item.take() else { return };
         log::note("delivery", &format!("{}: error: delivery ended by an internal fault; put off", item.id));
         item.attempts = item.attempts.saturating_add(1);
-        let wait = retry::next_attempt(self.shard.retry_of(&self.hop.next_hop), item.attempts, item.id);
-        let due = monotonic_millis().saturating_add(wait.as_millis() as u64);
-        self.shard.put_off(&self.hop, item, due);
+        // A message that has expired gets a last attempt, which says so.
+        let at_micros = match after_deferral(&self.shard, &self.hop, &item, item.attempts) {
+            Next::Retry { at_micros, .. } => at_micros,
+            Next::Expire => wall_micros() + FAULT_WAIT_MICROS,
+        };
+        self.shard.put_off(&self.hop, item, due_millis(at_micros));
     }
 }
-
-/// The status of a message whose next hop cannot be found in the configuration.
-pub const NO_ROUTE: Status = Status::NO_ROUTE;
 
 impl Item {
     /// The same message for other recipients of it; not fresh.

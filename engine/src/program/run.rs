@@ -19,6 +19,7 @@ use crate::shard::{self, Happening, Role, ShardName};
 use crate::{admin, listener};
 use crossbeam::channel::{Receiver, unbounded};
 use futures_lite::future::block_on;
+use sluice_tuning::notify::{Word, notify};
 use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
@@ -52,14 +53,7 @@ pub fn run(config: Config, started: impl FnOnce(&Config) -> Result<(), Failed>) 
 
 /// What the host must offer; warnings go to standard error before the log is open.
 fn check_host(config: &Config) -> Result<(), Failed> {
-    let shards = &config.shards;
-    let cpus: Vec<usize> = shards.ingest_cpus.iter().chain(&shards.delivery_cpus).copied().collect();
-    let needs = sluice_tuning::Needs {
-        cpus: &cpus,
-        executors: cpus.len(),
-        sessions_max: config.limits.sessions_max * shards.ingest_cpus.len(),
-    };
-    for finding in sluice_tuning::start_checks(&needs) {
+    for finding in config.start_checks() {
         if finding.severity == sluice_tuning::Severity::Fatal {
             return Err(Failed::new(finding.exit as u8, finding.sentence));
         }
@@ -200,11 +194,20 @@ impl Relay {
         );
         log::note("main", &text);
         log::flush();
+        self.notify(Word::Ready);
+    }
+
+    /// Tells systemd, when it is there.
+    fn notify(&self, word: Word) {
+        if let Err(error) = notify(word) {
+            log::note("main", &format!("warning: systemd was not told of {word:?}: {error}"));
+        }
     }
 
     /// The ordered stop. Bounded; a second SIGTERM ends it at once.
     fn stop(&mut self) -> Result<(), Failed> {
         log::note("main", "stopping: no new sessions; open transactions may end");
+        self.notify(Word::Stopping);
         log::flush();
         let deadline = Instant::now() + self.config.delivery.drain + FINISH;
         self.links.ingest.iter().for_each(|shard| block_on(shard.send(ToIngest::Stop)));

@@ -7,7 +7,7 @@ use crate::admin;
 use crate::channel::Receiver;
 use crate::config::Config;
 use crate::observe::log;
-use crate::resolve::Resolvers;
+use crate::resolve::service::Resolvers;
 use crate::shard::Happening;
 use crate::shard::links::Question;
 use crossbeam::channel::Sender;
@@ -42,7 +42,9 @@ pub fn start(service: Service, events: Sender<Happening>) -> std::io::Result<Joi
 }
 
 async fn run(service: Service, events: Sender<Happening>) -> std::io::Result<()> {
-    let resolvers = Arc::new(Resolvers::new(&service.config));
+    let seed = crate::clock::wall_micros();
+    let resolvers = Resolvers::new(&service.config.resolvers, seed).map_err(std::io::Error::other)?;
+    let resolvers = Arc::new(resolvers);
     tokio::spawn(answer(resolvers, service.questions));
     tokio::spawn(watch_space(service.config.clone(), service.has_space));
     tokio::spawn(async {

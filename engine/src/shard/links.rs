@@ -9,8 +9,10 @@
 //! Everything here is `Send` and owned; nothing refers back into a shard.
 
 use crate::channel::Sender;
-use crate::resolve::{Answer, AddressAnswer};
+use crate::resolve::mx::MxHost;
+use crate::resolve::service::Answer;
 use sluice_queue::{ContentFlags, Envelope, QueueId, RecipientState, SpoolNumber};
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -216,8 +218,8 @@ pub struct QueueRecipient {
 
 /// Asked of the service thread.
 pub enum Question {
-    Mx { resolver: usize, domain: Arc<str>, reply: oneshot::Sender<Answer> },
-    Addresses { resolver: usize, host: Arc<str>, reply: oneshot::Sender<AddressAnswer> },
+    Mx { resolver: usize, domain: Arc<str>, reply: oneshot::Sender<Answer<Vec<MxHost>>> },
+    Addresses { resolver: usize, host: Arc<str>, reply: oneshot::Sender<Answer<Vec<IpAddr>>> },
 }
 
 #[cfg(test)]
