@@ -5,7 +5,7 @@
 
 use super::hop::Item;
 use crate::shard::links::{HeldContent, Links, ToIngest};
-use crate::smtp::content::Stuffer;
+use crate::smtp::stuffing::Stuffer;
 use sluice_queue::{Body, ContentFlags, Envelope, QueueId, RecipientState};
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -58,7 +58,7 @@ impl Message {
     }
 
     pub fn is_eight_bit(&self) -> bool {
-        self.envelope.body == Body::EightBit || self.flags.contains(ContentFlags::EIGHT_BIT)
+        self.envelope.body == Body::EightBit || self.flags.eight_bit
     }
 }
 
@@ -81,9 +81,10 @@ impl<'a> Pieces<'a> {
     pub async fn next(&mut self, out: &mut Vec<u8>) -> Result<bool, String> {
         if self.position < self.message.content_bytes {
             let piece = self.piece().await?;
-            if self.message.flags.contains(ContentFlags::DOT_LINES) {
-                let mut stuffer = self.stuffer;
-                stuffer.stuff(self.slice(piece), out);
+            if self.message.flags.dot_lines {
+                let mut stuffer = std::mem::take(&mut self.stuffer);
+                let piece = self.slice(piece);
+                stuffer.stuff(piece).for_each(|range| out.extend_from_slice(&piece[range]));
                 self.stuffer = stuffer;
             } else {
                 out.extend_from_slice(self.slice(piece));
@@ -94,7 +95,8 @@ impl<'a> Pieces<'a> {
         if self.position < self.message.content_bytes {
             return Ok(true);
         }
-        out.extend_from_slice(b".\r\n");
+        // What DATA brought in ends with CRLF; without lines to stuff the stuffer has not seen it.
+        out.extend_from_slice(if self.message.flags.dot_lines { self.stuffer.finish() } else { b".\r\n" });
         Ok(false)
     }
 

@@ -50,7 +50,7 @@ fn context(config: &Config, address: SocketAddr) -> Arc<session::Context> {
         relay: Relay::Any,
         tls: TlsMode::Off,
     }];
-    session::contexts(&Arc::new(config)).remove(0)
+    Arc::new(session::Context::new(&config, 0))
 }
 
 async fn serve(mut stream: TcpStream, client: SocketAddr, context: Arc<session::Context>, root: PathBuf) {
@@ -73,8 +73,8 @@ async fn converse(
         out.clear();
         let wait = Duration::from_millis(session.deadline().saturating_sub(clock::monotonic_millis()));
         match tokio::time::timeout(wait, stream.read_buf(&mut input)).await {
-            Ok(read) if read? == 0 => return Ok(()),
-            Ok(_) => {}
+            Ok(Ok(0)) => return Ok(()),
+            Ok(read) => drop(read?),
             Err(_) => session.timed_out(&mut out),
         }
         if !step(&mut session, &mut input, &mut content, root, &mut out) {
@@ -101,7 +101,7 @@ fn step(session: &mut Session, input: &mut Vec<u8>, content: &mut Vec<u8>, root:
             Step::Content(range) => content.extend_from_slice(&input[used + range.start..used + range.end]),
             Step::Abandon => content.clear(),
             Step::Commit => {
-                let (envelope, _) = session.take_envelope(clock::wall_micros());
+                let envelope = session.take_envelope(clock::wall_micros());
                 let mut filed = envelope.recipients.iter().map(|recipient| {
                     maildir::deliver(&maildir::directory(root, &recipient.address), &envelope.sender, content)
                 });

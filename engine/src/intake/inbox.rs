@@ -8,6 +8,7 @@ use crate::channel::Receiver;
 use crate::shard::links::{Loaded, QueueItem, QueueRecipient, ToIngest};
 use sluice_queue::{QueueId, RecipientStatus};
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// Content octets that travel with one answer; the rest of a large message is asked for piece by piece.
 pub const WINDOW_BYTES: usize = 256 * 1024;
@@ -58,7 +59,7 @@ async fn load(shard: &IngestShard, id: QueueId) -> Result<Loaded, String> {
     let message = spool.load(id).await.map_err(|error| error.to_string())?;
     let head = spool.read(id, 0, WINDOW_BYTES).await.map_err(|error| error.to_string())?;
     Ok(Loaded {
-        envelope: message.envelope,
+        envelope: Arc::new(message.envelope),
         states: message.states,
         content_bytes: message.content_bytes,
         flags: message.flags,
@@ -90,12 +91,12 @@ async fn item(spool: &ShardSpool, id: QueueId) -> Option<QueueItem> {
 pub fn describe(id: QueueId, message: &sluice_queue::Message) -> QueueItem {
     let envelope = &message.envelope;
     let recipients = envelope.recipients.iter().enumerate().map(|(index, recipient)| {
-        let state = message.states[index];
+        let (state, reason) = (message.states[index], message.reasons[index].as_ref());
         QueueRecipient {
             address: recipient.address.clone(),
-            status: status_word(state.status, state.attempts).into(),
+            status: status_word(state.status, reason.is_some()).into(),
             attempts: state.attempts,
-            reason: message.reasons.get(index).cloned().unwrap_or_default(),
+            reason: reason.map(|reason| reason.text.clone()).unwrap_or_default(),
         }
     });
     QueueItem {
@@ -110,10 +111,10 @@ pub fn describe(id: QueueId, message: &sluice_queue::Message) -> QueueItem {
     }
 }
 
-fn status_word(status: RecipientStatus, attempts: u16) -> &'static str {
-    match (status, attempts) {
-        (RecipientStatus::Waiting, 0) => "queued",
-        (RecipientStatus::Waiting, _) => "deferred",
+fn status_word(status: RecipientStatus, tried: bool) -> &'static str {
+    match (status, tried) {
+        (RecipientStatus::Waiting, false) => "queued",
+        (RecipientStatus::Waiting, true) => "deferred",
         (RecipientStatus::Delivered, _) => "sent",
         (RecipientStatus::Bounced, _) => "bounced",
         (RecipientStatus::Expired, _) => "expired",

@@ -23,6 +23,7 @@ use buffers::Buffers;
 use sluice_queue::{GlommioStorage, QueueId, Spool};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -107,13 +108,14 @@ impl IngestShard {
     }
 
     /// What a ticker does a few times a second.
-    pub fn tick(&self) {
+    pub fn tick(self: &Rc<Self>) {
         let mut live = 0;
         let (mut batches, mut bytes) = (0, 0);
         for spool in self.spools() {
             spool.nudge();
+            self.claim(spool);
             let stats = spool.stats();
-            live += stats.messages;
+            live += stats.messages as u64;
             batches += stats.batches;
             bytes += stats.bytes_written;
         }
@@ -121,5 +123,18 @@ impl IngestShard {
         self.counters.batches_total.set(batches);
         self.counters.spool_bytes_written_total.set(bytes);
         self.counters.sessions.set(self.sessions.get() as u64);
+    }
+
+    /// A session that ended by a fault while its message was being committed has told nobody of it.
+    fn claim(self: &Rc<Self>, spool: &ShardSpool) {
+        for id in spool.unclaimed() {
+            let (shard, spool) = (self.clone(), spool.clone());
+            glommio::spawn_local(async move {
+                if let Ok(message) = spool.load(id).await {
+                    shard.hand_over_stored(id, &message.envelope, &message.states);
+                }
+            })
+            .detach();
+        }
     }
 }

@@ -8,7 +8,7 @@
 use super::{IngestShard, ShardSpool};
 use crate::config::Config;
 use crate::observe::log;
-use sluice_queue::{GlommioStorage, OpenError, Options, QueueId, Recovery, Spool, SpoolNumber};
+use sluice_queue::{GlommioStorage, Options, QueueId, Recovery, Spool, SpoolNumber};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -23,18 +23,18 @@ pub struct OpenedSpools {
 }
 
 /// Opens the spool of shard `index` and those that it adopts.
-pub async fn open_spools(config: &Config, index: usize, shards: usize) -> Result<OpenedSpools, OpenError> {
+pub async fn open_spools(config: &Config, index: usize, shards: usize) -> Result<OpenedSpools, String> {
     let path = &config.spool.path;
     let own = SpoolNumber::new(index as u16).expect("the number of shards is bounded by the configuration");
     let mut adopted = Vec::new();
-    for number in spool_numbers(path)? {
+    for number in spool_numbers(path).map_err(|error| failed(path, &error))? {
         if number != own && number.get() as usize >= shards && number.get() as usize % shards == index {
             adopted.push(open(config, path, number).await?);
         }
     }
     let own = open(config, path, own).await?;
     let unfinished = std::iter::once(&own).chain(&adopted);
-    let unfinished = unfinished.filter_map(|spool| Some((spool.clone(), spool.last_live()?))).collect();
+    let unfinished = unfinished.filter_map(|spool| Some((spool.clone(), spool.live(None, usize::MAX).last().copied()?))).collect();
     Ok(OpenedSpools { own, adopted, unfinished })
 }
 
@@ -55,21 +55,27 @@ pub fn spool_numbers(path: &Path) -> std::io::Result<Vec<SpoolNumber>> {
     Ok(numbers)
 }
 
-async fn open(config: &Config, path: &Path, number: SpoolNumber) -> Result<ShardSpool, OpenError> {
+async fn open(config: &Config, path: &Path, number: SpoolNumber) -> Result<ShardSpool, String> {
     let directory = spool_directory(path, number);
-    std::fs::create_dir_all(&directory)?;
+    std::fs::create_dir_all(&directory).map_err(|error| failed(&directory, &error))?;
+    let storage = GlommioStorage::new(&directory).map_err(|error| failed(&directory, &error))?;
     let options = Options { segment_bytes: config.spool.segment_bytes, ..Options::default() };
-    let (spool, recovery) = Spool::open(GlommioStorage::open(&directory).await?, number, options).await?;
+    let opened = Spool::open(storage, number, options).await;
+    let (spool, recovery) = opened.map_err(|error| failed(&directory, &error))?;
     report(&directory, &recovery);
     Ok(spool)
 }
 
+fn failed(path: &Path, error: &dyn std::fmt::Display) -> String {
+    format!("the spool {} cannot be opened: {error}", path.display())
+}
+
 fn report(directory: &Path, recovery: &Recovery) {
     for damage in &recovery.damages {
-        log::note("ingest", &format!("error: spool {}: {damage}", directory.display()));
+        log::note("ingest", &format!("error: spool {}: {damage:?}", directory.display()));
     }
     if recovery.messages > 0 || !recovery.damages.is_empty() {
-        log::note("ingest", &format!("spool {}: {recovery}", directory.display()));
+        log::note("ingest", &format!("spool {}: {recovery:?}", directory.display()));
     }
 }
 

@@ -3,19 +3,18 @@
 //!
 //! One task per connection. A fault in it ends this session with 421 and no other.
 
-use super::{IngestShard, ShardSpool};
+use super::IngestShard;
 use crate::clock;
 use crate::observe::{line, log};
-use crate::session::{Refusal, Session, Step};
+use crate::session::{self, Refusal, Session, Step};
 use crate::shard::event::Place;
 use futures_lite::{AsyncRead, AsyncWriteExt};
 use futures_util::FutureExt;
 use glommio::net::TcpStream;
-use sluice_queue::{CommitError, Draft};
+use sluice_queue::{CommitError, ContentFlags, Draft};
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -24,8 +23,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::Duration;
 
-const FAULT_REPLY: &[u8] = b"421 4.3.0 Internal fault, closing the connection\r\n";
-const TOO_MANY_REPLY: &[u8] = b"421 4.3.2 Too many sessions, try again later\r\n";
 /// A peer that takes none of our replies for this long is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -38,8 +35,10 @@ pub fn start(shard: &Rc<IngestShard>, listener: usize, mut stream: TcpStream) {
     let shard = shard.clone();
     if shard.sessions.get() >= shard.config.limits.sessions_max {
         shard.counters.connections_refused_total.add(1);
+        let mut reply = Vec::new();
+        session::too_many_sessions(&shard.contexts[listener], &mut reply);
         // The reply fits into an empty socket buffer; a peer that is gone already needs none.
-        glommio::spawn_local(async move { drop(stream.write_all(TOO_MANY_REPLY).await) }).detach();
+        glommio::spawn_local(async move { drop(stream.write_all(&reply).await) }).detach();
         return;
     }
     shard.sessions.set(shard.sessions.get() + 1);
@@ -48,7 +47,9 @@ pub fn start(shard: &Rc<IngestShard>, listener: usize, mut stream: TcpStream) {
         if session.is_err() {
             shard.counters.session_panics_total.add(1);
             log::note("ingest", &format!("error: a session with [{}] ended by an internal fault", client.ip()));
-            let _ = stream.write_all(FAULT_REPLY).await;
+            let mut reply = Vec::new();
+            session::fault(&shard.contexts[listener], &mut reply);
+            let _ = stream.write_all(&reply).await;
         }
         shard.sessions.set(shard.sessions.get() - 1);
         shard.session_ended.raise();
@@ -132,7 +133,7 @@ impl SessionTask<'_> {
         let Self { shard, place, stream, session, carried, .. } = self;
         let read = poll_fn(|context| {
             // A message whose content is on its way may come to its end within the bound of the stop.
-            if place.poll_stopped(context) && !session.is_receiving_content() {
+            if place.poll_stopped(context) && !session.is_in_message() {
                 return Poll::Ready(Ok(Input::Stopped));
             }
             let mut buffer = shard.buffers.take();
@@ -173,7 +174,7 @@ impl SessionTask<'_> {
                     return Ok(true);
                 }
                 Step::Open => self.open().await,
-                Step::Content(range) => self.append(&input[offset(range, start)]).await,
+                Step::Content(range) => self.append(&input[start + range.start..start + range.end]).await,
                 Step::Abandon => self.draft = None,
                 Step::Commit => self.commit().await?,
                 Step::Close => return Ok(false),
@@ -186,17 +187,15 @@ impl SessionTask<'_> {
             return self.session.open_failed(Refusal::NoSpace, &mut self.out);
         }
         let now = clock::wall_micros();
-        let mut draft = self.shard.spool.begin(now);
+        let draft = self.shard.spool.begin(now);
         let trace = self.session.opened(draft.id(), &clock::mail_date_cached(now), &mut self.out);
-        match self.spool().append(&mut draft, &trace).await {
-            Ok(()) => self.draft = Some(draft),
-            Err(error) => self.storage_failed(&error.to_string()),
-        }
+        self.draft = Some(draft);
+        self.append(&trace).await;
     }
 
     async fn append(&mut self, octets: &[u8]) {
         if let Some(mut draft) = self.draft.take() {
-            match self.spool().append(&mut draft, octets).await {
+            match self.shard.spool.append(&mut draft, octets).await {
                 Ok(()) => self.draft = Some(draft),
                 // The session swallows the rest; the refusal is the answer to its end-of-data.
                 Err(error) => self.storage_failed(&error.to_string()),
@@ -207,13 +206,15 @@ impl SessionTask<'_> {
     async fn commit(&mut self) -> io::Result<()> {
         // Replies to commands that came before must not wait for the disk.
         self.flush().await?;
-        let (envelope, flags) = self.session.take_envelope(clock::wall_micros());
+        let envelope = self.session.take_envelope(clock::wall_micros());
+        let findings = self.session.findings();
+        let flags = ContentFlags { eight_bit: findings.eight_bit, dot_lines: findings.dot_lines };
         let Some(draft) = self.draft.take() else {
             self.session.committed(Err(Refusal::Storage), &mut self.out);
             return Ok(());
         };
         let envelope = Arc::new(envelope);
-        match self.spool().commit(draft, envelope.clone(), flags).await {
+        match self.shard.spool.commit(draft, envelope.clone(), flags).await {
             Ok(stored) => {
                 let shard = self.shard;
                 shard.counters.messages_accepted_total.add(1);
@@ -231,10 +232,6 @@ impl SessionTask<'_> {
         Ok(())
     }
 
-    fn spool(&self) -> &ShardSpool {
-        &self.shard.spool
-    }
-
     fn storage_failed(&self, why: &str) {
         self.shard.counters.messages_failed_total.add(1);
         log::note("ingest", &format!("error: a message was not stored: {why}"));
@@ -243,11 +240,8 @@ impl SessionTask<'_> {
 
 fn refusal(error: &CommitError) -> Refusal {
     match error {
-        CommitError::Full(_) => Refusal::NoSpace,
-        _ => Refusal::Storage,
+        CommitError::Full => Refusal::NoSpace,
+        CommitError::Closed => Refusal::ShuttingDown,
+        CommitError::Poisoned(_) | CommitError::TooLarge | CommitError::Broken => Refusal::Storage,
     }
-}
-
-fn offset(range: Range<usize>, by: usize) -> Range<usize> {
-    range.start + by..range.end + by
 }

@@ -80,7 +80,7 @@ fn stopped_spools(spool: &Path) -> Result<Vec<sluice_queue::Inspection>, Failed>
     let mut spools = Vec::new();
     for number in spool_numbers(spool).map_err(|error| failed(&error))? {
         let directory = spool_directory(spool, number);
-        let inspected = sluice_queue::inspect(&directory);
+        let inspected = sluice_queue::inspect(&directory, number);
         spools.push(inspected.map_err(|error| Failed::new(super::IO_ERROR, format_args!("{}: {error}", directory.display())))?);
     }
     Ok(spools)

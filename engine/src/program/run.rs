@@ -11,7 +11,7 @@ use super::{Failed, IO_ERROR, NO_PERMISSION, OS_ERROR, SOFTWARE, UNAVAILABLE};
 use crate::channel::mailbox;
 use crate::config::Config;
 use crate::intake::Parts;
-use crate::observe::{counters, log};
+use crate::observe::log;
 use crate::service::{self, Service};
 use crate::session;
 use crate::shard::links::{Budget, HANDOVERS_MAX, Links, QUESTIONS_MAX, REPORTS_MAX, ToDelivery, ToIngest};
@@ -148,7 +148,8 @@ impl Relay {
             threads.push(shard::start_delivery(index, cpu, config.clone(), links.clone(), counters, inbox, tell.clone())?);
         }
         let budget = Budget::new(usize::try_from(config.spool.handover_bytes_max).unwrap_or(usize::MAX));
-        let contexts = session::contexts(config);
+        let contexts: Vec<_> =
+            (0..config.listeners.len()).map(|listener| Arc::new(session::Context::new(config, listener))).collect();
         for (index, (inbox, bound)) in ingest_inboxes.into_iter().zip(bound).enumerate() {
             let parts = Parts {
                 index,

@@ -107,8 +107,8 @@ async fn run_ingest(
     inbox: Receiver<ToIngest>,
     events: Sender<Happening>,
 ) -> Result<(), String> {
-    let opened = intake::open_spools(&parts.config, parts.index, parts.links.ingest.len());
-    let OpenedSpools { own, adopted, unfinished } = opened.await.map_err(|error| error.to_string())?;
+    let opened = intake::open_spools(&parts.config, parts.index, parts.links.ingest.len()).await?;
+    let OpenedSpools { own, adopted, unfinished } = opened;
     let shard = Rc::new(IngestShard::new(parts, own, adopted));
     let writers: Vec<_> = shard.spools().cloned().map(|spool| glommio::spawn_local(async move { spool.writer().await })).collect();
     glommio::spawn_local(intake::pump_overflow(shard.clone())).detach();
@@ -122,8 +122,10 @@ async fn run_ingest(
     glommio::spawn_local(drain(name, shard.clone(), accepting, events.clone())).detach();
     let _ = events.send(Happening::Ready(name));
     intake::serve_inbox(shard.clone(), inbox).await;
-    for spool in shard.spools() {
-        spool.close().await;
+    for spool in shard.spools().cloned() {
+        if let Err(error) = spool.close().await {
+            log::note("ingest", &format!("warning: the last outcomes were not recorded: {error}"));
+        }
     }
     for writer in writers {
         writer.await;
