@@ -50,7 +50,7 @@ pub use options::{Options, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 pub use reading::{Message, Reason};
 pub use record::{ContentFlags, OUTCOME_TEXT_MAX, Outcome, OutcomeKind};
 pub use recovery::{Cut, DAMAGES_MAX, Damage, DamageKind, Recovery};
-pub use spool::{Spool, Stored};
+pub use spool::{Spool, Stored, Summary};
 pub use storage::{FaultyStorage, GlommioStorage, MemoryStorage, ReaderStorage, SegmentFile, Storage};
 
 #[cfg(test)]

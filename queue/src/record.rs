@@ -66,11 +66,16 @@ pub(crate) enum Seal {
 /// One record as found on disk.
 #[derive(Debug)]
 pub(crate) enum Record<'a> {
-    Extent { id: u64, offset: u64, octets: &'a [u8] },
+    Extent {
+        id: u64,
+        offset: u64,
+        octets: &'a [u8],
+    },
     Commit(CommitView<'a>),
     Outcome(OutcomeView<'a>),
-    Seal(Seal),
-    Unknown(u8),
+    Seal,
+    /// Of a type that this version does not know.
+    Unknown,
 }
 
 /// A record that verified: where it starts in the bytes walked, its length with header, its checksum.
@@ -108,12 +113,8 @@ pub(crate) fn read_record(seed: u32, bytes: &[u8]) -> Result<Found<'_>, Malforme
         }
         TYPE_COMMIT => Record::Commit(CommitView::decode(payload).ok_or(malformed)?),
         TYPE_OUTCOME => Record::Outcome(OutcomeView::decode(payload).ok_or(malformed)?),
-        TYPE_SEAL => Record::Seal(match rest.u8().ok_or(malformed)? {
-            0 => Seal::Full,
-            1 => Seal::Cut,
-            _ => Seal::Closed,
-        }),
-        other => Record::Unknown(other),
+        TYPE_SEAL => Record::Seal,
+        _ => Record::Unknown,
     };
     Ok(Found { at: 0, bytes: RECORD_HEADER + length, crc, record })
 }

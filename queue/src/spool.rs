@@ -52,6 +52,16 @@ pub struct Stored {
     pub content: Option<Arc<Vec<u8>>>,
 }
 
+/// A message in the spool, in short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    pub content_bytes: u64,
+    pub flags: ContentFlags,
+    pub recipients: u32,
+    /// Recipients that are still waiting.
+    pub unfinished: u32,
+}
+
 impl<S: Storage> Clone for Spool<S> {
     fn clone(&self) -> Self {
         Self { inner: self.inner.clone() }
@@ -273,6 +283,17 @@ impl<S: Storage> Spool<S> {
     /// Ids of waiting messages after `after`, rising, at most `count`.
     pub fn live(&self, after: Option<QueueId>, count: usize) -> Vec<QueueId> {
         self.inner.desk.borrow().index.page(after, count)
+    }
+
+    /// What the index knows of a message, without reading from disk.
+    pub fn summary(&self, id: QueueId) -> Option<Summary> {
+        let desk = self.inner.desk.borrow();
+        desk.index.get(id).map(|entry| Summary {
+            content_bytes: entry.content_bytes,
+            flags: entry.flags,
+            recipients: entry.recipients,
+            unfinished: entry.unfinished,
+        })
     }
 
     /// Whether the message waits.

@@ -1,1 +1,5 @@
+//! The spool as a whole, on storages in memory, on a faulty one and on the real file system.
 
+mod glommio;
+mod harness;
+mod round_trip;

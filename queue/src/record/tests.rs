@@ -95,7 +95,7 @@ fn extents_and_seals_survive_the_disk() {
     for seal in [Seal::Full, Seal::Cut, Seal::Closed] {
         let mut out = [0xff; SEAL_RECORD];
         Pen::new(&mut out, 0, SEED).seal(seal);
-        assert!(matches!(read_record(SEED, &out).unwrap().record, Record::Seal(s) if s == seal));
+        assert!(matches!(read_record(SEED, &out).unwrap().record, Record::Seal));
     }
 }
 
@@ -135,7 +135,7 @@ fn payloads_that_sum_rightly_but_lie_never_panic() {
 fn unknown_types_attributes_and_kinds_are_stepped_over() {
     let mut out = [0; RECORD_HEADER + 3];
     Pen::new(&mut out, 0, SEED).record(200, |pen| pen.bytes(b"new"));
-    assert!(matches!(read_record(SEED, &out).unwrap().record, Record::Unknown(200)));
+    assert!(matches!(read_record(SEED, &out).unwrap().record, Record::Unknown));
 
     let mut payload = commit_record(&[])[RECORD_HEADER..].to_vec();
     payload.extend([9, 0, 3, 0, 0, 0, b'x', b'y', b'z']);

@@ -44,8 +44,8 @@ impl Replay {
             }
             Record::Commit(commit) => self.commit(place, commit),
             Record::Outcome(outcome) => self.outcome(place, outcome),
-            Record::Seal(_) => {}
-            Record::Unknown(_) => self.report.unknown += 1,
+            Record::Seal => {}
+            Record::Unknown => self.report.unknown += 1,
         }
     }
 

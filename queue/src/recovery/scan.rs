@@ -8,9 +8,11 @@ use super::{Cut, DamageKind, Recovery};
 use crate::error::{Fault, OpenError};
 use crate::index::Index;
 use crate::layout::{BLOCK, BatchHeader, HeaderFound, SegmentHeader};
+use crate::options::SEGMENT_BYTES_MAX;
 use crate::record::{self, Record};
 use crate::segments::{Mark, REFERS_TO_NONE, Segment, Status, Table};
 use crate::storage::{SegmentFile, Storage};
+use std::collections::btree_map::Entry;
 use std::io;
 use std::rc::Rc;
 
@@ -130,20 +132,22 @@ async fn take_file<S: Storage>(
     found.id_micros = found.id_micros.max(header.id_floor);
     if header.spool != spool {
         report.damage(slot, Some(header.sequence), 0, DamageKind::ForeignSpool(header.spool));
-    } else if found.table.segments.contains_key(&header.sequence) {
-        report.damage(slot, Some(header.sequence), 0, DamageKind::Twin);
-    } else {
-        let segment = Segment {
-            mark: Rc::new(Mark { sequence: header.sequence }),
-            slot,
-            // A file may have been cut short; what is beyond its end is not there.
-            bytes: header.segment_bytes.min(bytes),
-            file: Rc::new(file),
-            seed: header.seed(),
-            status: Status::Sealed,
-            refers_to: REFERS_TO_NONE,
-        };
-        found.table.segments.insert(header.sequence, segment);
+        return Ok(());
+    }
+    match found.table.segments.entry(header.sequence) {
+        Entry::Occupied(_) => report.damage(slot, Some(header.sequence), 0, DamageKind::Twin),
+        Entry::Vacant(place) => {
+            place.insert(Segment {
+                mark: Rc::new(Mark { sequence: header.sequence }),
+                slot,
+                // A file may have been cut short; what is beyond its end is not there.
+                bytes: header.segment_bytes.min(bytes).min(SEGMENT_BYTES_MAX),
+                file: Rc::new(file),
+                seed: header.seed(),
+                status: Status::Sealed,
+                refers_to: REFERS_TO_NONE,
+            });
+        }
     }
     Ok(())
 }
@@ -268,7 +272,7 @@ impl<F: SegmentFile> Scan<'_, F> {
         if all_or_nothing && !whole {
             return Ok((false, false));
         }
-        let seals = found.iter().any(|found| matches!(found.record, Record::Seal(_)));
+        let seals = found.iter().any(|found| matches!(found.record, Record::Seal));
         for record in &found {
             self.replay.record(&mark, (position + record.at as u64) as u32, record);
         }

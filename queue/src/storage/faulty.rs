@@ -115,7 +115,7 @@ impl Device {
     }
 
     fn chance(&mut self, one_in: u64) -> bool {
-        self.random() % one_in == 0
+        self.random().is_multiple_of(one_in)
     }
 }
 

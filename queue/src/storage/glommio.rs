@@ -3,6 +3,11 @@
 //! Files are opened `O_DIRECT | O_DSYNC`, so that one ring operation writes a batch and makes it durable.
 //! The directory is locked (`lock`, flock) for as long as the storage lives: two relays on one spool
 //! would each overwrite what the other acknowledged.
+//!
+//! glommio 0.9 finds out whether a device can be polled for completions by reading the first file that it
+//! opens there, and takes an empty answer for a yes. A file just created is empty, and on a device that
+//! cannot be polled every later read then fails with EOPNOTSUPP. So the lock file has a block of octets,
+//! and it is the first file opened.
 
 use super::{SegmentFile, Storage, file_name, list_dir};
 use crate::layout::BLOCK;
@@ -10,6 +15,9 @@ use glommio::io::{Directory, DmaBuffer, DmaFile, OpenOptions, ReadResult, remove
 use std::io;
 use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
+
+const LOCK_NAME: &str = "lock";
+const LOCK_TEXT: &[u8] = b"This directory is the spool of a running or stopped relay; do not edit.\n";
 
 /// A spool directory on disk.
 pub struct GlommioStorage {
@@ -29,14 +37,26 @@ impl GlommioStorage {
             std::fs::File::open(parent)?.sync_all()?;
         }
         let mut options = std::fs::OpenOptions::new();
-        let lock = options.create(true).truncate(false).write(true).open(dir.join("lock"))?;
+        let lock = options.create(true).truncate(false).write(true).open(dir.join(LOCK_NAME))?;
         lock.try_lock().map_err(|error| match error {
             std::fs::TryLockError::Error(error) => error,
             std::fs::TryLockError::WouldBlock => {
                 io::Error::new(io::ErrorKind::WouldBlock, "another process has this spool open")
             }
         })?;
+        if lock.metadata()?.len() < BLOCK as u64 {
+            let mut block = LOCK_TEXT.to_vec();
+            block.resize(BLOCK, b'\n');
+            std::os::unix::fs::FileExt::write_all_at(&lock, &block, 0)?;
+            lock.sync_all()?;
+        }
         Ok(Self { dir, _lock: lock })
+    }
+
+    /// Has glommio find out about the device by a file that is not empty.
+    async fn probe(&self) -> io::Result<()> {
+        let file = DmaFile::open(self.dir.join(LOCK_NAME)).await.map_err(kernels_word)?;
+        file.close().await.map_err(kernels_word)
     }
 
     pub fn dir(&self) -> &Path {
@@ -52,6 +72,7 @@ impl Storage for GlommioStorage {
     type File = GlommioFile;
 
     async fn list(&self) -> io::Result<Vec<u32>> {
+        self.probe().await?;
         list_dir(&self.dir)
     }
 
