@@ -6,7 +6,7 @@
 //! not name, Postmaster, and a local part that asks for routing onward.
 
 use super::{Question, Rules, Verdict, contains, decide, route_of};
-use crate::config::{Config, Listener, Relay, SmartHost, Target};
+use crate::config::{Config, Listener, Network, Relay, SmartHost, Target};
 use crate::smtp::ForwardPath;
 use crate::smtp::path;
 use std::fmt;
@@ -16,8 +16,10 @@ use std::net::IpAddr;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     pub listener: String,
-    /// An address that stands for all that are treated alike.
+    /// The address that was asked about.
     pub client: IpAddr,
+    /// The listener's `clients`; everybody else is treated like an address outside them.
+    pub networks: String,
     /// Whether the listener's `clients` hold that address.
     pub admitted: bool,
     pub authenticated: bool,
@@ -71,6 +73,7 @@ fn row(
     Row {
         listener: config.listeners[listener].name.clone(),
         client,
+        networks: networks(&config.listeners[listener]),
         admitted: rules.admits(listener, client),
         authenticated,
         recipient: to.into(),
@@ -111,6 +114,11 @@ fn recipients(config: &Config) -> Vec<String> {
     recipients
 }
 
+fn networks(listener: &Listener) -> String {
+    let network = |network: &Network| format!("{}/{}", network.address, network.prefix);
+    listener.clients.iter().map(network).collect::<Vec<_>>().join(", ")
+}
+
 /// An address inside the listener's `clients` and one outside, where there is any.
 fn clients(listener: &Listener) -> Vec<(IpAddr, bool)> {
     let admitted = |client: IpAddr| listener.clients.iter().any(|network| contains(network, client));
@@ -146,9 +154,9 @@ impl fmt::Display for Matrix {
 
 fn cells(row: &Row) -> [String; 6] {
     let client = match (row.admitted, row.authenticated) {
-        (true, true) => format!("{} after AUTH", row.client),
-        (true, false) => row.client.to_string(),
-        (false, _) => format!("{} (not admitted)", row.client),
+        (true, true) => format!("{} after AUTH", row.networks),
+        (true, false) => row.networks.clone(),
+        (false, _) => "anybody else".into(),
     };
     let verdict = match row.verdict {
         Verdict::Accept(_) => "accept".into(),
