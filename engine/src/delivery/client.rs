@@ -24,6 +24,7 @@
 //! nothing right after `begin`), write `out`, act on the event; keep calling it with the unconsumed
 //! rest until it says [`Event::Read`]. On [`Event::Send`] stream the content, dot-stuffed, with
 //! end-of-data; call `progress` for every block that went out and `content_sent` after the last.
+//! A peer that says more than it was asked is closed; what it had decided before stands.
 //! When writing fails, read once more before `disconnected`: the peer may have said why.
 //! While a group of commands is written, reading must go on, or both sides may wait (RFC 2920
 //! section 3.1); a group has at most one RSET, one MAIL, the recipients of one transaction, one DATA.
@@ -125,8 +126,10 @@ impl Client {
                 Ok((taken, None)) => return (consumed + taken, Event::Read),
                 Ok((taken, Some(reply))) => {
                     consumed += taken;
-                    if let Some(event) = self.take(now, reply, out) {
-                        return (consumed, event);
+                    match self.take(now, reply, out) {
+                        Some(event) if consumed == input.len() => return (consumed, event),
+                        Some(event) => return (input.len(), self.refuse_the_rest(event)),
+                        None => {}
                     }
                 }
                 Err(bad) => return (input.len(), self.give_up_on(bad)),
@@ -244,6 +247,19 @@ impl Client {
             }
             State::Ready => Some(self.out_of_order(reply)),
             State::Decided | State::Closed => unreachable!("advance reads no reply in this state"),
+        }
+    }
+
+    /// Where an event is due, the peer has nothing to answer to: octets behind the reply would pass
+    /// for the reply to what is said next, a 250 sent ahead for the one to the content.
+    fn refuse_the_rest(&mut self, event: Event) -> Event {
+        match event {
+            Event::Ready | Event::Send => self.spoke_unasked(),
+            Event::Finished(_) => {
+                self.close();
+                event
+            }
+            Event::Read | Event::Failed(_) | Event::Closed => event,
         }
     }
 

@@ -1,10 +1,10 @@
-//! The resolvers: one hickory-resolver per `[[resolver]]`, each asking its own servers and nobody
-//! else (no /etc/resolv.conf, no /etc/hosts).
+//! The resolvers: one per `[[resolver]]`, each asking its own servers and nobody else (no
+//! /etc/resolv.conf, no /etc/hosts).
 //!
 //! Lives on the service thread, on its tokio runtime; delivery shards put questions to it through
 //! channels and cache the answers for as long as [`Answer::valid_for`] says. UDP first, TCP when an
-//! answer was truncated or UDP failed. The same question is asked once however many wait for it;
-//! questions in flight are bounded.
+//! answer was truncated. The same question is asked once however many wait for it; look-ups in flight
+//! are bounded. A failure says which name, which server and which answer.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -16,43 +16,14 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{Shared, join, join_all};
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{
-    ConnectionConfig, NameServerConfig, ProtocolConfig, ResolveHosts, ResolverConfig,
-};
-use hickory_resolver::net::NetError;
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use tokio::sync::Semaphore;
 
 use super::error::{ResolveError, ResolveErrorKind};
-use super::lookup::{Missing, MissingReason, classify, host_name, parse_name};
+use super::lookup::{Missing, MissingReason, host_name, parse_name};
 use super::mx::{Exchange, MxHost, MxRecord, exchange, literal, order_addresses};
+use super::servers::{LOOKUPS_MAX, NEGATIVE_VALID_MAX, POSITIVE_VALID_MAX, Servers, TRY_PATIENCE};
 use crate::config::Resolver;
-
-/// Look-ups in flight, over all resolvers. Prevents a run of new domains from flooding the servers.
-pub const LOOKUPS_MAX: usize = 128;
-
-/// One try of one look-up, over all servers of the resolver.
-pub const TRY_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Further tries after the first.
-pub const RETRIES_MAX: usize = 2;
-
-/// One look-up with all its tries; prevents a question that is never answered.
-pub const LOOKUP_PATIENCE: Duration = Duration::from_secs(20);
-
-/// Answers that a resolver keeps. Bounds its memory.
-pub const CACHE_ANSWERS_MAX: u64 = 8_192;
-
-/// How long an answer may be kept whatever its TTL says, positive and negative, and how long at
-/// least: a TTL of 0 must not cost a question per message.
-const POSITIVE_VALID_MAX: Duration = Duration::from_secs(24 * 3_600);
-const NEGATIVE_VALID_MAX: Duration = Duration::from_secs(900);
-const VALID_MIN: Duration = Duration::from_secs(5);
-
-/// How long a failure to get an answer is kept (RFC 2308 section 7 allows five minutes).
-const FAILURE_VALID: Duration = Duration::from_secs(10);
 
 /// What an address literal is good for.
 const LITERAL_VALID: Duration = POSITIVE_VALID_MAX;
@@ -75,10 +46,7 @@ pub struct Resolvers {
 }
 
 struct OneResolver {
-    /// `resolver external (192.0.2.53:53)`, for texts.
-    described: String,
-    dns: TokioResolver,
-    permits: Arc<Semaphore>,
+    servers: Servers,
     /// Makes the order of equal MX hosts differ from one answer to the next.
     seed: AtomicU64,
     mx_under_way: UnderWay<Vec<MxHost>>,
@@ -101,13 +69,10 @@ impl Resolvers {
     ) -> Result<Self, String> {
         let permits = Arc::new(Semaphore::new(LOOKUPS_MAX));
         let one = |resolver: &Resolver| {
-            let dns = build(resolver, try_patience)
+            let servers = Servers::new(resolver, Arc::clone(&permits), try_patience)
                 .map_err(|error| format!("resolver {}: {error}", resolver.name))?;
-            let servers: Vec<String> = resolver.servers.iter().map(ToString::to_string).collect();
             Ok(Arc::new(OneResolver {
-                described: format!("resolver {} ({})", resolver.name, servers.join(", ")),
-                dns,
-                permits: Arc::clone(&permits),
+                servers,
                 seed: AtomicU64::new(seed),
                 mx_under_way: UnderWay::default(),
                 addresses_under_way: UnderWay::default(),
@@ -135,30 +100,6 @@ impl Resolvers {
     }
 }
 
-fn build(resolver: &Resolver, try_patience: Duration) -> Result<TokioResolver, NetError> {
-    let server = |address: &std::net::SocketAddr| {
-        let connection = |protocol| {
-            let mut connection = ConnectionConfig::new(protocol);
-            connection.port = address.port();
-            connection
-        };
-        let connections = vec![connection(ProtocolConfig::Udp), connection(ProtocolConfig::Tcp)];
-        NameServerConfig::new(address.ip(), true, connections)
-    };
-    let config = ResolverConfig::from_name_servers(resolver.servers.iter().map(server).collect());
-    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-    let options = builder.options_mut();
-    options.use_hosts_file = ResolveHosts::Never;
-    options.timeout = try_patience;
-    options.attempts = RETRIES_MAX;
-    options.cache_size = CACHE_ANSWERS_MAX;
-    options.try_tcp_on_error = true;
-    options.max_active_requests = LOOKUPS_MAX;
-    options.positive_max_ttl = Some(POSITIVE_VALID_MAX);
-    options.negative_max_ttl = Some(NEGATIVE_VALID_MAX);
-    builder.build()
-}
-
 /// Joins a question that is under way, or puts it under way.
 async fn ask_once<T: Clone>(
     under_way: &UnderWay<T>,
@@ -175,27 +116,21 @@ async fn ask_once<T: Clone>(
     answer
 }
 
-/// Records of one type, and how long they hold.
-struct Found {
-    records: Vec<RData>,
-    valid_for: Duration,
-}
-
 impl OneResolver {
     async fn find_mx(self: Arc<Self>, domain: String) -> Answer<Vec<MxHost>> {
         match literal(&domain) {
             Some(Ok(address)) => return implicit(&address.to_string(), literal_answer(address)),
-            Some(Err(_)) => return self.bad_name(&domain),
+            Some(Err(_)) => return bad_name(&domain),
             None => {}
         }
-        let Some(name) = parse_name(&domain) else { return self.bad_name(&domain) };
-        match self.look_up(&name, RecordType::MX).await {
+        let Some(name) = parse_name(&domain) else { return bad_name(&domain) };
+        match self.servers.look_up(&name, RecordType::MX).await {
             Ok(found) => {
                 let records = found.records.iter().filter_map(mx_record).collect();
                 match exchange(records, self.seed.fetch_add(1, Ordering::Relaxed)) {
                     Exchange::Hosts(hosts) => self.find_hosts(&domain, hosts, found.valid_for).await,
                     Exchange::Implicit => implicit(&domain, self.find_addresses_of(&name).await),
-                    Exchange::Null => self.null_mx(&domain, found.valid_for),
+                    Exchange::Null => null_mx(&domain, &found.said_by, found.valid_for),
                 }
             }
             Err(missing) if missing.reason == MissingReason::NoData => {
@@ -231,13 +166,15 @@ impl OneResolver {
     async fn find_addresses_by_name(&self, host: &str) -> Answer<Vec<IpAddr>> {
         match parse_name(host) {
             Some(name) => self.find_addresses_of(&name).await,
-            None => self.bad_name(host),
+            None => bad_name(host),
         }
     }
 
     /// A and AAAA side by side. One of them is enough; none of both is as good as the better reason.
     async fn find_addresses_of(&self, name: &Name) -> Answer<Vec<IpAddr>> {
-        let both = join(self.look_up(name, RecordType::A), self.look_up(name, RecordType::AAAA)).await;
+        let both =
+            join(self.servers.look_up(name, RecordType::A), self.servers.look_up(name, RecordType::AAAA))
+                .await;
         match both {
             (Ok(four), Ok(six)) => {
                 let valid_for = four.valid_for.min(six.valid_for);
@@ -253,43 +190,17 @@ impl OneResolver {
             }
         }
     }
+}
 
-    async fn look_up(&self, name: &Name, of_type: RecordType) -> Result<Found, Missing> {
-        let _permit = self.permits.acquire().await.expect("the semaphore is never closed");
-        let lookup = self.dns.lookup(name.clone(), of_type);
-        let result = tokio::time::timeout(LOOKUP_PATIENCE, lookup).await.unwrap_or(Err(NetError::Timeout));
-        let (reason, said, valid_for) = match result {
-            Ok(lookup) => {
-                let wanted = lookup.answers().iter().filter(|record| record.record_type() == of_type);
-                let records: Vec<RData> = wanted.map(|record| record.data.clone()).collect();
-                if !records.is_empty() {
-                    let left = lookup.valid_until().saturating_duration_since(std::time::Instant::now());
-                    return Ok(Found { records, valid_for: left.clamp(VALID_MIN, POSITIVE_VALID_MAX) });
-                }
-                (MissingReason::NoData, "no such record".to_owned(), None)
-            }
-            Err(error) => classify(&error),
-        };
-        let valid_for = match reason {
-            MissingReason::Failed => FAILURE_VALID,
-            _ => valid_for.unwrap_or(VALID_MIN).clamp(VALID_MIN, NEGATIVE_VALID_MAX),
-        };
-        let text = format!("looking up {of_type} of {} at {}: {said}", host_name(name), self.described);
-        Err(Missing { reason, text, valid_for })
-    }
+fn bad_name<T>(name: &str) -> Answer<T> {
+    let text = format!("{} is not a domain that can be looked up", name.escape_debug());
+    let error = ResolveError { kind: ResolveErrorKind::BadName, text };
+    Answer { result: Err(error), valid_for: NEGATIVE_VALID_MAX }
+}
 
-    fn bad_name<T>(&self, name: &str) -> Answer<T> {
-        let text = format!("{} is not a domain that can be looked up", name.escape_debug());
-        Answer {
-            result: Err(ResolveError { kind: ResolveErrorKind::BadName, text }),
-            valid_for: NEGATIVE_VALID_MAX,
-        }
-    }
-
-    fn null_mx<T>(&self, domain: &str, valid_for: Duration) -> Answer<T> {
-        let text = format!("{domain} takes no mail: its MX record at {} is the null MX", self.described);
-        Answer { result: Err(ResolveError { kind: ResolveErrorKind::NullMx, text }), valid_for }
-    }
+fn null_mx<T>(domain: &str, said_by: &str, valid_for: Duration) -> Answer<T> {
+    let text = format!("{domain} takes no mail: its MX record is the null MX, says {said_by}");
+    Answer { result: Err(ResolveError { kind: ResolveErrorKind::NullMx, text }), valid_for }
 }
 
 fn mx_record(record: &RData) -> Option<MxRecord> {

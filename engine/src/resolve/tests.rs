@@ -14,6 +14,7 @@ use super::error::ResolveErrorKind;
 use super::service::Resolvers;
 use crate::config::Resolver;
 
+type Zone = fn(&str, RecordType) -> Result<Vec<RData>, ResponseCode>;
 type Counts = Arc<Mutex<HashMap<String, usize>>>;
 
 fn name(text: &str) -> Name {
@@ -51,7 +52,7 @@ fn zone(question: &str, of_type: RecordType) -> Result<Vec<RData>, ResponseCode>
     Ok(all.into_iter().filter(|record| record.record_type() == of_type).collect())
 }
 
-fn respond(question: &[u8], counts: &Counts) -> Vec<u8> {
+fn respond(question: &[u8], zone: Zone, counts: &Counts) -> Vec<u8> {
     let question = Message::from_vec(question).unwrap();
     let query = question.queries[0].clone();
     let asked = query.name().to_ascii().trim_end_matches('.').to_ascii_lowercase();
@@ -75,6 +76,12 @@ fn respond(question: &[u8], counts: &Counts) -> Vec<u8> {
 }
 
 async fn serve() -> (Resolvers, SocketAddr, Counts) {
+    let (address, counts) = spawn_server(zone).await;
+    let resolver = Resolver { name: "external".into(), servers: vec![address] };
+    (Resolvers::new(&[resolver], 7).unwrap(), address, counts)
+}
+
+async fn spawn_server(zone: Zone) -> (SocketAddr, Counts) {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
     let counts = Counts::default();
@@ -82,11 +89,10 @@ async fn serve() -> (Resolvers, SocketAddr, Counts) {
     tokio::spawn(async move {
         let mut buffer = [0; 4_096];
         while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
-            socket.send_to(&respond(&buffer[..length], &counting), client).await.unwrap();
+            socket.send_to(&respond(&buffer[..length], zone, &counting), client).await.unwrap();
         }
     });
-    let resolver = Resolver { name: "external".into(), servers: vec![address] };
-    (Resolvers::new(&[resolver], 7).unwrap(), address, counts)
+    (address, counts)
 }
 
 fn run(test: impl Future<Output = ()>) {
@@ -133,8 +139,8 @@ fn every_kind_of_failure_names_the_name_the_server_and_the_answer() {
         for (domain, kind, one, other) in table {
             let error = resolvers.mx(0, domain).await.result.unwrap_err();
             assert_eq!(error.kind, kind, "{error}");
-            let at = format!("resolver external ({server})");
-            for part in [one, other, &at] {
+            let at = server.to_string();
+            for part in [one, other, &at, "resolver external"] {
                 assert!(error.text.contains(part), "{part:?} is not in: {error}");
             }
         }
@@ -192,9 +198,33 @@ fn a_server_that_is_not_there_is_a_temporary_failure() {
     run(async {
         let unused = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let resolver = Resolver { name: "dead".into(), servers: vec![unused] };
-        let resolvers = Resolvers::with_patience(&[resolver], 7, Duration::from_millis(50)).unwrap();
+        let resolvers = Resolvers::with_patience(&[resolver], 7, Duration::from_millis(500)).unwrap();
         let answer = resolvers.mx(0, "two.test").await;
         assert_eq!(answer.result.unwrap_err().kind, ResolveErrorKind::Temporary);
         assert_eq!(answer.valid_for, Duration::from_secs(10));
+    });
+}
+
+#[test]
+fn a_server_that_refuses_or_is_silent_gives_way_to_the_next() {
+    run(async {
+        let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let (refusing, refused) = spawn_server(|_, _| Err(ResponseCode::Refused)).await;
+        let (answering, answered) = spawn_server(zone).await;
+        let servers = vec![silent.local_addr().unwrap(), refusing, answering];
+        let resolver = Resolver { name: "external".into(), servers: servers.clone() };
+        let resolvers = Resolvers::with_patience(&[resolver], 7, Duration::from_millis(500)).unwrap();
+        let error = resolvers.mx(0, "gone.test").await.result.unwrap_err();
+        assert_eq!(error.kind, ResolveErrorKind::NoDomain, "{error}");
+        let before = refused.lock().unwrap().len();
+        assert_eq!(resolvers.mx(0, "two.test").await.result.unwrap().len(), 2);
+        assert_eq!(refused.lock().unwrap().len(), before, "the server that answered is asked first");
+        assert_eq!(answered.lock().unwrap()["two.test MX"], 1);
+        let error = resolvers.mx(0, "servfail.test").await.result.unwrap_err();
+        assert_eq!(error.kind, ResolveErrorKind::Temporary);
+        for (server, said) in servers.iter().zip(["no answer in time", "REFUSED", "SERVFAIL"]) {
+            let one = error.text.split("; ").find(|one| one.contains(&server.to_string()));
+            assert!(one.is_some_and(|one| one.contains(said)), "{server} {said}: {error}");
+        }
     });
 }

@@ -44,6 +44,11 @@ impl Client {
         Event::Failed(self.fail(failure))
     }
 
+    pub(super) fn spoke_unasked(&mut self) -> Event {
+        let text = format!("host {} sent a reply unasked (while {})", self.peer.host(), self.doing());
+        Event::Failed(self.fail(Failure::local(Scope::Session, Status::PROTOCOL, text)))
+    }
+
     pub(super) fn give_up_on(&mut self, bad: BadReply) -> Event {
         let (host, doing) = (self.peer.host().to_string(), self.doing());
         let text = match bad {

@@ -576,3 +576,80 @@ fn a_peer_that_never_ends_its_reply_is_given_up() {
     let hundred_lines = [b"220-and so on\r\n".repeat(100).as_slice(), b"220 end\r\n"].concat();
     assert_eq!(new_client().advance(HOUR, &hundred_lines, &mut out).1, Event::Read);
 }
+
+#[test]
+fn a_reply_sent_ahead_is_never_taken_for_a_later_one() {
+    let both = "session 4.5.0, session 4.5.0";
+    let table = [
+        ("250 x\r\n250 x\r\n250 x\r\n354 x\r\n250 x\r\n", format!("= failed session 4.5.0: {both}\n")),
+        ("250 x\r\n250 x\r\n250 x\r\n354 x\r\n2", format!("= failed session 4.5.0: {both}\n")),
+        (
+            "250 x\r\n550 x\r\n550 x\r\n503 x\r\n250 x\r\n",
+            "= finished recipient 5.0.0, recipient 5.0.0, close\n".into(),
+        ),
+    ];
+    for (octets, expected) in table {
+        let mut play = Play { client: new_client(), transcript: String::new(), is_over: false };
+        play.feed(b"220 x\r\n");
+        play.feed(b"250-mx\r\n250 PIPELINING\r\n");
+        play.call("begin s@a.example 1 r1@b.example r2@b.example");
+        play.transcript.clear();
+        play.feed(octets.as_bytes());
+        assert_eq!(play.transcript, expected, "{octets:?}");
+    }
+    let mut play = Play { client: new_client(), transcript: String::new(), is_over: false };
+    play.feed(b"220 x\r\n");
+    play.feed(b"250 mx\r\n250 Ok\r\n");
+    assert!(play.transcript.ends_with("= failed session 4.5.0:\n"), "{}", play.transcript);
+}
+
+/// Drives a client through replies with these codes, one by one, as the rim would.
+fn drive(pipelining: bool, codes: &[u16]) -> Option<Vec<Fate>> {
+    let mut client = new_client();
+    let mut out = Vec::new();
+    client.advance(HOUR, b"220 x\r\n", &mut out);
+    let ehlo: &[u8] = if pipelining { b"250-mx\r\n250 PIPELINING\r\n" } else { b"250 mx\r\n" };
+    client.advance(HOUR, ehlo, &mut out);
+    let recipients = ["r1@b.example", "r2@b.example"].into_iter();
+    client.begin(HOUR, Transaction { sender: "", recipients, content_bytes: 1, eight_bit: false }, &mut out);
+    for code in codes {
+        let (_, event) = client.advance(HOUR, format!("{code} x\r\n").as_bytes(), &mut out);
+        match event {
+            Event::Read => {}
+            Event::Send => client.content_sent(HOUR),
+            Event::Finished(fates) => return Some(fates),
+            Event::Failed(end) => return Some(end.fates),
+            Event::Ready | Event::Closed => panic!("{event:?} within a transaction"),
+        }
+    }
+    client.timed_out();
+    None
+}
+
+/// What must be true of every dialogue: a recipient is delivered only if MAIL, its own RCPT, DATA and
+/// end-of-data were all accepted, and it is bounced only by a 5yz that concerns it.
+#[test]
+fn every_sequence_of_replies_delivers_exactly_what_was_accepted() {
+    const CODES: [u16; 5] = [250, 354, 421, 450, 550];
+    let mut finished = 0;
+    for pipelining in [true, false] {
+        for number in 0..CODES.len().pow(5) {
+            let codes: Vec<u16> =
+                (0..5).map(|place| CODES[number / CODES.len().pow(place) % CODES.len()]).collect();
+            let Some(fates) = drive(pipelining, &codes) else { continue };
+            finished += 1;
+            assert_eq!(fates.len(), 2, "{codes:?}");
+            for (index, fate) in fates.iter().enumerate() {
+                let accepted = codes[0] == 250 && codes[1 + index] == 250;
+                let whole = codes[1..3].iter().all(|code| [250, 450, 550].contains(code));
+                let delivered = accepted && whole && codes[3] == 354 && codes[4] == 250;
+                assert_eq!(matches!(fate, Fate::Delivered(_)), delivered, "{codes:?} {index}");
+                if let Fate::Failed(failure) = fate {
+                    let said_so = [codes[0], codes[1 + index], codes[3], codes[4]].contains(&550);
+                    assert!(!failure.lasting || said_so, "{codes:?} {index}");
+                }
+            }
+        }
+    }
+    assert!(finished > 4_000, "{finished}");
+}
