@@ -43,7 +43,7 @@ pub(crate) const BATCH_HEADER: usize = 64;
 const SEGMENT_MAGIC: [u8; 8] = *b"SLUICESG";
 const BATCH_MAGIC: [u8; 4] = *b"SLBT";
 
-const _: () = assert!(SEGMENT_HEADER_COPY_AT >= SEGMENT_HEADER && SEGMENT_HEADER_COPY_AT % 512 == 0);
+const _: () = assert!(SEGMENT_HEADER_COPY_AT >= SEGMENT_HEADER && SEGMENT_HEADER_COPY_AT.is_multiple_of(512));
 const _: () = assert!(SEGMENT_HEADER_COPY_AT + SEGMENT_HEADER <= BLOCK);
 const _: () = assert!(48 + 16 == SEGMENT_HEADER && 40 + 24 == BATCH_HEADER);
 
