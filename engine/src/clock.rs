@@ -56,7 +56,10 @@ pub fn append_log_time(out: &mut Vec<u8>, micros: u64) {
 }
 
 fn timestamp(micros: u64) -> jiff::Timestamp {
-    i64::try_from(micros).ok().and_then(|m| jiff::Timestamp::from_microsecond(m).ok()).unwrap_or(jiff::Timestamp::MAX)
+    i64::try_from(micros)
+        .ok()
+        .and_then(|m| jiff::Timestamp::from_microsecond(m).ok())
+        .unwrap_or(jiff::Timestamp::MAX)
 }
 
 #[cfg(test)]

@@ -17,23 +17,23 @@ pub mod config;
 
 pub mod smtp;
 
-pub mod listener;
-pub mod session;
-pub mod policy;
 pub mod intake;
+pub mod listener;
+pub mod policy;
+pub mod session;
 
-pub mod schedule;
-pub mod resolve;
 pub mod delivery;
 pub mod dsn;
+pub mod resolve;
+pub mod schedule;
 
-pub mod shard;
 pub mod channel;
 pub mod clock;
+pub mod shard;
 
-pub mod service;
 pub mod admin;
 pub mod observe;
+pub mod service;
 
 pub mod demonstration;
 pub mod program;

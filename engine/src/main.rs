@@ -2,8 +2,8 @@
 
 use clap::{Args, Parser, Subcommand};
 use sluice::config::Config;
-use sluice::program::{self, CONFIGURATION, Failed};
 use sluice::demonstration;
+use sluice::program::{self, CONFIGURATION, Failed};
 use sluice_queue::QueueId;
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -23,7 +23,9 @@ pub fn get(spool: &Path, path: &str) -> io::Result<Answered> {
     runtime.block_on(async {
         let stream = match UnixStream::connect(socket_path(spool)).await {
             Ok(stream) => stream,
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
+            {
                 return Ok(Answered::NotRunning);
             }
             Err(error) => return Err(error),
@@ -46,6 +48,8 @@ async fn ask(stream: UnixStream, path: &str) -> io::Result<Answered> {
     match status {
         StatusCode::OK => Ok(Answered::Found(body.to_vec())),
         StatusCode::NOT_FOUND => Ok(Answered::NotFound),
-        _ => Err(io::Error::other(format!("the relay answered {status}: {}", String::from_utf8_lossy(&body)))),
+        _ => {
+            Err(io::Error::other(format!("the relay answered {status}: {}", String::from_utf8_lossy(&body))))
+        }
     }
 }

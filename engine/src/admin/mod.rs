@@ -94,7 +94,10 @@ struct Window {
     limit: Option<usize>,
 }
 
-async fn list(Shared(state): Shared<Arc<State>>, Query(window): Query<Window>) -> Result<Json<Vec<QueueItem>>, Refused> {
+async fn list(
+    Shared(state): Shared<Arc<State>>,
+    Query(window): Query<Window>,
+) -> Result<Json<Vec<QueueItem>>, Refused> {
     let after = window.after.map(|text| text.parse()).transpose().map_err(Refused::bad_id)?;
     let limit = window.limit.unwrap_or(LIMIT_DEFAULT).clamp(1, LIMIT_DEFAULT);
     let mut items = Vec::new();
@@ -108,7 +111,10 @@ async fn list(Shared(state): Shared<Arc<State>>, Query(window): Query<Window>) -
     Ok(Json(items))
 }
 
-async fn show(Shared(state): Shared<Arc<State>>, UrlPath(id): UrlPath<String>) -> Result<Json<QueueItem>, Refused> {
+async fn show(
+    Shared(state): Shared<Arc<State>>,
+    UrlPath(id): UrlPath<String>,
+) -> Result<Json<QueueItem>, Refused> {
     let id: QueueId = id.parse().map_err(Refused::bad_id)?;
     let (reply, answer) = oneshot::channel();
     state.links.owner_of(id).send(ToIngest::Show { id, reply }).await;
@@ -121,16 +127,19 @@ async fn show(Shared(state): Shared<Arc<State>>, UrlPath(id): UrlPath<String>) -
 
 async fn metrics(Shared(state): Shared<Arc<State>>) -> impl IntoResponse {
     let mut text = String::new();
-    let sums = counters::Ingest::sums(&state.ingest).into_iter().chain(counters::Delivery::sums(&state.delivery));
+    let sums =
+        counters::Ingest::sums(&state.ingest).into_iter().chain(counters::Delivery::sums(&state.delivery));
     for (name, kind, help, value) in sums {
-        let _ = write!(text, "# HELP sluice_{name} {help}\n# TYPE sluice_{name} {kind}\nsluice_{name} {value}\n");
+        let _ =
+            write!(text, "# HELP sluice_{name} {help}\n# TYPE sluice_{name} {kind}\nsluice_{name} {value}\n");
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
 }
 
 async fn page(Shared(state): Shared<Arc<State>>) -> Html<String> {
     let mut rows = String::new();
-    let sums = counters::Ingest::sums(&state.ingest).into_iter().chain(counters::Delivery::sums(&state.delivery));
+    let sums =
+        counters::Ingest::sums(&state.ingest).into_iter().chain(counters::Delivery::sums(&state.delivery));
     for (_, _, help, value) in sums {
         let _ = write!(rows, "<tr><td>{help}</td><td>{value}</td></tr>");
     }

@@ -58,8 +58,14 @@ impl Connection {
         })?;
         let _ = stream.set_nodelay(true);
         let client = Client::new(settings, peer, monotonic_millis());
-        let mut connection =
-            Self { stream, client, scratch, out: Vec::with_capacity(1024), carried: Vec::new(), setup_micros: 0 };
+        let mut connection = Self {
+            stream,
+            client,
+            scratch,
+            out: Vec::with_capacity(1024),
+            carried: Vec::new(),
+            setup_micros: 0,
+        };
         match connection.next_event().await {
             Event::Ready => {
                 connection.setup_micros = start.elapsed().as_micros() as u64;
@@ -84,7 +90,11 @@ impl Connection {
     }
 
     /// Sends one message to some of its recipients. The fates are in the order of `recipients`.
-    pub async fn transact(&mut self, message: &Message, recipients: &[u32]) -> Result<Vec<Fate>, SessionFailure> {
+    pub async fn transact(
+        &mut self,
+        message: &Message,
+        recipients: &[u32],
+    ) -> Result<Vec<Fate>, SessionFailure> {
         let envelope = &message.envelope;
         let transaction = Transaction {
             sender: &envelope.sender,
@@ -147,7 +157,9 @@ impl Connection {
             event = match self.read().await {
                 Ok(0) => Event::Failed(self.client.disconnected()),
                 Ok(len) => self.advance_with(len),
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => Event::Failed(self.client.timed_out()),
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    Event::Failed(self.client.timed_out())
+                }
                 Err(_) => Event::Failed(self.client.disconnected()),
             };
         }

@@ -46,7 +46,12 @@ struct Kept<T> {
 
 impl Lookup {
     /// At least one peer, or why there is none.
-    pub async fn peers(&self, config: &Config, links: &Links, next_hop: &NextHop) -> Result<Vec<Peer>, NotFound> {
+    pub async fn peers(
+        &self,
+        config: &Config,
+        links: &Links,
+        next_hop: &NextHop,
+    ) -> Result<Vec<Peer>, NotFound> {
         let route = config.routes.get(usize::from(next_hop.route));
         let (target, resolver) = match route {
             Some(route) => (&route.target, route.resolver),
@@ -74,7 +79,8 @@ impl Lookup {
             };
             match found {
                 Ok(addresses) => {
-                    let peer = |address| Peer { name: host.clone(), address: SocketAddr::new(address, *port) };
+                    let peer =
+                        |address| Peer { name: host.clone(), address: SocketAddr::new(address, *port) };
                     peers.extend(addresses.into_iter().map(peer));
                 }
                 Err(error) => missing = Some(error),
@@ -88,7 +94,13 @@ impl Lookup {
         }
     }
 
-    async fn mx(&self, domain: &Arc<str>, port: u16, resolver: usize, links: &Links) -> Result<Vec<Peer>, NotFound> {
+    async fn mx(
+        &self,
+        domain: &Arc<str>,
+        port: u16,
+        resolver: usize,
+        links: &Links,
+    ) -> Result<Vec<Peer>, NotFound> {
         let key = (resolver, domain.clone());
         let kept = kept(&self.mx, &key);
         let answer = match kept {
@@ -145,7 +157,8 @@ fn keep<T>(answers: &Answers<T>, key: (usize, Arc<str>), answer: Answer<T>) {
     if answers.len() >= ANSWERS_MAX {
         answers.clear();
     }
-    let until = monotonic_millis().saturating_add(u64::try_from(answer.valid_for.as_millis()).unwrap_or(u64::MAX));
+    let until =
+        monotonic_millis().saturating_add(u64::try_from(answer.valid_for.as_millis()).unwrap_or(u64::MAX));
     answers.insert(key, Kept { until, answer });
 }
 
@@ -179,5 +192,8 @@ fn waiting(error: &ResolveError) -> Trouble {
 
 fn stopped<T>(name: &str) -> Answer<T> {
     let text = format!("looking up {name}: the service thread has stopped");
-    Answer { result: Err(ResolveError { kind: ResolveErrorKind::Temporary, text }), valid_for: Duration::ZERO }
+    Answer {
+        result: Err(ResolveError { kind: ResolveErrorKind::Temporary, text }),
+        valid_for: Duration::ZERO,
+    }
 }

@@ -121,7 +121,10 @@ impl<'a> Pieces<'a> {
             self.window = answer.await.map_err(|_| "the ingest shard has stopped".to_string())??;
             self.in_window = 0;
             if self.window.is_empty() {
-                return Err(format!("the spool ended at octet {} of {}", self.position, self.message.content_bytes));
+                return Err(format!(
+                    "the spool ended at octet {} of {}",
+                    self.position, self.message.content_bytes
+                ));
             }
         }
         Ok((self.window().len() - self.in_window).min(PIECE_BYTES))

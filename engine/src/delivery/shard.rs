@@ -179,7 +179,10 @@ impl DeliveryShard {
         let wait = PROBE_FIRST.saturating_mul(1 << (probes - 1).min(16)).min(longest);
         if probes == 1 {
             let name = self.name_of(&hop.next_hop);
-            log::note("delivery", &format!("warning: next hop {name} is down ({}); its mail waits", trouble.text));
+            log::note(
+                "delivery",
+                &format!("warning: next hop {name} is down ({}); its mail waits", trouble.text),
+            );
         }
         self.plan(monotonic_millis() + wait.as_millis() as u64, Due::Probe(hop.clone()));
         let (shard, hop) = (self.clone(), hop.clone());
@@ -221,7 +224,10 @@ impl DeliveryShard {
     }
 
     fn name_of(&self, next_hop: &NextHop) -> String {
-        match (&next_hop.domain, self.config.routes.get(usize::from(next_hop.route)).map(|route| &route.target)) {
+        match (
+            &next_hop.domain,
+            self.config.routes.get(usize::from(next_hop.route)).map(|route| &route.target),
+        ) {
             (Some(domain), _) => domain.to_string(),
             (None, Some(Target::SmartHosts(hosts))) => {
                 hosts.iter().map(|host| format!("{}:{}", host.host, host.port)).collect::<Vec<_>>().join(", ")
@@ -289,7 +295,13 @@ async fn wait_until_due(shard: &DeliveryShard, now: u64) {
         None => shard.timer_is_late.wait().await,
         Some(due) => {
             let wait = Duration::from_millis(due.saturating_sub(now).max(1));
-            shard.timer_is_late.wait().or(async { glommio::timer::sleep(wait).await; }).await;
+            shard
+                .timer_is_late
+                .wait()
+                .or(async {
+                    glommio::timer::sleep(wait).await;
+                })
+                .await;
         }
     }
 }

@@ -67,12 +67,11 @@ async fn serve(shard: &Rc<DeliveryShard>, hop: &Rc<Hop>, mut connection: Connect
     let mut setup = connection.setup_micros;
     let messages_max = shard.config.delivery.messages_per_connection_max;
     while !shard.is_stopping() && (connection.transactions() as usize) < messages_max {
-        let Some(item) = hop.take() else {
-            if wait_for_work(shard, hop).await { continue } else { break }
-        };
+        let Some(item) = hop.take() else { if wait_for_work(shard, hop).await { continue } else { break } };
         shard.feed(hop);
         shard.transaction_began();
-        let delivered = AssertUnwindSafe(deliver(shard, hop, &mut connection, item, backups, setup)).catch_unwind().await;
+        let delivered =
+            AssertUnwindSafe(deliver(shard, hop, &mut connection, item, backups, setup)).catch_unwind().await;
         shard.transaction_ended();
         setup = 0;
         if delivered.is_err() {
@@ -208,7 +207,8 @@ struct Open {
 }
 
 fn still_waiting(item: &Item, states: Option<&[RecipientState]>, recipients_max: usize) -> Open {
-    let is_waiting = |index: u32| states.is_none_or(|states| states.get(index as usize).is_some_and(|s| !s.is_finished()));
+    let is_waiting =
+        |index: u32| states.is_none_or(|states| states.get(index as usize).is_some_and(|s| !s.is_finished()));
     let mut now: Vec<u32> = item.group.indexes().iter().copied().filter(|&index| is_waiting(index)).collect();
     let rest = (now.len() > recipients_max).then(|| item.with_group(now.split_off(recipients_max)));
     Open { now, rest }

@@ -30,7 +30,8 @@ pub fn run(config: Config) -> Result<(), Failed> {
 fn introduction(config: &Config) -> String {
     let bind = |index: usize| config.listeners[index].bind[0];
     let (outside, inside) = (bind(0), bind(1));
-    let admin = config.admin.bind.map(|address| format!("\nAdmin page: http://{address}/\n")).unwrap_or_default();
+    let admin =
+        config.admin.bind.map(|address| format!("\nAdmin page: http://{address}/\n")).unwrap_or_default();
     format!(
         "
 Sluice is running on its demonstration configuration.

@@ -84,7 +84,13 @@ async fn converse(
 }
 
 /// Lets the session work through `input` and takes what was used out of it. False at its end.
-fn step(session: &mut Session, input: &mut Vec<u8>, content: &mut Vec<u8>, root: &Path, out: &mut Vec<u8>) -> bool {
+fn step(
+    session: &mut Session,
+    input: &mut Vec<u8>,
+    content: &mut Vec<u8>,
+    root: &Path,
+    out: &mut Vec<u8>,
+) -> bool {
     let mut used = 0;
     loop {
         let (consumed, step) = session.advance(clock::monotonic_millis(), &input[used..], out);

@@ -9,7 +9,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 /// The recipients of a message by next hop, in the order of their first recipient.
-pub fn groups(config: &Config, envelope: &Envelope, waiting: impl Fn(usize) -> bool) -> Vec<(NextHop, Vec<u32>)> {
+pub fn groups(
+    config: &Config,
+    envelope: &Envelope,
+    waiting: impl Fn(usize) -> bool,
+) -> Vec<(NextHop, Vec<u32>)> {
     let mut groups: Vec<(NextHop, Vec<u32>)> = Vec::with_capacity(1);
     for (index, recipient) in envelope.recipients.iter().enumerate().filter(|(index, _)| waiting(*index)) {
         let next_hop = next_hop(config, &recipient.address);
@@ -62,9 +66,8 @@ impl IngestShard {
     ) {
         let content = content.and_then(|content| self.budget.hold(content));
         for (next_hop, indexes) in groups(&self.config, envelope, |_| true) {
-            let fresh = content
-                .clone()
-                .map(|content| Box::new(Fresh { envelope: envelope.clone(), content, flags }));
+            let fresh =
+                content.clone().map(|content| Box::new(Fresh { envelope: envelope.clone(), content, flags }));
             let group = Group::new(indexes);
             let arrived_micros = envelope.arrived_micros;
             self.send(Handover { id, next_hop, group, attempts: 0, notified: false, arrived_micros, fresh });

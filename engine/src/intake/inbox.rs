@@ -24,7 +24,9 @@ pub(crate) async fn serve_inbox(shard: Rc<IngestShard>, mut inbox: Receiver<ToIn
             }),
             ToIngest::Read { id, offset, reply } => spawn(&shard, async move |shard| {
                 let octets = match shard.spool_of(id) {
-                    Some(spool) => spool.read(id, offset, WINDOW_BYTES).await.map_err(|error| error.to_string()),
+                    Some(spool) => {
+                        spool.read(id, offset, WINDOW_BYTES).await.map_err(|error| error.to_string())
+                    }
                     None => Err(format!("no spool here holds {id}")),
                 };
                 let _ = reply.send(octets);

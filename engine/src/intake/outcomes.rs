@@ -51,7 +51,14 @@ fn outcomes(fates: &[Fate], now: u64) -> Vec<Outcome> {
             };
             // Of a delivered recipient nobody asks why.
             let text = if kind == OutcomeKind::Delivered { String::new() } else { fate.text.clone() };
-            Outcome { recipient: fate.recipient, kind, attempts: fate.attempts, notified, at_micros: now, text }
+            Outcome {
+                recipient: fate.recipient,
+                kind,
+                attempts: fate.attempts,
+                notified,
+                at_micros: now,
+                text,
+            }
         })
         .collect()
 }
@@ -60,7 +67,9 @@ fn outcomes(fates: &[Fate], now: u64) -> Vec<Outcome> {
 async fn tell(shard: &IngestShard, spool: &ShardSpool, report: Report, now: u64) {
     let message = match spool.load(report.id).await {
         Ok(message) => message,
-        Err(error) => return log::note("ingest", &format!("{}: error: no DSN, cannot be read: {error}", report.id)),
+        Err(error) => {
+            return log::note("ingest", &format!("{}: error: no DSN, cannot be read: {error}", report.id));
+        }
     };
     let header = spool.read(report.id, 0, dsn::HEADER_BYTES_MAX).await.unwrap_or_default();
     let Some(dsn) = compose(shard, &message, &report, &header, now) else {

@@ -34,7 +34,9 @@ pub async fn open_spools(config: &Config, index: usize, shards: usize) -> Result
     }
     let own = open(config, path, own).await?;
     let unfinished = std::iter::once(&own).chain(&adopted);
-    let unfinished = unfinished.filter_map(|spool| Some((spool.clone(), spool.live(None, usize::MAX).last().copied()?))).collect();
+    let unfinished = unfinished
+        .filter_map(|spool| Some((spool.clone(), spool.live(None, usize::MAX).last().copied()?)))
+        .collect();
     Ok(OpenedSpools { own, adopted, unfinished })
 }
 
@@ -91,7 +93,9 @@ pub async fn hand_over_recovered(shard: Rc<IngestShard>, spool: ShardSpool, last
         for (id, message) in ids.iter().zip(futures_util::future::join_all(loads).await) {
             match message {
                 Ok(message) => shard.hand_over_stored(*id, &message.envelope, &message.states),
-                Err(error) => log::note("ingest", &format!("{id}: error: cannot be read, stays in the spool: {error}")),
+                Err(error) => {
+                    log::note("ingest", &format!("{id}: error: cannot be read, stays in the spool: {error}"))
+                }
             }
         }
         glommio::executor().yield_task_queue_now().await;

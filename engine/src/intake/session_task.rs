@@ -46,7 +46,10 @@ pub fn start(shard: &Rc<IngestShard>, listener: usize, mut stream: TcpStream) {
         let session = AssertUnwindSafe(run(&shard, listener, &mut stream, client)).catch_unwind().await;
         if session.is_err() {
             shard.counters.session_panics_total.add(1);
-            log::note("ingest", &format!("error: a session with [{}] ended by an internal fault", client.ip()));
+            log::note(
+                "ingest",
+                &format!("error: a session with [{}] ended by an internal fault", client.ip()),
+            );
             let mut reply = Vec::new();
             session::fault(&shard.contexts[listener], &mut reply);
             let _ = stream.write_all(&reply).await;

@@ -97,7 +97,10 @@ pub async fn accept_connections(shard: Rc<IngestShard>, bound: Bound) -> io::Res
                 let error = io::Error::from(error);
                 // A client that has gone before it was accepted is no trouble of ours.
                 if error.kind() != io::ErrorKind::ConnectionAborted {
-                    crate::observe::log::note("ingest", &format!("warning: accept on {}: {error}", bound.address));
+                    crate::observe::log::note(
+                        "ingest",
+                        &format!("warning: accept on {}: {error}", bound.address),
+                    );
                     glommio::timer::sleep(ACCEPT_PAUSE).await;
                 }
             }

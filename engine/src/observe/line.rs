@@ -12,7 +12,12 @@ use sluice_queue::{Envelope, QueueId};
 use std::io::Write;
 
 pub fn accepted(line: &mut Vec<u8>, id: QueueId, envelope: &Envelope, octets: u64) {
-    let _ = write!(line, "{id}: from=<{}>, size={octets}, nrcpt={}", Shown(&envelope.sender), envelope.recipients.len());
+    let _ = write!(
+        line,
+        "{id}: from=<{}>, size={octets}, nrcpt={}",
+        Shown(&envelope.sender),
+        envelope.recipients.len()
+    );
     if !envelope.client.is_empty() {
         let _ = write!(line, ", client=[{}], helo=<{}>", envelope.client, Shown(&envelope.helo));
     }
@@ -43,7 +48,10 @@ pub struct Delays {
 
 impl Delays {
     fn sum(&self) -> u64 {
-        self.receiving.saturating_add(self.waiting).saturating_add(self.connecting).saturating_add(self.transaction)
+        self.receiving
+            .saturating_add(self.waiting)
+            .saturating_add(self.connecting)
+            .saturating_add(self.transaction)
     }
 }
 
@@ -121,9 +129,15 @@ mod tests {
 
     #[test]
     fn seconds_are_short_and_never_lie_about_their_order() {
-        for (micros, text) in
-            [(0, "0"), (499, "0"), (500, "0.001"), (99_499, "0.099"), (100_000, "0.10"), (1_234_567, "1.23"), (61_000_000, "61")]
-        {
+        for (micros, text) in [
+            (0, "0"),
+            (499, "0"),
+            (500, "0.001"),
+            (99_499, "0.099"),
+            (100_000, "0.10"),
+            (1_234_567, "1.23"),
+            (61_000_000, "61"),
+        ] {
             assert_eq!(Seconds(micros).to_string(), text);
         }
     }

@@ -152,7 +152,8 @@ impl Sink {
             match open(path) {
                 Ok(fresh) => *file = fresh,
                 Err(error) => {
-                    let _ = writeln!(file, "warning: {}: {error}; the old log file stays open", path.display());
+                    let _ =
+                        writeln!(file, "warning: {}: {error}; the old log file stays open", path.display());
                 }
             }
         }

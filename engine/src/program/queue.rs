@@ -21,12 +21,16 @@ pub fn list(spool: &Path, json: bool) -> Result<(), Failed> {
         total.add(item);
         if json { print_json(&mut out, item) } else { print_row(&mut out, item, total.messages == 1) }
     })?;
-    printed.and_then(|()| if json { Ok(()) } else { total.print(&mut out) }).and_then(|()| out.flush()).or_else(closed_pipe)
+    printed
+        .and_then(|()| if json { Ok(()) } else { total.print(&mut out) })
+        .and_then(|()| out.flush())
+        .or_else(closed_pipe)
 }
 
 /// Prints one message.
 pub fn show(spool: &Path, id: QueueId, json: bool) -> Result<(), Failed> {
-    let missing = || Failed::new(NO_INPUT, format_args!("no message {id} in the queue of {}", spool.display()));
+    let missing =
+        || Failed::new(NO_INPUT, format_args!("no message {id} in the queue of {}", spool.display()));
     let item = match ask(spool, &format!("/v1/queue/{id}"))? {
         Some(Answered::Found(body)) => parse(&body)?,
         Some(_) => return Err(missing()),
@@ -38,7 +42,10 @@ pub fn show(spool: &Path, id: QueueId, json: bool) -> Result<(), Failed> {
 }
 
 /// Calls `each` for every message; the inner result is that of writing to standard output.
-fn for_each(spool: &Path, mut each: impl FnMut(&QueueItem) -> io::Result<()>) -> Result<io::Result<()>, Failed> {
+fn for_each(
+    spool: &Path,
+    mut each: impl FnMut(&QueueItem) -> io::Result<()>,
+) -> Result<io::Result<()>, Failed> {
     let mut after = String::new();
     loop {
         let page: Vec<QueueItem> = match ask(spool, &format!("/v1/queue?limit={PAGE}{after}"))? {
@@ -65,14 +72,18 @@ fn ask(spool: &Path, path: &str) -> Result<Option<Answered>, Failed> {
         Ok(answered) => Ok(Some(answered)),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(Failed::new(
             NO_PERMISSION,
-            format_args!("the spool {} belongs to another user; run this as root or as the relay's user", spool.display()),
+            format_args!(
+                "the spool {} belongs to another user; run this as root or as the relay's user",
+                spool.display()
+            ),
         )),
         Err(error) => Err(Failed::io(format_args!("asking the relay on {}", spool.display()), &error)),
     }
 }
 
 fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Failed> {
-    serde_json::from_slice(body).map_err(|error| Failed::new(SOFTWARE, format_args!("the relay's answer: {error}")))
+    serde_json::from_slice(body)
+        .map_err(|error| Failed::new(SOFTWARE, format_args!("the relay's answer: {error}")))
 }
 
 fn stopped_spools(spool: &Path) -> Result<Vec<sluice_queue::Inspection>, Failed> {
@@ -81,12 +92,17 @@ fn stopped_spools(spool: &Path) -> Result<Vec<sluice_queue::Inspection>, Failed>
     for number in spool_numbers(spool).map_err(|error| failed(&error))? {
         let directory = spool_directory(spool, number);
         let inspected = sluice_queue::inspect(&directory, number);
-        spools.push(inspected.map_err(|error| Failed::new(super::IO_ERROR, format_args!("{}: {error}", directory.display())))?);
+        spools.push(inspected.map_err(|error| {
+            Failed::new(super::IO_ERROR, format_args!("{}: {error}", directory.display()))
+        })?);
     }
     Ok(spools)
 }
 
-fn list_stopped(spool: &Path, each: &mut impl FnMut(&QueueItem) -> io::Result<()>) -> Result<io::Result<()>, Failed> {
+fn list_stopped(
+    spool: &Path,
+    each: &mut impl FnMut(&QueueItem) -> io::Result<()>,
+) -> Result<io::Result<()>, Failed> {
     let spools = stopped_spools(spool)?;
     let mut ids: Vec<(QueueId, usize)> = Vec::new();
     for (index, spool) in spools.iter().enumerate() {
@@ -94,7 +110,9 @@ fn list_stopped(spool: &Path, each: &mut impl FnMut(&QueueItem) -> io::Result<()
     }
     ids.sort_unstable();
     for (id, index) in ids {
-        let message = spools[index].load(id).map_err(|error| Failed::new(super::IO_ERROR, format_args!("{id}: {error}")))?;
+        let message = spools[index]
+            .load(id)
+            .map_err(|error| Failed::new(super::IO_ERROR, format_args!("{id}: {error}")))?;
         if let Err(error) = each(&describe(id, &message)) {
             return Ok(Err(error));
         }
@@ -163,8 +181,16 @@ fn print_whole(out: &mut impl Write, item: &QueueItem) -> io::Result<()> {
     }
     writeln!(out, "Listener:  {}", item.listener)?;
     for recipient in &item.recipients {
-        write!(out, "Recipient: <{}> {}, attempts {}", recipient.address, recipient.status, recipient.attempts)?;
-        if recipient.reason.is_empty() { writeln!(out)? } else { writeln!(out, "\n           {}", recipient.reason)? }
+        write!(
+            out,
+            "Recipient: <{}> {}, attempts {}",
+            recipient.address, recipient.status, recipient.attempts
+        )?;
+        if recipient.reason.is_empty() {
+            writeln!(out)?
+        } else {
+            writeln!(out, "\n           {}", recipient.reason)?
+        }
     }
     Ok(())
 }

@@ -72,7 +72,8 @@ fn lock_spool(path: &Path) -> Result<File, Failed> {
             ),
             _ => format!("the spool {name} cannot be used: {error}; spool.path must name a directory"),
         };
-        let code = if error.kind() == std::io::ErrorKind::PermissionDenied { NO_PERMISSION } else { IO_ERROR };
+        let code =
+            if error.kind() == std::io::ErrorKind::PermissionDenied { NO_PERMISSION } else { IO_ERROR };
         Failed::new(code, sentence)
     };
     std::fs::create_dir_all(path).map_err(|error| failed(&error))?;
@@ -86,7 +87,9 @@ fn lock_spool(path: &Path) -> Result<File, Failed> {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(Failed::new(
             UNAVAILABLE,
-            format_args!("the spool {name} is in use by another sluice; stop that one or set another spool.path"),
+            format_args!(
+                "the spool {name} is in use by another sluice; stop that one or set another spool.path"
+            ),
         )),
         Err(TryLockError::Error(error)) => Err(failed(&error)),
     }
@@ -98,7 +101,9 @@ fn bind_admin(config: &Config) -> Result<admin::Bound, Failed> {
             UNAVAILABLE,
             format_args!("admin.bind {address} is taken by another program; choose another address or \"\""),
         ),
-        _ => Failed::io("the admin interface (admin.bind and admin.sock in the spool) cannot be bound", &error),
+        _ => {
+            Failed::io("the admin interface (admin.bind and admin.sock in the spool) cannot be bound", &error)
+        }
     })
 }
 
@@ -111,7 +116,11 @@ struct Relay {
 }
 
 impl Relay {
-    fn start(config: &Arc<Config>, bound: Vec<Vec<listener::Bound>>, admin: admin::Bound) -> std::io::Result<Self> {
+    fn start(
+        config: &Arc<Config>,
+        bound: Vec<Vec<listener::Bound>>,
+        admin: admin::Bound,
+    ) -> std::io::Result<Self> {
         let ingest_cpus = &config.shards.ingest_cpus;
         let delivery_cpus = &config.shards.delivery_cpus;
         let (ingest, ingest_inboxes) = mailboxes(ingest_cpus.len(), REPORTS_MAX);
@@ -145,11 +154,20 @@ impl Relay {
         for (index, inbox) in delivery_inboxes.into_iter().enumerate() {
             let counters = state.delivery[index].clone();
             let cpu = delivery_cpus[index];
-            threads.push(shard::start_delivery(index, cpu, config.clone(), links.clone(), counters, inbox, tell.clone())?);
+            threads.push(shard::start_delivery(
+                index,
+                cpu,
+                config.clone(),
+                links.clone(),
+                counters,
+                inbox,
+                tell.clone(),
+            )?);
         }
         let budget = Budget::new(usize::try_from(config.spool.handover_bytes_max).unwrap_or(usize::MAX));
-        let contexts: Vec<_> =
-            (0..config.listeners.len()).map(|listener| Arc::new(session::Context::new(config, listener))).collect();
+        let contexts: Vec<_> = (0..config.listeners.len())
+            .map(|listener| Arc::new(session::Context::new(config, listener)))
+            .collect();
         for (index, (inbox, bound)) in ingest_inboxes.into_iter().zip(bound).enumerate() {
             let parts = Parts {
                 index,
@@ -215,7 +233,10 @@ impl Relay {
         self.links.delivery.iter().for_each(|shard| block_on(shard.send(ToDelivery::Stop)));
         let ingest = self.links.ingest.len();
         self.wait_for(self.shards, deadline, |happening| {
-            matches!(happening, Happening::Drained(_) | Happening::Ended(ShardName { role: Role::Delivery, .. }, Ok(())))
+            matches!(
+                happening,
+                Happening::Drained(_) | Happening::Ended(ShardName { role: Role::Delivery, .. }, Ok(()))
+            )
         })?;
         self.links.ingest.iter().for_each(|shard| block_on(shard.send(ToIngest::Finish)));
         self.wait_for(ingest, deadline, |happening| {
@@ -228,18 +249,29 @@ impl Relay {
         Ok(())
     }
 
-    fn wait_for(&self, count: usize, deadline: Instant, counts: impl Fn(&Happening) -> bool) -> Result<(), Failed> {
+    fn wait_for(
+        &self,
+        count: usize,
+        deadline: Instant,
+        counts: impl Fn(&Happening) -> bool,
+    ) -> Result<(), Failed> {
         let mut seen = 0;
         while seen < count {
             match self.events.recv_deadline(deadline) {
                 Ok(happening) if counts(&happening) => seen += 1,
                 Ok(Happening::Ready(_)) => {}
                 Ok(Happening::Terminate) => {
-                    return Err(Failed::new(UNAVAILABLE, "stopped at once by a second signal; unfinished mail stays in the spool"));
+                    return Err(Failed::new(
+                        UNAVAILABLE,
+                        "stopped at once by a second signal; unfinished mail stays in the spool",
+                    ));
                 }
                 Ok(other) => ended_too_early(other)?,
                 Err(_) => {
-                    return Err(Failed::new(SOFTWARE, "the shards did not end in time; unfinished mail stays in the spool"));
+                    return Err(Failed::new(
+                        SOFTWARE,
+                        "the shards did not end in time; unfinished mail stays in the spool",
+                    ));
                 }
             }
         }
@@ -247,15 +279,22 @@ impl Relay {
     }
 }
 
-fn mailboxes<T>(count: usize, capacity: usize) -> (Vec<crate::channel::Sender<T>>, Vec<crate::channel::Receiver<T>>) {
+fn mailboxes<T>(
+    count: usize,
+    capacity: usize,
+) -> (Vec<crate::channel::Sender<T>>, Vec<crate::channel::Receiver<T>>) {
     (0..count).map(|_| mailbox(capacity)).unzip()
 }
 
 /// A relay that has lost a part of itself must not look alive.
 fn ended_too_early(happening: Happening) -> Result<(), Failed> {
     match happening {
-        Happening::Ended(name, Err(error)) => Err(Failed::new(IO_ERROR, format_args!("{name} ended: {error}"))),
-        Happening::Ended(name, Ok(())) => Err(Failed::new(SOFTWARE, format_args!("{name} ended for no reason"))),
+        Happening::Ended(name, Err(error)) => {
+            Err(Failed::new(IO_ERROR, format_args!("{name} ended: {error}")))
+        }
+        Happening::Ended(name, Ok(())) => {
+            Err(Failed::new(SOFTWARE, format_args!("{name} ended for no reason")))
+        }
         Happening::ServiceEnded(ended) => {
             let why = ended.err().unwrap_or_else(|| "no reason".into());
             Err(Failed::new(SOFTWARE, format_args!("the service thread ended: {why}")))
@@ -263,4 +302,3 @@ fn ended_too_early(happening: Happening) -> Result<(), Failed> {
         Happening::Ready(_) | Happening::Drained(_) | Happening::Terminate => Ok(()),
     }
 }
-

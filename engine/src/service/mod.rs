@@ -63,7 +63,9 @@ async fn answer(resolvers: Arc<Resolvers>, mut questions: Receiver<Question>) {
         let resolvers = resolvers.clone();
         tokio::spawn(async move {
             match question {
-                Question::Mx { resolver, domain, reply } => drop(reply.send(resolvers.mx(resolver, &domain).await)),
+                Question::Mx { resolver, domain, reply } => {
+                    drop(reply.send(resolvers.mx(resolver, &domain).await))
+                }
                 Question::Addresses { resolver, host, reply } => {
                     drop(reply.send(resolvers.addresses(resolver, &host).await));
                 }
@@ -84,7 +86,9 @@ async fn watch_space(config: Arc<Config>, has_space: Arc<AtomicBool>) {
                     let text = if enough {
                         format!("{path}: {free} bytes are free again; new mail is accepted")
                     } else {
-                        format!("error: {path}: only {free} bytes are free, spool.free_bytes_min is {min}; new mail is refused with 452 4.3.1 until there is room, delivery goes on")
+                        format!(
+                            "error: {path}: only {free} bytes are free, spool.free_bytes_min is {min}; new mail is refused with 452 4.3.1 until there is room, delivery goes on"
+                        )
                     };
                     log::note("service", &text);
                 }

@@ -55,7 +55,8 @@ struct Places {
 impl Stop {
     pub fn stop(&self) {
         self.stopped.set(true);
-        let wakers: Vec<Waker> = self.places.borrow_mut().wakers.iter_mut().filter_map(Option::take).collect();
+        let wakers: Vec<Waker> =
+            self.places.borrow_mut().wakers.iter_mut().filter_map(Option::take).collect();
         wakers.into_iter().for_each(Waker::wake);
     }
 

@@ -152,12 +152,26 @@ pub struct Loaded {
 }
 
 pub enum ToIngest {
-    Load { id: QueueId, reply: oneshot::Sender<Result<Loaded, String>> },
-    Read { id: QueueId, offset: u64, reply: oneshot::Sender<Result<Vec<u8>, String>> },
+    Load {
+        id: QueueId,
+        reply: oneshot::Sender<Result<Loaded, String>>,
+    },
+    Read {
+        id: QueueId,
+        offset: u64,
+        reply: oneshot::Sender<Result<Vec<u8>, String>>,
+    },
     Report(Report),
     /// Up to `limit` messages with an id above `after`, in order.
-    Page { after: Option<QueueId>, limit: usize, reply: oneshot::Sender<Vec<QueueItem>> },
-    Show { id: QueueId, reply: oneshot::Sender<Option<QueueItem>> },
+    Page {
+        after: Option<QueueId>,
+        limit: usize,
+        reply: oneshot::Sender<Vec<QueueItem>>,
+    },
+    Show {
+        id: QueueId,
+        reply: oneshot::Sender<Option<QueueItem>>,
+    },
     /// No new session; open ones end within the bound.
     Stop,
     /// The delivery shards are done: write out what is left and end.
@@ -189,7 +203,10 @@ pub struct Fate {
 pub enum Disposition {
     Delivered,
     /// `notice`: tell the sender now that it takes longer. `notified`: the sender has been told.
-    Deferred { notice: bool, notified: bool },
+    Deferred {
+        notice: bool,
+        notified: bool,
+    },
     Bounced,
     Expired,
 }

@@ -65,7 +65,12 @@ pub enum Happening {
 }
 
 /// Starts the thread and the executor of a shard.
-fn start<F, T>(name: ShardName, cpu: usize, events: Sender<Happening>, body: F) -> std::io::Result<JoinHandle<()>>
+fn start<F, T>(
+    name: ShardName,
+    cpu: usize,
+    events: Sender<Happening>,
+    body: F,
+) -> std::io::Result<JoinHandle<()>>
 where
     F: FnOnce() -> T + Send + 'static,
     T: Future<Output = Result<(), String>> + 'static,
@@ -84,7 +89,11 @@ where
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied()).unwrap_or("?")
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or(panic.downcast_ref::<&str>().copied())
+        .unwrap_or("?")
 }
 
 /// Starts an ingest shard. [`Happening::Ready`] follows when it takes mail.
@@ -110,15 +119,21 @@ async fn run_ingest(
     let opened = intake::open_spools(&parts.config, parts.index, parts.links.ingest.len()).await?;
     let OpenedSpools { own, adopted, unfinished } = opened;
     let shard = Rc::new(IngestShard::new(parts, own, adopted));
-    let writers: Vec<_> = shard.spools().cloned().map(|spool| glommio::spawn_local(async move { spool.writer().await })).collect();
+    let writers: Vec<_> = shard
+        .spools()
+        .cloned()
+        .map(|spool| glommio::spawn_local(async move { spool.writer().await }))
+        .collect();
     glommio::spawn_local(intake::pump_overflow(shard.clone())).detach();
     for (spool, last) in unfinished {
         glommio::spawn_local(intake::hand_over_recovered(shard.clone(), spool, last)).detach();
     }
     let ticked = shard.clone();
     glommio::spawn_local(tick(move || ticked.tick())).detach();
-    let accepting: Vec<_> =
-        bound.into_iter().map(|bound| glommio::spawn_local(listener::accept_connections(shard.clone(), bound))).collect();
+    let accepting: Vec<_> = bound
+        .into_iter()
+        .map(|bound| glommio::spawn_local(listener::accept_connections(shard.clone(), bound)))
+        .collect();
     glommio::spawn_local(drain(name, shard.clone(), accepting, events.clone())).detach();
     let _ = events.send(Happening::Ready(name));
     intake::serve_inbox(shard.clone(), inbox).await;
@@ -143,7 +158,12 @@ async fn drain(
     shard.stop.stopped().await;
     drop(accepting);
     let bound = shard.config.delivery.drain;
-    shard.sessions_ended().or(async { glommio::timer::sleep(bound).await; }).await;
+    shard
+        .sessions_ended()
+        .or(async {
+            glommio::timer::sleep(bound).await;
+        })
+        .await;
     let _ = events.send(Happening::Drained(name));
 }
 
@@ -175,7 +195,12 @@ pub fn start_delivery(
         let _ = told.send(Happening::Ready(name));
         delivery::serve_inbox(shard.clone(), inbox).await;
         let bound = shard.config.delivery.drain;
-        shard.transactions_over().or(async { glommio::timer::sleep(bound).await; }).await;
+        shard
+            .transactions_over()
+            .or(async {
+                glommio::timer::sleep(bound).await;
+            })
+            .await;
         Ok(())
     })
 }

@@ -33,6 +33,8 @@ impl GlommioStorage {
     pub fn new(dir: impl Into<PathBuf>) -> io::Result<Self> {
         let dir = dir.into();
         std::fs::create_dir_all(&dir)?;
+        // glommio opens a directory relative to descriptor -1, which only an absolute path survives.
+        let dir = dir.canonicalize()?;
         if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             std::fs::File::open(parent)?.sync_all()?;
         }
