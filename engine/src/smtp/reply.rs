@@ -89,6 +89,8 @@ answers! {
     /// The host name.
     TOO_MANY_TRANSACTIONS = 421 "4.7.0" "{} Too many messages in this session, connect again";
     /// The host name.
+    ENDLESS_LINE = 421 "4.7.0" "{} Command line without an end";
+    /// The host name.
     INTERNAL_FAULT = 421 "4.3.0" "{} Internal fault, try again later";
 
     // Command lines.

@@ -121,3 +121,9 @@ fn an_octet_of_a_command_does_not_buy_more_time() {
     session.advance(250_000, b"NOOP\r\n", &mut Vec::new());
     assert_eq!(session.deadline(), 550_000);
 }
+
+/// 20,000 sessions of a shard must fit beside everything else.
+#[test]
+fn an_idle_session_is_small() {
+    assert!(size_of::<Session>() <= 512, "{} octets", size_of::<Session>());
+}
