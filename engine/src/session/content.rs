@@ -66,6 +66,11 @@ impl Session {
         (octets, if abandon && !self.is_closed() { Some(Step::Abandon) } else { step })
     }
 
+    /// With what the content seen so far will be refused, from [`Step::Abandon`] on.
+    pub fn content_refusal(&self) -> Option<&'static Answer> {
+        self.content_fault().map(|(answer, _)| answer)
+    }
+
     /// Why the message so far must be refused, with the number that the answer names. Findings only ever
     /// grow, and this order ranks them, so the answer at the end does not depend on how octets came.
     fn content_fault(&self) -> Option<(&'static Answer, u64)> {

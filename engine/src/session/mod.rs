@@ -16,9 +16,9 @@
 //! Contract of [`Session::advance`]: it handles as many commands as the input holds until the rim has to
 //! do something, and appends their replies to `out` in order (PIPELINING, RFC 2920). The rim drops the
 //! octets that were consumed and brings the others again, in front of new ones. Octets that stay
-//! unconsumed with [`Step::Read`] are the start of a line, fewer than [`LINE_OCTETS_MAX`], so a buffer of
-//! 4 KiB suffices. `out` is written to the client before more is read, so it is bounded by what one
-//! buffer of commands can ask for.
+//! unconsumed with [`Step::Read`] are the start of a line, fewer than [`LINE_OCTETS_MAX`] (in content, one
+//! CR), so a buffer of 4 KiB suffices. `out` is written to the client before more is read, so it is
+//! bounded by what one buffer of commands can ask for.
 //!
 //! Defined answers to what should not happen:
 //! - A command line ends in CRLF. One that ends in bare LF is not executed: 500, counted as an error.
@@ -248,6 +248,21 @@ impl Session {
     /// What was seen in the content of the present or last message.
     pub fn findings(&self) -> &Findings {
         self.decoder.findings()
+    }
+
+    /// What the client called itself in EHLO or HELO.
+    pub fn hello_name(&self) -> Option<&str> {
+        self.hello.as_ref().map(|hello| hello.name.as_str())
+    }
+
+    /// The reverse-path of the open transaction, empty for the null one.
+    pub fn sender(&self) -> Option<&str> {
+        self.transaction.as_ref().map(|transaction| transaction.sender.as_str())
+    }
+
+    /// The recipients accepted in the open transaction.
+    pub fn recipients(&self) -> &[Recipient] {
+        self.transaction.as_ref().map_or(&[], |transaction| &transaction.recipients)
     }
 
     /// The message's size as MAIL declared it (RFC 1870), for a reservation of space.

@@ -110,6 +110,11 @@ fn the_range_of_content_counts_from_the_start_of_the_input() {
     assert_eq!(session.advance(0, b".a\r\n..b", &mut out), (4, Step::Content(0..4)));
     assert_eq!(session.advance(0, b"..b", &mut out), (3, Step::Content(1..3)));
     assert!(session.is_in_message() && !session.is_closed());
+    assert_eq!(session.content_refusal(), None);
+    assert_eq!(session.advance(0, b"\0", &mut out), (1, Step::Abandon));
+    assert_eq!(session.content_refusal(), Some(&reply::NUL_IN_CONTENT));
+    assert_eq!((session.hello_name(), session.sender()), (Some("c"), Some("")));
+    assert_eq!(session.recipients().len(), 1);
 }
 
 #[test]
