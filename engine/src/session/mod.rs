@@ -57,7 +57,6 @@ use crate::smtp::command::{Command, Fault, LINE_OCTETS_MAX};
 use crate::smtp::content::{Decoder, Findings};
 use crate::smtp::reply::{self, Answer};
 use sluice_queue::{Body, Envelope, QueueId, Recipient};
-use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
@@ -318,7 +317,7 @@ impl Session {
     /// Closes the session with an answer whose argument, if any, is the host name.
     fn close_with(&mut self, answer: &'static Answer, out: &mut Vec<u8>) {
         if self.state != State::Closed {
-            answer.put_with(out, &self.context.hostname as &dyn Display);
+            answer.put_with(out, &self.context.hostname);
             self.close();
         }
     }

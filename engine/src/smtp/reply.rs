@@ -11,7 +11,9 @@
 
 mod reader;
 
-pub use reader::{Reply, ReplyFault, ReplyReader};
+pub use reader::{
+    READ_LINE_OCTETS_MAX, READ_LINES_MAX, READ_TEXT_OCTETS_MAX, Reply, ReplyFault, ReplyReader,
+};
 
 use std::fmt::Display;
 use std::io::Write;

@@ -132,3 +132,47 @@ fn an_octet_of_a_command_does_not_buy_more_time() {
 fn an_idle_session_is_small() {
     assert!(size_of::<Session>() <= 512, "{} octets", size_of::<Session>());
 }
+
+/// SMTP smuggling: around a dot, no sequence but CRLF.CRLF makes two messages of one, and only a message
+/// of whole CRLF lines is committed.
+#[test]
+fn only_crlf_dot_crlf_lets_a_second_message_in() {
+    let alphabet = b"\r\n.\0x";
+    let mut out = Vec::new();
+    for number in 0..alphabet.len().pow(6) {
+        let around = (0..6).map(|place| alphabet[number / alphabet.len().pow(place) % alphabet.len()]);
+        let mut input = b"a".to_vec();
+        input.extend(around);
+        input.extend_from_slice(b"RSET\r\n.\r\n");
+        let mut session = session(&["HELO c", "MAIL FROM:<>", "RCPT TO:<joe@winery.example>"]);
+        session.advance(0, b"DATA\r\n", &mut out);
+        session.opened(QueueId::from_bits(0), "now", &mut out);
+        out.clear();
+        let (mut at, mut messages) = (0, 0);
+        loop {
+            let (consumed, step) = session.advance(0, &input[at..], &mut out);
+            at += consumed;
+            match step {
+                Step::Read => break,
+                Step::Commit => {
+                    messages += 1;
+                    session.committed(Ok(()), &mut out);
+                }
+                _ => {}
+            }
+        }
+        let text = input.escape_ascii();
+        let ends_early = input.windows(5).position(|w| w == b"\r\n.\r\n").unwrap() < input.len() - 5;
+        let replies = out.windows(2).filter(|w| w == b"\r\n").count();
+        // Behind an early end there are commands: the RSET and what stands before it, and the dot.
+        assert!(messages <= 1 && (replies == 1 || ends_early), "{text}: {}", out.escape_ascii());
+        if messages == 1 && !ends_early {
+            let body = &input[..input.len() - 3];
+            let bare = |octet: u8| {
+                body.iter().filter(|b| **b == octet).count()
+                    != body.windows(2).filter(|w| w == b"\r\n").count()
+            };
+            assert!(!bare(b'\r') && !bare(b'\n') && !body.contains(&0), "{text}");
+        }
+    }
+}
