@@ -37,7 +37,7 @@ impl Session {
     }
 
     fn endless(&mut self, out: &mut Vec<u8>) -> Option<Step> {
-        self.close_with(&reply::TOO_MANY_ERRORS, out);
+        self.close_with(&reply::ENDLESS_LINE, out);
         Some(Step::Close)
     }
 }

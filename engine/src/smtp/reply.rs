@@ -11,7 +11,9 @@
 
 mod reader;
 
-pub use reader::{Reply, ReplyFault, ReplyReader};
+pub use reader::{
+    READ_LINE_OCTETS_MAX, READ_LINES_MAX, READ_TEXT_OCTETS_MAX, Reply, ReplyFault, ReplyReader,
+};
 
 use std::fmt::Display;
 use std::io::Write;
@@ -88,6 +90,8 @@ answers! {
     TOO_MANY_ERRORS = 421 "4.7.0" "{} Too many errors in this session";
     /// The host name.
     TOO_MANY_TRANSACTIONS = 421 "4.7.0" "{} Too many messages in this session, connect again";
+    /// The host name.
+    ENDLESS_LINE = 421 "4.7.0" "{} Command line without an end";
     /// The host name.
     INTERNAL_FAULT = 421 "4.3.0" "{} Internal fault, try again later";
 

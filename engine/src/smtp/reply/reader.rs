@@ -9,11 +9,11 @@ use memchr::memchr;
 use std::fmt;
 
 /// Octets of one line with its CRLF; RFC 5321 section 4.5.3.1.5 allows 512.
-pub const LINE_OCTETS_MAX: usize = 2048;
+pub const READ_LINE_OCTETS_MAX: usize = 2048;
 /// Lines of one reply.
-pub const LINES_MAX: usize = 100;
+pub const READ_LINES_MAX: usize = 100;
 /// Octets of the text of one reply.
-pub const TEXT_OCTETS_MAX: usize = 64 * 1024;
+pub const READ_TEXT_OCTETS_MAX: usize = 64 * 1024;
 
 /// One whole reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,7 +116,7 @@ impl ReplyReader {
 
     /// Reads whole lines from the start of `input` until a reply is complete; returns how many octets
     /// that took. Without a reply, the caller keeps what was not consumed, at most
-    /// [`LINE_OCTETS_MAX`] octets, and calls again with more.
+    /// [`READ_LINE_OCTETS_MAX`] octets, and calls again with more.
     ///
     /// # Errors
     /// After a [`ReplyFault`] the place in the stream is lost, and the connection must be closed.
@@ -125,10 +125,10 @@ impl ReplyReader {
         loop {
             let rest = &input[consumed..];
             let Some(lf) = memchr(b'\n', rest) else {
-                let too_long = rest.len() >= LINE_OCTETS_MAX;
+                let too_long = rest.len() >= READ_LINE_OCTETS_MAX;
                 return if too_long { Err(ReplyFault::LineTooLong) } else { Ok((consumed, None)) };
             };
-            if lf >= LINE_OCTETS_MAX {
+            if lf >= READ_LINE_OCTETS_MAX {
                 return Err(ReplyFault::LineTooLong);
             }
             let mut line = rest[..lf].strip_suffix(b"\r").ok_or(ReplyFault::BareLf)?;
@@ -155,12 +155,12 @@ impl ReplyReader {
             return Err(ReplyFault::CodesDiffer);
         }
         begun.lines += 1;
-        if begun.lines > LINES_MAX {
+        if begun.lines > READ_LINES_MAX {
             return Err(ReplyFault::TooManyLines);
         }
         reply.text.push('\n');
         reply.text.push_str(&printable(if enhanced == reply.enhanced { bare } else { text }));
-        if reply.text.len() > TEXT_OCTETS_MAX {
+        if reply.text.len() > READ_TEXT_OCTETS_MAX {
             return Err(ReplyFault::TooLong);
         }
         Ok(last)
