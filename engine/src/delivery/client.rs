@@ -16,15 +16,14 @@
 //! Any state but `AwaitQuit` goes to `Closed` with [`Event::Failed`] on 421, on a reply that does not
 //! fit, on a time-out ([`Client::timed_out`]) and on a lost connection ([`Client::disconnected`]).
 //!
-//! With PIPELINING (and on the second and later transactions of a connection with RSET in front,
-//! where the one before was left half way) RSET, MAIL, RCPT… and DATA go out as one group; without
-//! it one by one.
+//! With PIPELINING, MAIL, RCPT… and DATA go out as one group; without it one by one. Where the
+//! transaction before was left half way, RSET goes in front.
 //!
 //! **How the rim drives it.** Call [`Client::advance`] with what was read (nothing at first, and
 //! nothing right after `begin`), write `out`, act on the event; keep calling it with the unconsumed
 //! rest until it says [`Event::Read`]. On [`Event::Send`] stream the content, dot-stuffed, with
 //! end-of-data; call `progress` for every block that went out and `content_sent` after the last.
-//! A peer that says more than it was asked is closed; what it had decided before stands.
+//! A peer that answers before it is asked is closed; what it had decided before stands.
 //! When writing fails, read once more before `disconnected`: the peer may have said why.
 //! While a group of commands is written, reading must go on, or both sides may wait (RFC 2920
 //! section 3.1); a group has at most one RSET, one MAIL, the recipients of one transaction, one DATA.
@@ -126,10 +125,16 @@ impl Client {
                 Ok((taken, None)) => return (consumed + taken, Event::Read),
                 Ok((taken, Some(reply))) => {
                     consumed += taken;
-                    match self.take(now, reply, out) {
-                        Some(event) if consumed == input.len() => return (consumed, event),
-                        Some(event) => return (input.len(), self.refuse_the_rest(event)),
-                        None => {}
+                    let out_before = out.len();
+                    let event = self.take(now, reply, out);
+                    let rest_is_unasked =
+                        consumed < input.len() && (event.is_some() || out.len() > out_before);
+                    if rest_is_unasked {
+                        out.truncate(out_before);
+                        return (input.len(), self.refuse_the_rest(event));
+                    }
+                    if let Some(event) = event {
+                        return (consumed, event);
                     }
                 }
                 Err(bad) => return (input.len(), self.give_up_on(bad)),
@@ -250,16 +255,17 @@ impl Client {
         }
     }
 
-    /// Where an event is due, the peer has nothing to answer to: octets behind the reply would pass
-    /// for the reply to what is said next, a 250 sent ahead for the one to the content.
-    fn refuse_the_rest(&mut self, event: Event) -> Event {
+    /// The peer cannot have seen yet what it is told or asked next, so octets behind the reply are no
+    /// answer to that; a 250 sent ahead would pass for the reply to the content.
+    fn refuse_the_rest(&mut self, event: Option<Event>) -> Event {
         match event {
-            Event::Ready | Event::Send => self.spoke_unasked(),
-            Event::Finished(_) => {
+            Some(Event::Finished(fates)) => {
                 self.close();
-                event
+                Event::Finished(fates)
             }
-            Event::Read | Event::Failed(_) | Event::Closed => event,
+            Some(Event::Failed(end)) => Event::Failed(end),
+            Some(Event::Closed) => Event::Closed,
+            Some(Event::Ready | Event::Send | Event::Read) | None => self.spoke_unasked(),
         }
     }
 
