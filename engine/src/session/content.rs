@@ -56,7 +56,9 @@ impl Session {
                 Some(Step::Commit)
             }
             (Some((answer, argument)), Piece::End) => {
+                let replied = out.len();
                 answer.put_with(out, argument);
+                self.note_refusal(b"end-of-data", true, &out[replied..]);
                 self.end_transaction();
                 None
             }

@@ -130,6 +130,8 @@ pub struct Session {
     /// Octets of a line that is too long and so far has no end.
     swallowed: usize,
     errors: usize,
+    /// Refusals that the rim has not taken yet.
+    notes: Vec<String>,
     transactions: usize,
     /// The time of the last call that brought one.
     now: u64,
@@ -161,6 +163,7 @@ impl Session {
             queue_id: None,
             swallowed: 0,
             errors: 0,
+            notes: Vec::new(),
             transactions: 0,
             now,
             since: now,

@@ -74,7 +74,37 @@ impl From<Fault> for Refused {
     }
 }
 
+/// Octets of a command line in a note.
+const NOTED_OCTETS_MAX: usize = 512;
+/// Notes kept until the rim takes them. Prevents a group of bad commands from taking memory.
+const NOTES_MAX: usize = 64;
+
 impl Session {
+    /// Refusals since the last call, for the log: the command, the reply, envelope and greeting as far
+    /// as they are known. Only MAIL and RCPT are shown in full; other lines may hold secrets.
+    pub fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
+    }
+
+    /// Keeps a note when `reply` refuses the command in `line`.
+    pub(super) fn note_refusal(&mut self, line: &[u8], shown: bool, reply: &[u8]) {
+        if !matches!(reply.first(), Some(b'4' | b'5')) || self.notes.len() >= NOTES_MAX {
+            return;
+        }
+        let len =
+            if shown { NOTED_OCTETS_MAX } else { memchr::memchr(b' ', line).unwrap_or(line.len()).min(16) };
+        let line = String::from_utf8_lossy(&line[..line.len().min(len)]).into_owned();
+        let reply = String::from_utf8_lossy(reply.trim_ascii_end()).into_owned();
+        let mut note = format!("{line}: {reply}");
+        if let Some(sender) = self.sender() {
+            note.push_str(&format!("; from=<{sender}>"));
+        }
+        if let Some(name) = self.hello_name() {
+            note.push_str(&format!(", helo=<{name}>"));
+        }
+        self.notes.push(note);
+    }
+
     /// Writes a refusal, or 421 when it is one too many.
     pub(super) fn refuse(&mut self, refused: Refused, out: &mut Vec<u8>) -> Option<Step> {
         self.errors += usize::from(refused.counted);

@@ -1,4 +1,4 @@
-//! Replies (RFC 5321 section 4.2): what the server says, in one table, and what a client reads.
+//! Replies (RFC 5321 section 4.2): what the server says, in one table.
 //!
 //! Pure. Every reply of the server is an [`Answer`] below, with its code, its enhanced status code
 //! (RFC 3463, RFC 5248) and its text; there is no other place that writes one, save the EHLO reply,
@@ -8,12 +8,6 @@
 //!
 //! Texts say what is wrong and, where the peer can do something, what. They hold no word that a peer
 //! sent, so no reply can be forged by a command.
-
-mod reader;
-
-pub use reader::{
-    READ_LINE_OCTETS_MAX, READ_LINES_MAX, READ_TEXT_OCTETS_MAX, Reply, ReplyFault, ReplyReader,
-};
 
 use std::fmt::Display;
 use std::io::Write;
