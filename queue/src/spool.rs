@@ -329,7 +329,7 @@ impl<S: Storage> Spool<S> {
             messages_damaged: desk.index.damaged.len(),
             segments: table.segments.len() + table.free.len(),
             segment_bytes: table.bytes() + table.free.len() as u64 * self.inner.options.segment_bytes,
-            segments_idle: table.recyclable().count() + table.free.len(),
+            segments_idle: table.reclaimable(self.inner.options.segment_bytes) + table.free.len(),
             ..desk.stats
         }
     }
