@@ -48,7 +48,7 @@ impl Drop for Named<'_> {
 
 #[test]
 fn a_stop_at_any_step_of_a_history_loses_nothing_and_brings_nothing_back() {
-    const ROUNDS: usize = 90;
+    const ROUNDS: usize = 60;
     let history = |seed: u64, crash_at: Option<u64>, tear: u64| {
         let _named = Named("history", seed, crash_at);
         let world = World::new(seed);
