@@ -72,13 +72,15 @@ impl<S: Storage> Spool<S> {
         let active = match self.make_room(bytes as u64, batch.mail).await {
             Ok(active) => active,
             Err(NoRoom::Full) => {
-                let closing = self.inner.desk.borrow().closing;
-                let wakers = self.inner.desk.borrow_mut().refuse(batch);
-                wakers.into_iter().for_each(|waker| waker.wake());
-                if closing {
+                let mut desk = self.inner.desk.borrow_mut();
+                let last_try = desk.closing && !batch.mail;
+                let wakers = desk.refuse(batch);
+                if last_try {
                     // Outcomes that find no room now never will.
-                    self.inner.desk.borrow_mut().pending.retain(|batch| batch.mail);
+                    desk.pending.retain(|batch| batch.mail);
                 }
+                drop(desk);
+                wakers.into_iter().for_each(|waker| waker.wake());
                 return;
             }
             Err(NoRoom::Fault(fault)) => return self.poison(fault),

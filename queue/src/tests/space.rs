@@ -67,10 +67,15 @@ fn a_failed_write_poisons_the_spool_and_reading_goes_on() {
 fn segments_are_used_again_and_the_spool_does_not_grow() {
     let storage = MemoryStorage::new();
     opened(storage, small(), |spool, _| async move {
+        let mut seeds = std::collections::BTreeMap::new();
         for round in 0..300 {
             let id = deliver_in(&spool, &content(round, 6000), 1).await.unwrap().id;
             spool.record(id, delivered(1));
+            let table = spool.inner.table.borrow();
+            seeds.extend(table.segments.values().map(|segment| (segment.mark.sequence, segment.seed)));
         }
+        let distinct: std::collections::BTreeSet<_> = seeds.values().collect();
+        assert_eq!(distinct.len(), seeds.len(), "each life of a file has its own checksums");
         let stats = spool.stats();
         assert!(stats.segments <= 4 && stats.segments_recycled > 10, "{stats:?}");
     });
