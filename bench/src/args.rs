@@ -51,7 +51,10 @@ pub fn executors(cpus: Option<&Cpus>) -> Vec<LocalExecutorBuilder> {
         Some(Cpus(cpus)) => cpus.iter().map(|cpu| Placement::Fixed(*cpu)).collect(),
         None => vec![Placement::Unbound],
     };
-    places.into_iter().map(|place| LocalExecutorBuilder::new(place).io_memory(1 << 20).ring_depth(512)).collect()
+    places
+        .into_iter()
+        .map(|place| LocalExecutorBuilder::new(place).io_memory(1 << 20).ring_depth(512))
+        .collect()
 }
 
 #[cfg(test)]

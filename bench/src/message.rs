@@ -217,9 +217,9 @@ impl std::fmt::Display for Check {
 impl Check {
     /// Reads the check out of a header section; `None` if there is none or it is not well-formed.
     pub fn find(head: &[u8]) -> Option<Check> {
-        let field = head
-            .split(|octet| *octet == b'\n')
-            .find(|line| line.get(..CHECK_FIELD.len()).is_some_and(|n| n.eq_ignore_ascii_case(CHECK_FIELD.as_bytes())))?;
+        let field = head.split(|octet| *octet == b'\n').find(|line| {
+            line.get(..CHECK_FIELD.len()).is_some_and(|n| n.eq_ignore_ascii_case(CHECK_FIELD.as_bytes()))
+        })?;
         let text = std::str::from_utf8(&field[CHECK_FIELD.len()..]).ok()?.trim();
         let mut parts = text.split('-');
         let check = Check {
@@ -311,7 +311,9 @@ mod tests {
 
     #[test]
     fn malformed_checks_are_none() {
-        for text in ["", "X-Sluice-Check: 1-2-3\r\n", "X-Sluice-Check: g-2-3-4\r\n", "X-Sluice-Check: 1-2-3-4-5\r\n"] {
+        for text in
+            ["", "X-Sluice-Check: 1-2-3\r\n", "X-Sluice-Check: g-2-3-4\r\n", "X-Sluice-Check: 1-2-3-4-5\r\n"]
+        {
             assert_eq!(Check::find(text.as_bytes()), None, "{text}");
         }
         let found = Check::find(b"A: b\r\nx-sluice-check: 1-2-a-4\r\n\r\n");

@@ -109,10 +109,10 @@ impl Group {
 
     /// Memory in use now.
     pub fn memory(&self) -> Memory {
-        self.members().into_iter().filter_map(memory_of).fold(Memory::default(), |sum, one| Memory {
-            rss: sum.rss + one.rss,
-            pss: sum.pss + one.pss,
-        })
+        self.members()
+            .into_iter()
+            .filter_map(memory_of)
+            .fold(Memory::default(), |sum, one| Memory { rss: sum.rss + one.rss, pss: sum.pss + one.pss })
     }
 
     /// Kills what is left of it, by process id, and gives up the account.
@@ -211,7 +211,9 @@ fn cgroup_parent() -> Option<(PathBuf, bool)> {
                 .then(|| PathBuf::from(fields[1]))
         })
     };
-    find("cgroup", "cpuacct").map(|path| (path, false)).or_else(|| find("cgroup2", "").map(|path| (path, true)))
+    find("cgroup", "cpuacct")
+        .map(|path| (path, false))
+        .or_else(|| find("cgroup2", "").map(|path| (path, true)))
 }
 
 /// Fields of /proc/PID/stat from the state on (field 3), so that a name with blanks does no harm.
@@ -223,7 +225,8 @@ fn stat_fields(pid: u32) -> Option<Vec<String>> {
 
 fn cpu_with_children(pid: u32) -> Option<Duration> {
     // utime, stime, cutime, cstime: fields 14 to 17 of the whole line.
-    let ticks = stat_fields(pid)?.get(11..15)?.iter().filter_map(|field| field.parse::<u32>().ok()).sum::<u32>();
+    let ticks =
+        stat_fields(pid)?.get(11..15)?.iter().filter_map(|field| field.parse::<u32>().ok()).sum::<u32>();
     Some(TICK * ticks)
 }
 
@@ -265,7 +268,7 @@ mod tests {
         assert!(group.memory().rss >= group.memory().pss && group.memory().pss > 0);
         group.end();
         let _ = child.wait();
-        assert_eq!(group.members(), []);
+        assert!(group.members().is_empty());
     }
 
     #[test]

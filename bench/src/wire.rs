@@ -72,7 +72,9 @@ impl Replies {
     /// Whether the EHLO reply names the extension.
     pub fn announces(&self, reply: &Reply, keyword: &str) -> bool {
         self.text(reply).lines().skip(1).any(|line| {
-            line.get(4..).and_then(|l| l.split_whitespace().next()).is_some_and(|k| k.eq_ignore_ascii_case(keyword))
+            line.get(4..)
+                .and_then(|l| l.split_whitespace().next())
+                .is_some_and(|k| k.eq_ignore_ascii_case(keyword))
         })
     }
 }
@@ -186,7 +188,8 @@ mod tests {
 
     #[test]
     fn replies_are_cut_at_every_split() {
-        let stream = b"220 hello\r\n250-a.example\r\n250-PIPELINING\r\n250 SIZE 10\r\n354\r\n550 5.1.1 no\r\n";
+        let stream =
+            b"220 hello\r\n250-a.example\r\n250-PIPELINING\r\n250 SIZE 10\r\n354\r\n550 5.1.1 no\r\n";
         for split in 0..=stream.len() {
             let mut replies = Replies::default();
             let mut seen = Vec::new();
@@ -196,7 +199,9 @@ mod tests {
                     seen.push((reply.code, replies.text(&reply)));
                     if reply.code == 250 {
                         assert!(replies.announces(&reply, "size") && replies.announces(&reply, "PIPELINING"));
-                        assert!(!replies.announces(&reply, "a.example") && !replies.announces(&reply, "8BITMIME"));
+                        assert!(
+                            !replies.announces(&reply, "a.example") && !replies.announces(&reply, "8BITMIME")
+                        );
                     }
                 }
             }
@@ -252,14 +257,19 @@ mod tests {
         ];
         for (wire, plain, rest) in table {
             for split in 0..=wire.len() {
-                let (mut content, mut out, mut left, mut ends) = (Content::default(), Vec::new(), Vec::new(), 0);
+                let (mut content, mut out, mut left, mut ends) =
+                    (Content::default(), Vec::new(), Vec::new(), 0);
                 for mut piece in [&wire.as_bytes()[..split], &wire.as_bytes()[split..]] {
                     if ends == 0 && content.take(&mut piece, |octets| out.extend_from_slice(octets)) {
                         ends += 1;
                     }
                     left.extend_from_slice(piece);
                 }
-                assert_eq!((ends, &out[..], &left[..]), (1, plain.as_bytes(), rest.as_bytes()), "{wire:?} at {split}");
+                assert_eq!(
+                    (ends, &out[..], &left[..]),
+                    (1, plain.as_bytes(), rest.as_bytes()),
+                    "{wire:?} at {split}"
+                );
             }
         }
     }

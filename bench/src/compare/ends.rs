@@ -7,7 +7,7 @@ use crate::process::{self, Group};
 use crate::stop::Stop;
 use crate::{sink, source};
 use anyhow::{Context as _, Result, bail, ensure};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ pub struct End {
 }
 
 impl End {
-    fn start(name: &str, program: &PathBuf, arguments: &[String]) -> Result<End> {
+    fn start(name: &str, program: &Path, arguments: &[String]) -> Result<End> {
         let mut group = Group::new(name);
         let child = group.start(program, arguments, |command| {
             // Our own programs print one report of a few KiB at their end, less than a pipe holds.
@@ -35,8 +35,13 @@ impl End {
     }
 
     /// Waits for its end; whether it succeeded, and what it printed.
-    pub fn finish(&mut self, patience: Duration) -> Result<(bool, String)> {
-        let status = process::wait_child(&mut self.child, patience).context("it does not end")?;
+    pub fn finish(&mut self, deadline: Instant, stop: &Stop) -> Result<(bool, String)> {
+        while !self.has_ended()? {
+            ensure!(!stop.is_set(), "interrupted");
+            ensure!(Instant::now() < deadline, "it does not end in time");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let status = self.child.wait()?;
         let mut text = String::new();
         if let Some(mut output) = self.child.stdout.take() {
             use std::io::Read as _;
@@ -55,7 +60,7 @@ impl Drop for End {
 /// Starts a sink that ends by itself after `messages`, and waits until it accepts.
 pub fn start_sink(options: &Options, cell: Cell, messages: u64, stop: &Stop) -> Result<End> {
     let address = format!("127.0.0.1:{}", options.port);
-    let (program, arguments) = match cell.ends {
+    let (program, arguments): (PathBuf, _) = match cell.ends {
         Ends::Own => {
             let mut arguments = words(&["sink", "--bind", &address, "--expect", &messages.to_string()]);
             add_cpus(&mut arguments, options.sink_cpus.as_ref());
@@ -86,11 +91,18 @@ pub fn start_sink(options: &Options, cell: Cell, messages: u64, stop: &Stop) -> 
 pub fn start_source(options: &Options, cell: Cell, messages: u64, port: u16) -> Result<End> {
     let target = format!("127.0.0.1:{port}");
     let (sessions, size, messages) = (cell.sessions.to_string(), cell.size.to_string(), messages.to_string());
-    let (program, arguments) = match cell.ends {
+    let (program, arguments): (PathBuf, _) = match cell.ends {
         Ends::Own => {
             let each = if options.one_per_connection { "1" } else { "0" };
             let mut arguments = words(&["source", "--json", "--target", &target, "--sessions", &sessions]);
-            arguments.extend(words(&["--size", &size, "--messages", &messages, "--messages-per-connection", each]));
+            arguments.extend(words(&[
+                "--size",
+                &size,
+                "--messages",
+                &messages,
+                "--messages-per-connection",
+                each,
+            ]));
             add_cpus(&mut arguments, options.source_cpus.as_ref());
             (std::env::current_exe()?, arguments)
         }
@@ -99,7 +111,13 @@ pub fn start_source(options: &Options, cell: Cell, messages: u64, port: u16) -> 
             if !options.one_per_connection {
                 arguments.push("-d".to_owned());
             }
-            arguments.extend(words(&["-f", "source@source.example", "-t", "recipient@sink.example", &target]));
+            arguments.extend(words(&[
+                "-f",
+                "source@source.example",
+                "-t",
+                "recipient@sink.example",
+                &target,
+            ]));
             (SMTP_SOURCE.into(), arguments)
         }
     };

@@ -56,7 +56,7 @@ pub fn measure(options: &Options, work: &Path, kind: Kind, cell: Cell, stop: &St
     let port = if server.is_some() { options.port + 1 } else { options.port };
     if options.warm_up > 0 {
         let mut source = ends::start_source(options, cell, options.warm_up, port)?;
-        let (good, _) = source.finish(options.patience).context("the generator of the warm-up")?;
+        let (good, _) = source.finish(deadline, stop).context("the generator of the warm-up")?;
         ensure!(good, "the server refused messages of the warm-up");
         rest(server.as_ref().map_or(&sink.group, |server| &server.group));
     }
@@ -68,8 +68,9 @@ pub fn measure(options: &Options, work: &Path, kind: Kind, cell: Cell, stop: &St
     let mut source = ends::start_source(options, cell, options.messages, port)?;
     let memory = await_sink(&mut sink, &mut server, deadline, stop)?;
     let took = began.elapsed();
-    let (_, sink_text) = sink.finish(SOURCE_END_WAIT).context("the sink")?;
-    let (good, source_text) = source.finish(SOURCE_END_WAIT).context("the generator")?;
+    let deadline = Instant::now() + SOURCE_END_WAIT;
+    let (_, sink_text) = sink.finish(deadline, stop).context("the sink")?;
+    let (good, source_text) = source.finish(deadline, stop).context("the generator")?;
     // smtp-sink ends without a reply to its last message, so its direct peer cannot end well.
     ensure!(good || kind == Kind::Limit && cell.ends == Ends::Postfix, "the generator failed: {source_text}");
     if let Some(server) = &server {
@@ -81,7 +82,9 @@ pub fn measure(options: &Options, work: &Path, kind: Kind, cell: Cell, stop: &St
         messages: options.messages,
         seconds: took.as_secs_f64(),
         messages_per_second: 0.0,
-        server_cpu_ms: server.as_ref().map_or(0.0, |s| per_message(s.group.cpu().saturating_sub(server_before))),
+        server_cpu_ms: server
+            .as_ref()
+            .map_or(0.0, |s| per_message(s.group.cpu().saturating_sub(server_before))),
         source_cpu_ms: per_message(source.group.cpu()),
         sink_cpu_ms: per_message(sink.group.cpu().saturating_sub(sink_before)),
         memory_pss_mib: memory.pss as f64 / f64::from(1 << 20),

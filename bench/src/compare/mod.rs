@@ -28,7 +28,12 @@ pub struct Options {
     #[arg(long, default_value = "target/release/sluice")]
     pub relay: PathBuf,
     /// What to measure
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "limit,relay,postfix-stock,postfix-tuned")]
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "limit,relay,postfix-stock,postfix-tuned"
+    )]
     pub servers: Vec<Kind>,
     /// Whose generator and sink
     #[arg(long, value_enum, value_delimiter = ',', default_value = "own,postfix")]
@@ -145,7 +150,8 @@ pub fn run(options: &Options) -> Result<bool> {
                 if stop.is_set() {
                     bail!("interrupted");
                 }
-                let what = format!("{} · {} octets · {} sessions", cell.ends.name(), cell.size, cell.sessions);
+                let what =
+                    format!("{} · {} octets · {} sessions", cell.ends.name(), cell.size, cell.sessions);
                 match measure::measure(options, work.path(), *kind, cell, &stop) {
                     Ok(figures) => {
                         let (rate, cpu) = (figures.messages_per_second, figures.server_cpu_ms);
@@ -172,7 +178,11 @@ fn cells(options: &Options) -> Vec<Cell> {
     let mut cells = Vec::new();
     for ends in &options.ends {
         for size in &options.size {
-            cells.extend(options.sessions.iter().map(|sessions| Cell { ends: *ends, size: *size, sessions: *sessions }));
+            cells.extend(options.sessions.iter().map(|sessions| Cell {
+                ends: *ends,
+                size: *size,
+                sessions: *sessions,
+            }));
         }
     }
     cells
@@ -185,7 +195,9 @@ fn available(options: &Options) -> Result<(Vec<Kind>, Vec<String>)> {
         let obstacle = match kind {
             Kind::Limit => None,
             Kind::Relay if options.relay.is_file() => None,
-            Kind::Relay => Some(format!("there is no {}; build it, or name it with --relay", options.relay.display())),
+            Kind::Relay => {
+                Some(format!("there is no {}; build it, or name it with --relay", options.relay.display()))
+            }
             Kind::PostfixStock | Kind::PostfixTuned => install::postfix_obstacle(),
         };
         match obstacle {

@@ -68,7 +68,8 @@ fn line(kind: Kind, figures: &[&Figures]) -> Option<String> {
     let text = |value: Option<f64>| value.map_or("–".to_owned(), short);
     let server = |value: Option<f64>| if kind == Kind::Limit { "–".to_owned() } else { text(value) };
     let rate = middle(figures, |f| Some(f.messages_per_second))?;
-    let latency = match (middle(figures, |f| f.end_of_data_p50_ms), middle(figures, |f| f.end_of_data_p99_ms)) {
+    let latency = match (middle(figures, |f| f.end_of_data_p50_ms), middle(figures, |f| f.end_of_data_p99_ms))
+    {
         (Some(p50), Some(p99)) => format!("{} / {}", short(p50), short(p99)),
         _ => "–".to_owned(),
     };
@@ -90,7 +91,10 @@ fn line(kind: Kind, figures: &[&Figures]) -> Option<String> {
 fn factors(rows: &[Row], cell: Cell) -> String {
     let find = |kind| {
         let figures = of(rows, cell, kind);
-        Some((middle(&figures, |f| Some(f.messages_per_second))?, middle(&figures, |f| Some(f.server_cpu_ms))?))
+        Some((
+            middle(&figures, |f| Some(f.messages_per_second))?,
+            middle(&figures, |f| Some(f.server_cpu_ms))?,
+        ))
     };
     let Some((rate, cpu)) = find(Kind::Relay) else { return String::new() };
     let mut out = String::new();
@@ -187,4 +191,69 @@ fn file_system(directory: &Path) -> String {
 fn version(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().ok().filter(|output| output.status.success());
     output.map_or("not there".to_owned(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::Ends;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn row(kind: Kind, round: usize, rate: f64, cpu: f64) -> Row {
+        let figures = Figures {
+            messages: 10,
+            seconds: 1.0,
+            messages_per_second: rate,
+            server_cpu_ms: cpu,
+            source_cpu_ms: 0.05,
+            sink_cpu_ms: 0.05,
+            memory_pss_mib: 20.0,
+            memory_rss_mib: 30.0,
+            flushes: Some(1.0),
+            written_kib: None,
+            end_of_data_p50_ms: Some(1.0),
+            end_of_data_p99_ms: Some(2.0),
+            repeats: Some(0),
+            cpu_method: "test",
+        };
+        Row { kind, cell: Cell { ends: Ends::Own, size: 4096, sessions: 20 }, round, figures }
+    }
+
+    #[test]
+    fn tables_show_medians_factors_and_what_is_missing() {
+        let options = Cli::parse_from(["compare", "--ends", "own", "--sessions", "20"]).options;
+        let rows = [
+            row(Kind::Relay, 1, 5_000.0, 0.1),
+            row(Kind::Relay, 2, 6_000.0, 0.2),
+            row(Kind::Relay, 3, 1.0, 0.3),
+            row(Kind::PostfixStock, 1, 500.0, 2.0),
+        ];
+        let text = markdown(&options, &rows, &["Postfix, tuned: not there".to_owned()]);
+        let expected = "| Sluice | 5000 | 0.200 | 20.0 | 1.00 | – | 1.00 / 2.00 | 0.050 | 0.050 |";
+        assert!(text.contains(expected), "{text}");
+        assert!(
+            text.contains("Against Postfix, stock: 10.0 times the messages per second, 1/10.0 of the CPU"),
+            "{text}"
+        );
+        assert!(!text.contains("| Postfix, tuned") && text.contains("- Postfix, tuned: not there"), "{text}");
+    }
+
+    #[test]
+    fn a_second_result_of_a_day_does_not_replace_the_first() {
+        let options = Cli::parse_from(["compare", "--machine", "a b"]).options;
+        let directory = tempfile::tempdir().unwrap();
+        for text in ["one", "two"] {
+            save(&options, directory.path(), text, &[], &[]).unwrap();
+        }
+        let read =
+            |ending: &str| fs::read_to_string(directory.path().join(format!("{}-a-b{ending}", today())));
+        assert_eq!((read(".md").unwrap(), read("-2.md").unwrap()), ("one".to_owned(), "two".to_owned()));
+        assert!(read(".json").is_ok() && read("-2.json").is_ok());
+    }
 }

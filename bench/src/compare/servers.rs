@@ -98,7 +98,13 @@ impl Drop for Server {
 
 fn postfix_stop(config: &Path) -> Command {
     let mut command = Command::new(POSTFIX);
-    command.arg("-c").arg(config).arg("stop").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .arg("-c")
+        .arg(config)
+        .arg("stop")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     command
 }
 

@@ -115,8 +115,17 @@ mod tests {
 
     #[test]
     fn malformed_refusals_are_refused() {
-        for text in ["", "rcpt", "rcpt:", "rcpt:250", "rcpt:600", "quit:421", "rcpt:550/0", "rcpt:550%101", "rcpt:550%x"]
-        {
+        for text in [
+            "",
+            "rcpt",
+            "rcpt:",
+            "rcpt:250",
+            "rcpt:600",
+            "quit:421",
+            "rcpt:550/0",
+            "rcpt:550%101",
+            "rcpt:550%x",
+        ] {
             assert!(text.parse::<Refusal>().is_err(), "{text}");
         }
     }

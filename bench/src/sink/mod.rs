@@ -14,7 +14,7 @@ pub use report::Report;
 
 use crate::stop::Stop;
 use crate::{args, process};
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use faults::{Faults, Refusal};
 use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -27,7 +27,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// How often an executor looks whether it is to end.
@@ -42,7 +42,7 @@ const IDLE_MAX: Duration = Duration::from_secs(300);
 
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// Address to listen on
+    /// Address to listen on; port 0 takes a free one, which is printed
     #[arg(long, default_value = "127.0.0.1:2600")]
     pub bind: SocketAddr,
     /// CPUs to run on, one pinned executor each, like 0-1,4; without it one that the kernel may move
@@ -82,8 +82,10 @@ struct Shared {
 struct Everywhere {
     /// Different messages so far.
     messages: AtomicU64,
-    /// Executors that have not failed to listen.
+    /// Executors that listen.
     listening: AtomicU64,
+    /// The port that they listen on.
+    port: AtomicU16,
 }
 
 /// Receives until told to end, and prints the figures as JSON; `false` when a message was damaged or repeated.
@@ -93,6 +95,7 @@ pub fn run(options: &Options) -> Result<bool> {
     let received = report::Received::create(options.received.as_deref())?;
     let builders = args::executors(options.cpus.as_ref());
     let executors = builders.len() as u64;
+    ensure!(executors == 1 || options.bind.port() != 0, "port 0 would be another one for each of --cpus");
     let mut threads = Vec::new();
     for (index, builder) in builders.into_iter().enumerate() {
         let (options, stop, everywhere) = (options.clone(), stop.clone(), everywhere.clone());
@@ -117,7 +120,9 @@ pub fn run(options: &Options) -> Result<bool> {
         std::thread::sleep(Duration::from_millis(1));
     }
     if announced {
-        eprintln!("sink: listening on {}", options.bind);
+        let mut address = options.bind;
+        address.set_port(everywhere.port.load(Ordering::Relaxed));
+        eprintln!("sink: listening on {address}");
     }
     for thread in threads {
         let (part, cpu) = thread.join().map_err(|error| anyhow::anyhow!("an executor ended: {error}"))??;
@@ -138,6 +143,9 @@ async fn serve(shared: Rc<Shared>, stop: &Stop) -> Result<(Tally, Duration)> {
             bail!("cannot listen on {}: {error}", shared.options.bind);
         }
     };
+    if let Ok(address) = listener.local_addr() {
+        shared.everywhere.port.store(address.port(), Ordering::Relaxed);
+    }
     shared.everywhere.listening.fetch_add(1, Ordering::Release);
     let accepting = glommio::spawn_local(accept(shared.clone(), listener));
     let deadline = shared.options.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));

@@ -106,7 +106,8 @@ pub struct Received(Option<Arc<Mutex<File>>>);
 
 impl Received {
     pub fn create(path: Option<&Path>) -> Result<Self> {
-        let create = |path: &Path| File::create(path).with_context(|| format!("cannot create {}", path.display()));
+        let create =
+            |path: &Path| File::create(path).with_context(|| format!("cannot create {}", path.display()));
         Ok(Received(path.map(create).transpose()?.map(|file| Arc::new(Mutex::new(file)))))
     }
 
@@ -156,7 +157,8 @@ pub struct Report {
 
 impl Report {
     pub fn new(tally: &Tally, cpu: Duration) -> Self {
-        let since_1970 = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
+        let since_1970 =
+            |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
         let (first, last) = (tally.first.map(since_1970), tally.last.map(since_1970));
         let seconds = last.unwrap_or(0).saturating_sub(first.unwrap_or(0)) as f64 / 1e9;
         Report {

@@ -66,7 +66,8 @@ mod tests {
     #[test]
     fn repeats_are_told_from_parts() {
         let mut seen = Seen::default();
-        let sights = [((1, 5), 7), ((1, 5), 8), ((1, 5), 8), ((1, 5), 7), ((2, 5), 7)].map(|(k, r)| seen.note(k, r));
+        let sights =
+            [((1, 5), 7), ((1, 5), 8), ((1, 5), 8), ((1, 5), 7), ((2, 5), 7)].map(|(k, r)| seen.note(k, r));
         assert_eq!(sights, [Sight::New, Sight::Part, Sight::Repeat, Sight::Repeat, Sight::New]);
         assert_eq!(seen.distinct(), 2);
     }

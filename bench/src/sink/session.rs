@@ -17,6 +17,7 @@ pub enum Next {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::enum_variant_names, reason = "states are named for what they await")]
 enum State {
     AwaitCommand,
     AwaitContent,
@@ -72,7 +73,13 @@ impl Session {
     }
 
     /// Takes what was read, to the last octet; appends the replies in order.
-    pub fn handle(&mut self, mut input: &[u8], faults: &mut Faults, tally: &mut Tally, out: &mut Vec<u8>) -> Next {
+    pub fn handle(
+        &mut self,
+        mut input: &[u8],
+        faults: &mut Faults,
+        tally: &mut Tally,
+        out: &mut Vec<u8>,
+    ) -> Next {
         while !input.is_empty() {
             match self.state {
                 State::AwaitCommand => {

@@ -74,9 +74,14 @@ fn a_message_that_comes_twice_is_a_repeat() {
 #[test]
 fn chunks_make_a_message_at_every_split() {
     let body = b"a\r\n.\r\nb";
-    let input =
-        [b"EHLO a\r\nMAIL FROM:<>\r\nRCPT TO:<c@d>\r\nBDAT 3\r\n", &body[..3], b"BDAT 4 LAST\r\n", &body[3..], b"NOOP\r\n"]
-            .concat();
+    let input = [
+        b"EHLO a\r\nMAIL FROM:<>\r\nRCPT TO:<c@d>\r\nBDAT 3\r\n",
+        &body[..3],
+        b"BDAT 4 LAST\r\n",
+        &body[3..],
+        b"NOOP\r\n",
+    ]
+    .concat();
     for split in 0..=input.len() {
         let (codes, tally, _) = dialogue(&input, split, &[], true);
         assert_eq!(&codes[..], "220 250 250 250 250 250 250", "at {split}");
@@ -88,6 +93,7 @@ fn chunks_make_a_message_at_every_split() {
 
 #[test]
 fn commands_out_of_order_are_refused() {
-    let (codes, tally, _) = dialogue(b"DATA\r\nRCPT TO:<a@b>\r\nMAIL FROM:<>\r\nMAIL FROM:<>\r\nXYZ\r\n", 0, &[], false);
+    let (codes, tally, _) =
+        dialogue(b"DATA\r\nRCPT TO:<a@b>\r\nMAIL FROM:<>\r\nMAIL FROM:<>\r\nXYZ\r\n", 0, &[], false);
     assert_eq!((&codes[..], tally.protocol_errors), ("220 503 503 250 503 500", 2));
 }

@@ -92,14 +92,18 @@ mod tests {
             verifier.take(&text.as_bytes()[..split]);
             verifier.take(&text.as_bytes()[split..]);
             assert_eq!(verifier.octets(), text.len() as u64);
-            assert!(matches!(verifier.finish(), Verdict::Intact(Check { run: 1, number: 2, .. })), "at {split}");
+            assert!(
+                matches!(verifier.finish(), Verdict::Intact(Check { run: 1, number: 2, .. })),
+                "at {split}"
+            );
         }
     }
 
     #[test]
     fn a_changed_longer_or_shorter_body_is_damaged() {
         let text = message("line\r\n");
-        for wrong in [text.replace("line", "lime"), format!("{text}\r\n"), text[..text.len() - 2].to_owned()] {
+        for wrong in [text.replace("line", "lime"), format!("{text}\r\n"), text[..text.len() - 2].to_owned()]
+        {
             let mut verifier = Verifier::default();
             verifier.take(wrong.as_bytes());
             assert!(matches!(verifier.finish(), Verdict::Damaged(_)), "{wrong:?}");

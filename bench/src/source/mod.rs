@@ -160,8 +160,9 @@ fn pace(options: &Options, stop: Stop) -> Pace {
 }
 
 fn resolve(target: &str) -> Result<SocketAddr> {
-    let mut addresses =
-        target.to_socket_addrs().with_context(|| format!("--target {target:?} is no host:port that resolves"))?;
+    let mut addresses = target
+        .to_socket_addrs()
+        .with_context(|| format!("--target {target:?} is no host:port that resolves"))?;
     addresses.next().with_context(|| format!("--target {target:?} has no address"))
 }
 

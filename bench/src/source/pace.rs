@@ -53,7 +53,10 @@ impl Pace {
         if self.planned().is_some_and(|planned| number >= planned) {
             return None;
         }
-        Some(Turn { number, due: self.rate.map(|rate| self.start + Duration::from_secs_f64(number as f64 / rate)) })
+        Some(Turn {
+            number,
+            due: self.rate.map(|rate| self.start + Duration::from_secs_f64(number as f64 / rate)),
+        })
     }
 
     /// Messages that the run is to have; `None` when only its length is set.

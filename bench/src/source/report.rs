@@ -58,7 +58,8 @@ impl Tally {
         self.failed += other.failed;
         self.octets += other.octets;
         for (kind, failure) in &other.failures {
-            let sum = self.failures.entry(kind.clone()).or_insert_with(|| Failure { count: 0, ..failure.clone() });
+            let sum =
+                self.failures.entry(kind.clone()).or_insert_with(|| Failure { count: 0, ..failure.clone() });
             sum.count += failure.count;
         }
         self.connect.add(&other.connect);
@@ -77,7 +78,8 @@ pub struct Acknowledged(Option<Arc<Mutex<File>>>);
 
 impl Acknowledged {
     pub fn create(path: Option<&Path>) -> Result<Self> {
-        let create = |path: &Path| File::create(path).with_context(|| format!("cannot create {}", path.display()));
+        let create =
+            |path: &Path| File::create(path).with_context(|| format!("cannot create {}", path.display()));
         Ok(Acknowledged(path.map(create).transpose()?.map(|file| Arc::new(Mutex::new(file)))))
     }
 
@@ -91,9 +93,11 @@ impl Acknowledged {
 
     pub fn flush(&self) -> Result<()> {
         match &self.0 {
-            Some(file) => {
-                file.lock().expect("no holder of this lock panics").sync_all().context("cannot write the numbers")
-            }
+            Some(file) => file
+                .lock()
+                .expect("no holder of this lock panics")
+                .sync_all()
+                .context("cannot write the numbers"),
             None => Ok(()),
         }
     }
@@ -155,7 +159,9 @@ impl Report {
             connections: tally.connections,
             accepted: tally.accepted,
             failed: tally.failed,
-            not_sent: pace.planned().map_or(0, |planned| planned.saturating_sub(tally.accepted + tally.failed)),
+            not_sent: pace
+                .planned()
+                .map_or(0, |planned| planned.saturating_sub(tally.accepted + tally.failed)),
             messages_per_second: per_second(tally.accepted as f64),
             mebibytes_per_second: per_second(tally.octets as f64 / f64::from(1 << 20)),
             cpu_seconds: cpu.as_secs_f64(),
