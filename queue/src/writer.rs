@@ -36,7 +36,8 @@ impl From<Fault> for NoRoom {
 
 impl<S: Storage> Spool<S> {
     /// Writes batches until the spool is closed. The shard spawns it once; without it nothing becomes
-    /// durable; a second one ends at once. Dropped while a write is under way it poisons the spool, as what is on disk is not known.
+    /// durable; a second one ends at once. Dropped while a write is under way it poisons the spool, as what
+    /// is on disk is not known.
     pub async fn writer(&self) {
         let already = std::mem::replace(&mut self.inner.desk.borrow_mut().writing, true);
         if already {
