@@ -13,7 +13,7 @@
 //! | 16 | 8 | segment sequence, from 1, rising over the life of the spool |
 //! | 24 | 8 | segment_bytes |
 //! | 32 | 8 | salt, drawn for this life of the segment |
-//! | 40 | 8 | id floor: every queue id given out before has fewer microseconds |
+//! | 40 | 8 | id floor: every queue id given out before has at most these microseconds |
 //! | 48 | 16 | zero |
 //!
 //! Batch header, at the start of a block:

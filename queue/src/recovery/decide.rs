@@ -105,6 +105,14 @@ mod tests {
         assert_eq!(labels.len(), TABLE.len());
     }
 
+    #[test]
+    fn the_written_format_has_every_row() {
+        let written = include_str!("../../FORMAT.md");
+        for row in &TABLE {
+            assert!(written.contains(&row.label[..2]), "{} is not in FORMAT.md", row.label);
+        }
+    }
+
     /// The argument that the table must agree with, written as conditions.
     #[test]
     fn only_what_nobody_was_told_of_is_cut_without_a_report() {

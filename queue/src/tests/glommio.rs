@@ -15,7 +15,58 @@ fn options() -> Options {
 
 #[test]
 fn a_spool_on_disk_is_found_again_by_a_relay_and_by_a_look_from_outside() {
+    found_again(tempfile::tempdir().unwrap());
+}
+
+/// No direct I/O there; glommio goes without it by itself.
+#[test]
+fn a_spool_on_tmpfs_is_found_again_too() {
+    match tempfile::tempdir_in("/dev/shm") {
+        Ok(dir) => found_again(dir),
+        Err(error) => eprintln!("SKIPPED: /dev/shm cannot be used: {error}"),
+    }
+}
+
+#[test]
+fn a_hundred_sessions_share_writes_on_the_ring() {
     let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("shard-0003");
+    on_ring(async move || {
+        let storage = GlommioStorage::new(&path).unwrap();
+        let (spool, _) =
+            Spool::open(storage, number(), Options { segment_bytes: 4 << 20, ..Options::default() })
+                .await
+                .unwrap();
+        let writer = ::glommio::spawn_local({
+            let spool = spool.clone();
+            async move { spool.writer().await }
+        });
+        let sessions: Vec<_> = (0..100u64)
+            .map(|session| {
+                let spool = spool.clone();
+                ::glommio::spawn_local(async move {
+                    for round in 0..20 {
+                        let octets = content(session * 100 + round, 4096);
+                        let id = deliver_in(&spool, &octets, 1).await.unwrap().id;
+                        assert_eq!(read_all(&spool, id).await.unwrap(), octets);
+                        spool.record(id, delivered(1));
+                    }
+                })
+            })
+            .collect();
+        for session in sessions {
+            session.await;
+        }
+        let stats = spool.stats();
+        assert_eq!((stats.commits, stats.messages), (2000, 0));
+        assert!(stats.batches * 4 < stats.commits, "{stats:?}");
+        spool.close().await.unwrap();
+        writer.await;
+    });
+    assert_eq!(inspect(&dir.path().join("shard-0003"), number()).unwrap().recovery.messages, 0);
+}
+
+fn found_again(dir: tempfile::TempDir) {
     let path = dir.path().join("shard-0003");
     let ids = on_ring({
         let path = path.clone();
