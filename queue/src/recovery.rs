@@ -9,6 +9,7 @@ mod scan;
 pub(crate) use scan::{CutAt, Unborn, recover};
 
 use crate::id::QueueId;
+use std::fmt;
 
 /// What a start found in a spool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -83,4 +84,47 @@ pub enum DamageKind {
     Extent(QueueId),
     /// The device refused to read; the rest of the segment is not known.
     Read(String),
+}
+
+impl fmt::Display for Recovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} messages wait in {} segments", self.messages, self.segments)?;
+        if let Some(cut) = &self.cut {
+            let torn = if cut.torn { ", a torn batch was cut off" } else { "" };
+            write!(f, "; not stopped in order, log ends in segment {} at {}{torn}", cut.segment, cut.offset)?;
+        }
+        if !self.messages_damaged.is_empty() {
+            write!(f, "; {} damaged messages are set aside", self.messages_damaged.len())?;
+        }
+        match self.damages.len() as u64 + self.damages_more {
+            0 => Ok(()),
+            damages => write!(f, "; {damages} damages"),
+        }
+    }
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "file {:06}.seg", self.slot)?;
+        if let Some(segment) = self.segment {
+            write!(f, " (segment {segment})")?;
+        }
+        write!(f, " at {}: {}", self.offset, self.what)
+    }
+}
+
+impl fmt::Display for DamageKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Short => f.write_str("the file ends before the segment does"),
+            Self::Header => f.write_str("the segment header does not verify, the file cannot be read"),
+            Self::ForeignSpool(number) => write!(f, "the segment belongs to spool {number}"),
+            Self::Twin => f.write_str("another file is the same segment"),
+            Self::Batch => f.write_str("no readable batch; reading went on at the next one"),
+            Self::Record => f.write_str("a record does not verify; the others of its batch were kept"),
+            Self::SealMissing => f.write_str("the segment ends without its seal"),
+            Self::Extent(id) => write!(f, "octets of message {id} are missing or do not verify"),
+            Self::Read(error) => write!(f, "the device refused to read: {error}"),
+        }
+    }
 }

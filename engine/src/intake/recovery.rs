@@ -74,10 +74,10 @@ fn failed(path: &Path, error: &dyn std::fmt::Display) -> String {
 
 fn report(directory: &Path, recovery: &Recovery) {
     for damage in &recovery.damages {
-        log::note("ingest", &format!("error: spool {}: {damage:?}", directory.display()));
+        log::note("ingest", &format!("error: spool {}: {damage}", directory.display()));
     }
     if recovery.messages > 0 || !recovery.damages.is_empty() {
-        log::note("ingest", &format!("spool {}: {recovery:?}", directory.display()));
+        log::note("ingest", &format!("spool {}: {recovery}", directory.display()));
     }
 }
 
