@@ -407,9 +407,9 @@ fn read_content(input: &mut impl BufRead) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Client;
     use crate::message::{assert_same, message};
     use crate::wait::SOON;
-    use crate::{Client, Reply};
 
     #[test]
     fn messages_are_kept_octet_by_octet() {
@@ -439,6 +439,6 @@ mod tests {
         client.expect_closed();
         assert_eq!(inbox.wait_for(1, SOON)[0].to, ["b@b.test"]);
         inbox.set_script(|_| Answer::Close);
-        assert!(matches!(Client::try_connect(inbox.address()), Err::<(_, Reply), _>(_)));
+        assert!(Client::try_connect(inbox.address()).is_err());
     }
 }

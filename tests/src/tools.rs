@@ -181,7 +181,7 @@ mod tests {
         assert!(result["features"].as_object().unwrap().contains_key("pipelining"));
         let kept = inbox.wait_for(1, SOON);
         assert_same(&kept[0].content, &content);
-        assert_eq!(kept[0].parameters.contains("body=8bitmime"), true, "{}", kept[0].parameters);
+        assert!(kept[0].parameters.contains("body=8bitmime"), "{}", kept[0].parameters);
         if lacks("swaks") {
             return;
         }
