@@ -99,9 +99,10 @@ impl Dsn {
         self.0["original"][name].as_str().unwrap_or_default()
     }
 
-    /// The part for people.
-    pub fn text(&self) -> &str {
-        self.0["text"].as_str().unwrap_or_default()
+    /// The part for people, its lines joined.
+    pub fn text(&self) -> String {
+        let text = self.0["text"].as_str().unwrap_or_default();
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
     /// # Panics

@@ -253,6 +253,8 @@ struct Session<'a> {
     input: BufReader<&'a TcpStream>,
     output: &'a TcpStream,
     transaction: Transaction,
+    /// MAIL has been accepted.
+    open: bool,
 }
 
 impl<'a> Session<'a> {
@@ -264,6 +266,7 @@ impl<'a> Session<'a> {
             input: BufReader::with_capacity(64 << 10, stream),
             output: stream,
             transaction,
+            open: false,
         }
     }
 
@@ -297,10 +300,15 @@ impl<'a> Session<'a> {
             "MAIL" => {
                 let next = self.answer(&Step::Mail(line), "250 2.1.0 Ok")?;
                 self.transaction = Transaction { session: self.number, ..Transaction::default() };
-                if matches!(next, Next::Go) {
+                self.open = matches!(next, Next::Go);
+                if self.open {
                     (self.transaction.from, self.transaction.parameters) = path_and_parameters(line);
                 }
                 Ok(next)
+            }
+            "RCPT" if !self.open => {
+                self.say("503 5.5.1 MAIL first")?;
+                Ok(Next::Refused)
             }
             "RCPT" => {
                 let next = self.answer(&Step::Rcpt(line), "250 2.1.5 Ok")?;
@@ -311,6 +319,7 @@ impl<'a> Session<'a> {
             }
             "DATA" => self.data(),
             "RSET" => {
+                self.open = false;
                 self.transaction = Transaction { session: self.number, ..Transaction::default() };
                 self.answer(&Step::Other(line), "250 2.0.0 Ok")
             }
@@ -334,6 +343,7 @@ impl<'a> Session<'a> {
         }
         self.transaction.content = read_content(&mut self.input)?;
         let transaction = std::mem::take(&mut self.transaction);
+        self.open = false;
         let script = self.shared.script.lock().expect("script").clone();
         let answer = script(&Step::EndOfData(&transaction));
         let keep = match &answer {
@@ -427,10 +437,15 @@ mod tests {
     fn the_script_refuses_and_closes() {
         let inbox = Inbox::scripted(|step| match step {
             Step::Rcpt(line) if line.contains("nobody") => Answer::Say("550 5.1.1 Nobody".into()),
+            Step::Mail(line) if line.contains("spammer") => Answer::Say("554 5.7.1 Not from you".into()),
             Step::EndOfData(_) => Answer::KeepAndClose,
             _ => Answer::Accept,
         });
         let mut client = Client::hello(inbox.address());
+        client.send(b"MAIL FROM:<spammer@a.test>\r\nRCPT TO:<b@b.test>\r\nDATA\r\n");
+        for code in [554, 503, 554] {
+            client.reply().expect(code, "");
+        }
         client.command("MAIL FROM:<>").expect(250, "2.1.0");
         client.command("RCPT TO:<nobody@b.test>").expect(550, "5.1.1");
         client.command("DATA").expect(554, "5.5.1");

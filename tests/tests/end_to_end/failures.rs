@@ -71,17 +71,17 @@ fn the_others_get_the_message_and_the_dsn_names_only_the_refused() {
     let got = internal.wait_for(1, SOON);
     relay.wait_empty();
     let dsn = Dsn::parse_valid(&got[0].content);
-    let reported: Vec<(&str, &str)> = (0..dsn.recipient_count())
+    let mut reported: Vec<(String, String)> = (0..dsn.recipient_count())
         .map(|index| {
-            (
-                dsn.recipient(index, "final-recipient").rsplit([';', ' ']).next().unwrap(),
-                dsn.recipient(index, "status"),
-            )
+            let address =
+                dsn.recipient(index, "final-recipient").rsplit([';', ' ']).next().unwrap_or_default();
+            (address.to_owned(), dsn.recipient(index, "status").to_owned())
         })
         .collect();
+    reported.sort();
     assert_eq!(internal.len(), 1, "one DSN for what was refused in one attempt");
-    assert_eq!(reported[0], ("nobody@away.test", "5.1.1"));
-    assert_eq!(reported.len(), 2);
+    assert_eq!(reported.len(), 2, "{reported:?}");
+    assert_eq!(reported[0], ("nobody@away.test".to_owned(), "5.1.1".to_owned()));
     assert!(reported[1].0 == "plain@away.test" && reported[1].1.starts_with("5."), "{reported:?}");
 }
 
