@@ -23,6 +23,7 @@ const START: Duration = Duration::from_secs(60);
 /// the second.
 #[derive(Clone, Debug)]
 pub struct RelayBuilder {
+    hostname: String,
     accepted: Vec<String>,
     routes: String,
     resolvers: String,
@@ -36,6 +37,7 @@ pub struct RelayBuilder {
 impl Default for RelayBuilder {
     fn default() -> Self {
         Self {
+            hostname: "relay.test".into(),
             accepted: vec!["inside.test".into()],
             routes: String::new(),
             resolvers: String::new(),
@@ -49,6 +51,12 @@ impl Default for RelayBuilder {
 }
 
 impl RelayBuilder {
+    /// The relay's name in place of `relay.test`.
+    pub fn hostname(mut self, name: &str) -> Self {
+        self.hostname = name.to_owned();
+        self
+    }
+
     /// Accepted domains in place of `inside.test`.
     pub fn accepted(mut self, domains: &[&str]) -> Self {
         self.accepted = domains.iter().map(|&domain| domain.to_owned()).collect();
@@ -136,12 +144,13 @@ impl RelayBuilder {
         let [ingest, delivery] = &self.cpus;
         let spool = directory.join("spool");
         let mut toml = format!(
-            "hostname = \"relay.test\"\npostmaster = \"postmaster@inside.test\"\n\n\
+            "hostname = {hostname:?}\npostmaster = \"postmaster@inside.test\"\n\n\
              [spool]\npath = {spool:?}\n\n\
              [shards]\ningest_cpus = \"{ingest}\"\ndelivery_cpus = \"{delivery}\"\n\n\
              [domains]\naccepted = {accepted:?}\n\n\
              [retry]\nfirst = \"{first}\"\nlongest = \"{longest}\"\nexpire = \"{expire}\"\nnotice = \"{notice}\"\n\n\
              [admin]\nbind = \"\"\n\n{sections}\n",
+            hostname = self.hostname,
             accepted = self.accepted,
             sections = self.sections,
         );

@@ -35,8 +35,10 @@ fn mail_from_a_user_of_the_internal_server_reaches_an_mx_found_by_dns() {
     let (dns, port) = (Dns::start(), Port::reserve());
     let external = Postfix::start_at(port.on(2), "mx.away.test", &["x@away.test"], None);
     dns.mx("away.test", 10, "mx.away.test").loopback("mx.away.test", 2);
-    let relay = Relay::builder().outward_by_mx(dns.address(), port.number()).start();
-    let internal = Postfix::start("mail.inside.test", &["bob@inside.test"], Some(relay.inside()));
+    let own = Port::reserve();
+    let relay = Relay::builder().inward(own.address()).outward_by_mx(dns.address(), port.number()).start();
+    let internal =
+        Postfix::start_at(own.address(), "mail.inside.test", &["bob@inside.test"], Some(relay.inside()));
 
     let (sent, dialogue) =
         swaks(internal.address(), "bob@inside.test", "x@away.test", &["--body", "all the way"]);
