@@ -113,7 +113,7 @@ fn a_cpu_that_the_machine_does_not_have_is_named() {
         &["1-", "--delivery-cpus"],
     );
     relay.edit_config("ingest_cpus = \"0\"", "ingest_cpus = \"4000\"");
-    expect_refusal(&sluice_run(&relay, &[]), &[EX_CONFIG], &["4000", "ingest_cpus"]);
+    expect_refusal(&sluice_run(&relay, &[]), &[EX_CONFIG], &["4000", "[shards]"]);
 }
 
 #[test]
