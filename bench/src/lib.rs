@@ -1,1 +1,18 @@
+//! What measures the relay: a load generator, a sink, and comparisons with other servers.
+//!
+//! The way of a message: [`source`] composes it ([`message`]), sends it to a server under test, and the server
+//! delivers it to the [`sink`], which checks it octet by octet. [`compare`] starts servers, generator and sink as
+//! processes of their own and sets the figures side by side.
+//!
+//! Nothing here uses the relay's code: what checks the relay must not repeat its mistakes. The criterion benches,
+//! which measure the relay's own parts, are the exception and live in `benches/`.
 
+pub mod args;
+pub mod compare;
+pub mod figures;
+pub mod message;
+pub mod process;
+pub mod sink;
+pub mod source;
+pub mod stop;
+pub mod wire;

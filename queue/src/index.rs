@@ -104,6 +104,11 @@ impl Entry {
 
     /// Whoever is finished stays so; an index beyond the recipients means nothing.
     pub fn apply(&mut self, outcomes: &[Outcome]) {
+        if self.recipients == 1 && outcomes.iter().any(|of| of.recipient == 0 && of.state().is_finished()) {
+            // Most messages end so; no standing is made only to be thrown away.
+            self.unfinished = 0;
+            return;
+        }
         let mut finished = 0;
         let standings = self.standings_mut();
         for outcome in outcomes {

@@ -7,7 +7,8 @@ use crate::error::{Fault, ReadError};
 use crate::id::QueueId;
 use crate::index::{Index, Place};
 use crate::record::{
-    ContentFlags, EXTENT_HEAD, ExtentAt, Outcome, OutcomeKind, RECORD_HEADER, Record, read_record,
+    ContentFlags, EXTENT_HEAD, ExtentAt, Outcome, OutcomeKind, OutcomeView, RECORD_HEADER, Record,
+    read_record,
 };
 use crate::segments::{Mark, Table};
 use crate::storage::SegmentFile;
@@ -25,6 +26,8 @@ pub struct Message {
     pub reasons: Vec<Option<Reason>>,
     pub content_bytes: u64,
     pub flags: ContentFlags,
+    /// Where the content lies.
+    extents: Vec<ExtentAt>,
 }
 
 /// The last outcome of a recipient.
@@ -50,8 +53,9 @@ pub(crate) async fn load<F: SegmentFile>(
         return Err(damaged());
     }
     let (envelope, content_bytes, flags) = (commit.envelope(), commit.content_bytes, commit.flags);
+    let extents = commit.extents().collect();
     let reasons = reasons(table, id, &known.reasons).await?;
-    Ok(Message { id, envelope, states: known.states, reasons, content_bytes, flags })
+    Ok(Message { id, envelope, states: known.states, reasons, content_bytes, flags, extents })
 }
 
 /// What the index knows of a message, taken out so that no borrow is held while reading.
@@ -77,23 +81,30 @@ async fn reasons<F: SegmentFile>(
         if reasons[recipient].is_some() {
             continue;
         }
-        let octets = fetch(table, place).await?;
-        let found = read_record(octets.seed, &octets.bytes).map_err(|_| damaged(place))?;
-        let Record::Outcome(outcome) = found.record else { return Err(damaged(place)) };
-        if outcome.id != id.bits() {
-            return Err(damaged(place));
-        }
-        // One record speaks of many recipients; it is read once for all of those that it is the last of.
-        for entry in outcome.entries() {
-            let at = entry.recipient as usize;
-            let same = |other: &Place| other.segment == place.segment && other.position == place.position;
-            if places.get(at).is_some_and(|other| other.as_ref().is_some_and(same)) {
-                let Outcome { kind, at_micros, text, .. } = entry;
-                reasons[at] = Some(Reason { kind, at_micros, text });
-            }
+        // A reason is for people only: a message is not held up by one that is damaged.
+        let octets = match fetch(table, place).await {
+            Ok(octets) => octets,
+            Err(ReadError::Device(fault)) => return Err(ReadError::Device(fault)),
+            Err(_) => continue,
+        };
+        let found = read_record(octets.seed, &octets.bytes).map(|found| found.record);
+        let Ok(Record::Outcome(outcome)) = found else { continue };
+        if outcome.id == id.bits() {
+            fill(&mut reasons, &outcome, places, place);
         }
     }
     Ok(reasons)
+}
+
+/// One record speaks of many recipients; it is read once for all of those that it is the last of.
+fn fill(reasons: &mut [Option<Reason>], outcome: &OutcomeView<'_>, places: &[Option<Place>], place: &Place) {
+    let same = |other: &Place| other.segment == place.segment && other.position == place.position;
+    for Outcome { recipient, kind, at_micros, text, .. } in outcome.entries() {
+        let at = recipient as usize;
+        if places.get(at).is_some_and(|other| other.as_ref().is_some_and(same)) {
+            reasons[at] = Some(Reason { kind, at_micros, text });
+        }
+    }
 }
 
 /// Up to `len_max` octets of the content from `offset` on, and never beyond the end of an extent: so a
@@ -113,8 +124,28 @@ pub(crate) async fn read<F: SegmentFile>(
     if view.id != id.bits() {
         return Err(damaged(&commit));
     }
+    read_among(table, id, view.extents(), offset, len_max).await
+}
+
+/// The same for a message that was loaded: saves reading its commit record again.
+pub(crate) async fn read_loaded<F: SegmentFile>(
+    table: &RefCell<Table<F>>,
+    message: &Message,
+    offset: u64,
+    len_max: usize,
+) -> Result<Vec<u8>, ReadError> {
+    read_among(table, message.id, message.extents.iter().copied(), offset, len_max).await
+}
+
+async fn read_among<F: SegmentFile>(
+    table: &RefCell<Table<F>>,
+    id: QueueId,
+    extents: impl Iterator<Item = ExtentAt>,
+    offset: u64,
+    len_max: usize,
+) -> Result<Vec<u8>, ReadError> {
     let mut start = 0;
-    for extent in view.extents() {
+    for extent in extents {
         let end = start + extent.octets as u64;
         if offset < end {
             let skip = (offset - start) as usize;

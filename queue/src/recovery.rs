@@ -67,6 +67,8 @@ pub struct Damage {
 pub enum DamageKind {
     /// The segment header does not verify: nothing in the file can be read.
     Header,
+    /// The file ends before the segment does.
+    Short,
     /// The segment belongs to another spool.
     ForeignSpool(u16),
     /// Another file says that it is the same segment.

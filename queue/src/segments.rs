@@ -77,6 +77,20 @@ impl<F> Table<F> {
         })
     }
 
+    /// How many segments of `bytes` could be overwritten one after the other, oldest first: what refers
+    /// only to those before it follows them.
+    pub fn reclaimable(&self, bytes: u64) -> usize {
+        let (mut count, mut kept) = (0, 0);
+        for (sequence, segment) in &self.segments {
+            if segment.bytes == bytes && segment.is_dead() && segment.refers_to > kept {
+                count += 1;
+            } else {
+                kept = *sequence;
+            }
+        }
+        count
+    }
+
     pub fn get(&self, sequence: u64) -> Option<&Segment<F>> {
         self.segments.get(&sequence)
     }
@@ -109,6 +123,7 @@ mod tests {
         use Status::Sealed;
         let mut table = table(&[(1, REFERS_TO_NONE, Sealed), (2, 1, Sealed), (3, 2, Sealed), (5, 5, Sealed)]);
         assert_eq!(recyclable(&table), [1, 5], "2 speaks of 1, 3 of 2; 5 only of itself");
+        assert_eq!(table.reclaimable(0), 4, "in turn, all of them");
         table.segments.remove(&1);
         assert_eq!(recyclable(&table), [2, 5]);
         table.segments.remove(&2);
@@ -122,7 +137,7 @@ mod tests {
         }
         let table = table(&[(1, REFERS_TO_NONE, Status::Sealed), (2, 1, Status::Sealed)]);
         let held = table.segments[&1].mark.clone();
-        assert_eq!(recyclable(&table), []);
+        assert_eq!((recyclable(&table), table.reclaimable(0)), (vec![], 0));
         drop(held);
         assert_eq!(recyclable(&table), [1]);
     }

@@ -280,6 +280,19 @@ impl<S: Storage> Spool<S> {
         reading::read(&self.inner.table, commit, id, offset, len_max).await
     }
 
+    /// As [`Self::read`], for a message that was loaded and still waits: saves reading its commit record
+    /// from disk once more.
+    pub async fn read_loaded(
+        &self,
+        message: &Message,
+        offset: u64,
+        len_max: usize,
+    ) -> Result<Vec<u8>, ReadError> {
+        let commit = self.inner.desk.borrow().index.get(message.id).map(|entry| entry.commit.clone());
+        let _held = commit.ok_or(ReadError::Unknown)?;
+        reading::read_loaded(&self.inner.table, message, offset, len_max).await
+    }
+
     /// Ids of waiting messages after `after`, rising, at most `count`.
     pub fn live(&self, after: Option<QueueId>, count: usize) -> Vec<QueueId> {
         self.inner.desk.borrow().index.page(after, count)
@@ -329,7 +342,7 @@ impl<S: Storage> Spool<S> {
             messages_damaged: desk.index.damaged.len(),
             segments: table.segments.len() + table.free.len(),
             segment_bytes: table.bytes() + table.free.len() as u64 * self.inner.options.segment_bytes,
-            segments_idle: table.recyclable().count() + table.free.len(),
+            segments_idle: table.reclaimable(self.inner.options.segment_bytes) + table.free.len(),
             ..desk.stats
         }
     }

@@ -72,13 +72,15 @@ impl<S: Storage> Spool<S> {
         let active = match self.make_room(bytes as u64, batch.mail).await {
             Ok(active) => active,
             Err(NoRoom::Full) => {
-                let closing = self.inner.desk.borrow().closing;
-                let wakers = self.inner.desk.borrow_mut().refuse(batch);
-                wakers.into_iter().for_each(|waker| waker.wake());
-                if closing {
+                let mut desk = self.inner.desk.borrow_mut();
+                let last_try = desk.closing && !batch.mail;
+                let wakers = desk.refuse(batch);
+                if last_try {
                     // Outcomes that find no room now never will.
-                    self.inner.desk.borrow_mut().pending.retain(|batch| batch.mail);
+                    desk.pending.retain(|batch| batch.mail);
                 }
+                drop(desk);
+                wakers.into_iter().for_each(|waker| waker.wake());
                 return;
             }
             Err(NoRoom::Fault(fault)) => return self.poison(fault),
@@ -213,7 +215,7 @@ impl<S: Storage> Spool<S> {
         let (victim, slot, file) = match victim {
             Some((sequence, slot, file)) => (Some(sequence), slot, file),
             None => {
-                let (slot, file) = self.inner.table.borrow_mut().free.pop().expect("one is ready");
+                let (slot, file) = self.inner.table.borrow_mut().free.remove(0);
                 (None, slot, file)
             }
         };
@@ -259,7 +261,7 @@ impl<S: Storage> Spool<S> {
     fn ready(&self) -> usize {
         let table = self.inner.table.borrow();
         let bytes = self.inner.options.segment_bytes;
-        table.free.len() + table.recyclable().filter(|segment| segment.bytes == bytes).count()
+        table.free.len() + table.reclaimable(bytes)
     }
 
     async fn create_segment(&self) -> Result<(), NoRoom> {
@@ -277,30 +279,25 @@ impl<S: Storage> Spool<S> {
         Ok(())
     }
 
-    /// Gives back dead segments of another size, and those beyond what is kept idle.
+    /// Gives back dead segments of another size, and those beyond what is kept idle. Each removal is
+    /// durable before the next: a segment must not be gone before those that it speaks of.
     async fn remove_idle(&self) -> Result<(), Fault> {
         let bytes = self.inner.options.segment_bytes;
-        let surplus: Vec<(u64, u32)> = {
-            let table = self.inner.table.borrow();
-            let kept = self.inner.options.idle_segments_max.max(self.inner.options.spare_segments + 1);
-            let excess = self.ready().saturating_sub(kept);
-            let (same, other): (Vec<_>, Vec<_>) =
-                table.recyclable().partition(|segment| segment.bytes == bytes);
-            let surplus = other.into_iter().chain(same.into_iter().take(excess));
-            surplus.take(REMOVALS_AT_ONCE).map(|s| (s.mark.sequence, s.slot)).collect()
-        };
-        for (_, slot) in &surplus {
-            let gone = self.inner.storage.remove(*slot).await;
+        let kept = self.inner.options.idle_segments_max.max(self.inner.options.spare_segments + 1);
+        for _ in 0..REMOVALS_AT_ONCE {
+            let surplus = {
+                let excess = self.ready() > kept;
+                let table = self.inner.table.borrow();
+                let surplus = table.recyclable().find(|segment| excess || segment.bytes != bytes);
+                surplus.map(|segment| (segment.mark.sequence, segment.slot))
+            };
+            let Some((sequence, slot)) = surplus else { break };
+            let gone = self.inner.storage.remove(slot).await;
             gone.map_err(|error| Fault::new("removing an idle segment", &error))?;
-        }
-        if !surplus.is_empty() {
             self.sync_dir().await?;
+            self.inner.table.borrow_mut().segments.remove(&sequence);
+            self.inner.desk.borrow_mut().stats.segments_removed += 1;
         }
-        let mut table = self.inner.table.borrow_mut();
-        for (sequence, _) in &surplus {
-            table.segments.remove(sequence);
-        }
-        self.inner.desk.borrow_mut().stats.segments_removed += surplus.len() as u64;
         Ok(())
     }
 

@@ -16,15 +16,14 @@
 //! Any state but `AwaitQuit` goes to `Closed` with [`Event::Failed`] on 421, on a reply that does not
 //! fit, on a time-out ([`Client::timed_out`]) and on a lost connection ([`Client::disconnected`]).
 //!
-//! With PIPELINING (and on the second and later transactions of a connection with RSET in front,
-//! where the one before was left half way) RSET, MAIL, RCPT… and DATA go out as one group; without
-//! it one by one.
+//! With PIPELINING, MAIL, RCPT… and DATA go out as one group; without it one by one. Where the
+//! transaction before was left half way, RSET goes in front.
 //!
 //! **How the rim drives it.** Call [`Client::advance`] with what was read (nothing at first, and
 //! nothing right after `begin`), write `out`, act on the event; keep calling it with the unconsumed
 //! rest until it says [`Event::Read`]. On [`Event::Send`] stream the content, dot-stuffed, with
 //! end-of-data; call `progress` for every block that went out and `content_sent` after the last.
-//! A peer that says more than it was asked is closed; what it had decided before stands.
+//! A peer that answers before it is asked is closed; what it had decided before stands.
 //! When writing fails, read once more before `disconnected`: the peer may have said why.
 //! While a group of commands is written, reading must go on, or both sides may wait (RFC 2920
 //! section 3.1); a group has at most one RSET, one MAIL, the recipients of one transaction, one DATA.
@@ -40,6 +39,7 @@
 mod event;
 mod failing;
 mod settings;
+mod steps;
 #[cfg(test)]
 mod tests;
 
@@ -49,7 +49,7 @@ pub use self::event::{Event, SessionFailure};
 pub use self::settings::{ClientSettings, ClientTimeouts, Millis};
 use super::extensions::Extensions;
 use super::failure::{Failure, Scope};
-use super::reply::{Reply, ReplyClass};
+use super::reply::Reply;
 use super::reply_reader::ReplyReader;
 use super::transaction::Open;
 pub use super::transaction::Transaction;
@@ -126,10 +126,16 @@ impl Client {
                 Ok((taken, None)) => return (consumed + taken, Event::Read),
                 Ok((taken, Some(reply))) => {
                     consumed += taken;
-                    match self.take(now, reply, out) {
-                        Some(event) if consumed == input.len() => return (consumed, event),
-                        Some(event) => return (input.len(), self.refuse_the_rest(event)),
-                        None => {}
+                    let out_before = out.len();
+                    let event = self.take(now, reply, out);
+                    let rest_is_unasked =
+                        consumed < input.len() && (event.is_some() || out.len() > out_before);
+                    if rest_is_unasked {
+                        out.truncate(out_before);
+                        return (input.len(), self.refuse_the_rest(event));
+                    }
+                    if let Some(event) = event {
+                        return (consumed, event);
                     }
                 }
                 Err(bad) => return (input.len(), self.give_up_on(bad)),
@@ -250,157 +256,18 @@ impl Client {
         }
     }
 
-    /// Where an event is due, the peer has nothing to answer to: octets behind the reply would pass
-    /// for the reply to what is said next, a 250 sent ahead for the one to the content.
-    fn refuse_the_rest(&mut self, event: Event) -> Event {
+    /// The peer cannot have seen yet what it is told or asked next, so octets behind the reply are no
+    /// answer to that; a 250 sent ahead would pass for the reply to the content.
+    fn refuse_the_rest(&mut self, event: Option<Event>) -> Event {
         match event {
-            Event::Ready | Event::Send => self.spoke_unasked(),
-            Event::Finished(_) => {
+            Some(Event::Finished(fates)) => {
                 self.close();
-                event
+                Event::Finished(fates)
             }
-            Event::Read | Event::Failed(_) | Event::Closed => event,
+            Some(Event::Failed(end)) => Event::Failed(end),
+            Some(Event::Closed) => Event::Closed,
+            Some(Event::Ready | Event::Send | Event::Read) | None => self.spoke_unasked(),
         }
-    }
-
-    fn on_greeting(&mut self, now: Millis, reply: Reply, out: &mut Vec<u8>) -> Option<Event> {
-        if !reply.is_completed() {
-            return Some(self.refused_session(reply));
-        }
-        out.extend_from_slice(format!("EHLO {}\r\n", self.settings.hostname).as_bytes());
-        self.enter(now, State::AwaitEhlo);
-        None
-    }
-
-    fn on_ehlo(&mut self, now: Millis, reply: Reply, out: &mut Vec<u8>) -> Option<Event> {
-        match reply.class() {
-            ReplyClass::Completed => {
-                self.extensions = Extensions::of(&reply);
-                Some(self.greeted(now, &reply))
-            }
-            ReplyClass::Lasting => {
-                out.extend_from_slice(format!("HELO {}\r\n", self.settings.hostname).as_bytes());
-                self.enter(now, State::AwaitHelo);
-                None
-            }
-            ReplyClass::Intermediate | ReplyClass::Temporary => Some(self.refused_session(reply)),
-        }
-    }
-
-    fn on_helo(&mut self, now: Millis, reply: Reply) -> Option<Event> {
-        if reply.is_completed() { Some(self.greeted(now, &reply)) } else { Some(self.refused_session(reply)) }
-    }
-
-    /// A peer with the relay's own name is the relay itself, or believes to be (RFC 5321 section 6.3).
-    fn greeted(&mut self, now: Millis, reply: &Reply) -> Event {
-        let name = reply.text.split_ascii_whitespace().next().unwrap_or_default();
-        if name.eq_ignore_ascii_case(&self.settings.hostname) {
-            let text = format!("mail loops back to myself: {} calls itself {name}", self.peer.host());
-            return Event::Failed(self.fail(Failure::local(Scope::Host, Status::LOOP, text)));
-        }
-        self.enter(now, State::Ready);
-        Event::Ready
-    }
-
-    fn on_rset(&mut self, now: Millis, reply: Reply, out: &mut Vec<u8>) -> Option<Event> {
-        if !reply.is_completed() {
-            return Some(self.out_of_order(reply));
-        }
-        self.reset_first = false;
-        self.send_next(out);
-        self.enter(now, State::AwaitMail);
-        None
-    }
-
-    fn on_mail(&mut self, now: Millis, reply: Reply, out: &mut Vec<u8>) -> Option<Event> {
-        let first = self.open().next_asked(0).expect("begin made sure of one");
-        match reply.class() {
-            ReplyClass::Completed => self.open().mail_accepted = true,
-            ReplyClass::Intermediate => return Some(self.out_of_order(reply)),
-            ReplyClass::Temporary | ReplyClass::Lasting => {
-                let failure = self.refusal(Scope::Message, reply, "MAIL FROM");
-                self.open().fail_undecided(&failure);
-                if !self.extensions.pipelining {
-                    return Some(self.finish(now));
-                }
-            }
-        }
-        self.send_next(out);
-        self.enter(now, State::AwaitRcpt(first));
-        None
-    }
-
-    fn on_rcpt(&mut self, now: Millis, index: usize, reply: Reply, out: &mut Vec<u8>) -> Option<Event> {
-        match reply.class() {
-            ReplyClass::Completed => self.open().accept(index),
-            ReplyClass::Intermediate => return Some(self.out_of_order(reply)),
-            ReplyClass::Temporary | ReplyClass::Lasting => {
-                let failure = self.refusal(Scope::Recipient, reply, "RCPT TO");
-                self.open().refuse(index, failure);
-            }
-        }
-        if let Some(next) = self.open().next_asked(index + 1) {
-            self.send_next(out);
-            self.enter(now, State::AwaitRcpt(next));
-            return None;
-        }
-        if !self.extensions.pipelining && !self.open().has_accepted() {
-            self.reset_first = true;
-            return Some(self.finish(now));
-        }
-        self.send_next(out);
-        self.enter(now, State::AwaitData);
-        None
-    }
-
-    fn on_data(&mut self, now: Millis, reply: Reply, out: &mut Vec<u8>) -> Option<Event> {
-        let nobody = !self.open().has_accepted();
-        match reply.class() {
-            ReplyClass::Completed => Some(self.out_of_order(reply)),
-            ReplyClass::Intermediate if self.open().is_misordered => Some(self.out_of_order(reply)),
-            ReplyClass::Intermediate if nobody => {
-                out.extend_from_slice(b".\r\n");
-                self.enter(now, State::AwaitAbandoned);
-                None
-            }
-            ReplyClass::Intermediate => {
-                self.enter(now, State::Sending);
-                Some(Event::Send)
-            }
-            ReplyClass::Temporary | ReplyClass::Lasting => {
-                self.reset_first = self.open().mail_accepted;
-                let failure = self.refusal(Scope::Message, reply, "DATA");
-                self.open().fail_accepted(failure);
-                Some(self.finish(now))
-            }
-        }
-    }
-
-    /// A peer that refuses while the content is still on its way has made up its mind; what is left
-    /// of the content cannot be taken back, so the connection must go.
-    fn on_early_reply(&mut self, reply: Reply) -> Option<Event> {
-        match reply.class() {
-            ReplyClass::Temporary | ReplyClass::Lasting => {
-                let failure = self.refusal(Scope::Message, reply, "message content");
-                self.open().fail_accepted(failure);
-                self.close();
-                Some(self.fates())
-            }
-            ReplyClass::Completed | ReplyClass::Intermediate => Some(self.out_of_order(reply)),
-        }
-    }
-
-    fn on_end_of_data(&mut self, now: Millis, reply: Reply) -> Option<Event> {
-        match reply.class() {
-            ReplyClass::Completed => self.open().deliver(&reply),
-            ReplyClass::Intermediate => return Some(self.out_of_order(reply)),
-            ReplyClass::Temporary | ReplyClass::Lasting => {
-                let failure = self.refusal(Scope::Message, reply, "end of DATA");
-                self.open().fail_accepted(failure);
-            }
-        }
-        self.reset_first = false;
-        Some(self.finish(now))
     }
 
     fn open(&mut self) -> &mut Open {

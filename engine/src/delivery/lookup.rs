@@ -8,10 +8,10 @@ use super::verdict::{Peer, Status};
 use crate::clock::monotonic_millis;
 use crate::config::{Config, SmartHost, Target};
 use crate::resolve::error::{ResolveError, ResolveErrorKind};
-use crate::resolve::mx::MxHost;
+use crate::resolve::mx::{self, MxHost};
 use crate::resolve::service::Answer;
 use crate::shard::links::{Links, NextHop, Question};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -35,6 +35,7 @@ pub struct NotFound {
 pub struct Lookup {
     mx: Answers<Vec<MxHost>>,
     addresses: Answers<Vec<IpAddr>>,
+    attempts: Cell<u64>,
 }
 
 type Answers<T> = RefCell<HashMap<(usize, Arc<str>), Kept<T>>>;
@@ -114,7 +115,10 @@ impl Lookup {
             }
         };
         match answer.result {
-            Ok(hosts) => {
+            Ok(mut hosts) => {
+                // A kept answer has one order; equal hosts share the load all the same.
+                self.attempts.set(self.attempts.get().wrapping_add(1));
+                mx::order_hosts(&mut hosts, self.attempts.get());
                 let peers = hosts.into_iter().flat_map(|host| {
                     host.addresses.into_iter().map(move |address| Peer {
                         name: host.name.clone(),

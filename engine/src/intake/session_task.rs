@@ -8,13 +8,13 @@ use crate::clock;
 use crate::observe::{line, log};
 use crate::session::{self, Refusal, Session, Step};
 use crate::shard::event::Place;
-use futures_lite::{AsyncRead, AsyncWriteExt};
+use futures_lite::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use futures_util::FutureExt;
 use glommio::net::TcpStream;
 use sluice_queue::{CommitError, ContentFlags, Draft};
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -25,6 +25,9 @@ use std::time::Duration;
 
 /// A peer that takes none of our replies for this long is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long, and for how many reads, a client may go on sending after its session was closed.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_READS_MAX: usize = 16;
 
 /// Starts the session of a connection that was just accepted.
 pub fn start(shard: &Rc<IngestShard>, listener: usize, mut stream: TcpStream) {
@@ -71,9 +74,12 @@ async fn run(shard: &Rc<IngestShard>, listener: usize, stream: &mut TcpStream, c
         out,
         carried: Vec::new(),
         draft: None,
+        unread: false,
     };
     // A connection that breaks is the end of its session and nothing to report.
-    let _ = task.converse().await;
+    if task.converse().await.is_ok() && task.session.is_closed() {
+        task.linger().await;
+    }
 }
 
 struct SessionTask<'a> {
@@ -85,6 +91,8 @@ struct SessionTask<'a> {
     /// Octets that were read and not yet used: a command line whose end is still to come.
     carried: Vec<u8>,
     draft: Option<Draft>,
+    /// The client may have sent more than was read.
+    unread: bool,
 }
 
 enum Input {
@@ -103,6 +111,8 @@ impl SessionTask<'_> {
                     let goes_on = self.use_input(&buffer[..len]).await;
                     self.shard.buffers.give_back(buffer);
                     if !goes_on? {
+                        // QUIT is the last thing that a client says; anything else may have more behind it.
+                        self.unread = !last_line(&self.out).starts_with(b"221 ");
                         return self.flush().await;
                     }
                 }
@@ -116,6 +126,26 @@ impl SessionTask<'_> {
                 }
             }
         }
+    }
+
+    /// Closes so that the last reply arrives: input that nobody reads would make the kernel reset the
+    /// connection and with it what the client has not read yet.
+    async fn linger(&mut self) {
+        if !self.unread {
+            return;
+        }
+        if self.stream.shutdown(Shutdown::Write).await.is_err() {
+            return;
+        }
+        let _ = self.stream.set_read_timeout(Some(LINGER));
+        let mut buffer = self.shard.buffers.take();
+        for _ in 0..LINGER_READS_MAX {
+            match self.stream.read(&mut buffer).await {
+                Ok(read) if read > 0 => {}
+                _ => break,
+            }
+        }
+        self.shard.buffers.give_back(buffer);
     }
 
     async fn flush(&mut self) -> io::Result<()> {
@@ -169,6 +199,7 @@ impl SessionTask<'_> {
         loop {
             let now = clock::monotonic_millis();
             let (consumed, step) = self.session.advance(now, &input[used..], &mut self.out);
+            self.log_refusals();
             let start = used;
             used += consumed;
             match step {
@@ -182,6 +213,14 @@ impl SessionTask<'_> {
                 Step::Commit => self.commit().await?,
                 Step::Close => return Ok(false),
             }
+        }
+    }
+
+    fn log_refusals(&mut self) {
+        for note in self.session.take_notes() {
+            self.shard.counters.refusals_total.add(1);
+            let (client, listener) = (self.session.client(), &self.session.context().listener_name);
+            log::write("ingest", |text| line::refused(text, &note, client, listener));
         }
     }
 
@@ -239,6 +278,12 @@ impl SessionTask<'_> {
         self.shard.counters.messages_failed_total.add(1);
         log::note("ingest", &format!("error: a message was not stored: {why}"));
     }
+}
+
+/// The last of some lines that all end in CRLF.
+fn last_line(lines: &[u8]) -> &[u8] {
+    let end = lines.len().saturating_sub(2);
+    &lines[memchr::memrchr(b'\n', &lines[..end]).map_or(0, |lf| lf + 1)..]
 }
 
 fn refusal(error: &CommitError) -> Refusal {

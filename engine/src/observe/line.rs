@@ -24,6 +24,11 @@ pub fn accepted(line: &mut Vec<u8>, id: QueueId, envelope: &Envelope, octets: u6
     let _ = write!(line, ", listener={}", envelope.listener);
 }
 
+/// A command or a message that was refused, in the shape of Postfix's reject lines.
+pub fn refused(line: &mut Vec<u8>, note: &str, client: std::net::IpAddr, listener: &str) {
+    let _ = write!(line, "NOQUEUE: reject: from [{client}]: {}, listener={listener}", Shown(note));
+}
+
 /// What one attempt at one recipient came to.
 pub struct Attempt<'a> {
     pub id: QueueId,

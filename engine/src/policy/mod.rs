@@ -1,7 +1,7 @@
 //! Who may send where: one pure function over data.
 //!
 //! [`decide`] answers "may this client send to this recipient through this listener", for the session,
-//! for `sluice explain` and for the [`matrix`]; no other place decides it, so what the matrix prints is
+//! for `sluice explain` and for the [`Matrix`]; no other place decides it, so what the matrix prints is
 //! what the relay does. It lives on no core: [`Rules`] are immutable and shared.
 //!
 //! What keeps the relay closed on a listener with `relay = "accepted"`: a domain is accepted only if it
@@ -17,15 +17,18 @@ pub use matrix::{Matrix, Row, matrix};
 pub use route::route_of;
 
 use crate::config::{Config, Listener, Network, Relay};
+use crate::smtp::path::DOMAIN_OCTETS_MAX;
 use crate::smtp::reply::{self, Answer};
 use crate::smtp::{Domain, ForwardPath, Mailbox};
+use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 
 /// What the configuration says about who may send where.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    accepted: Vec<String>,
+    /// Entry of `domains.accepted` → its index. A map, for an organisation may have thousands.
+    accepted: HashMap<String, usize>,
     listeners: Vec<Door>,
 }
 
@@ -103,8 +106,9 @@ impl fmt::Display for Rule {
 impl Rules {
     pub fn new(config: &Config) -> Self {
         let door = |listener: &Listener| Door { clients: listener.clients.clone(), relay: listener.relay };
+        let accepted = config.domains.accepted.iter().enumerate();
         Self {
-            accepted: config.domains.accepted.clone(),
+            accepted: accepted.map(|(index, entry)| (entry.to_ascii_lowercase(), index)).collect(),
             listeners: config.listeners.iter().map(door).collect(),
         }
     }
@@ -115,8 +119,15 @@ impl Rules {
         clients.iter().any(|network| contains(network, client))
     }
 
+    /// The entry that holds the domain: itself, else the longest `.suffix`. No entry holds everything.
     fn accepted(&self, domain: &str) -> Option<usize> {
-        self.accepted.iter().position(|entry| matches_domain(entry, domain))
+        let mut buffer = [0; DOMAIN_OCTETS_MAX];
+        let lower = buffer.get_mut(..domain.len())?;
+        lower.copy_from_slice(domain.as_bytes());
+        lower.make_ascii_lowercase();
+        let lower = str::from_utf8(lower).ok()?;
+        let dots = lower.bytes().enumerate().filter(|(_, octet)| *octet == b'.').map(|(at, _)| at);
+        [0].into_iter().chain(dots).find_map(|at| self.accepted.get(&lower[at..]).copied())
     }
 }
 

@@ -158,6 +158,14 @@ fn submission_takes_nothing_before_authentication_and_everything_after_it() {
 }
 
 #[test]
+fn a_star_among_accepted_domains_accepts_nothing() {
+    let mut config = config();
+    config.domains.accepted = vec!["*".into(), ".".into(), "".into()];
+    let verdict = verdict(&Rules::new(&config), OUTSIDE, "203.0.113.7", false, "joe@elsewhere.example");
+    assert_eq!(verdict.rule(), Rule::OtherDomain);
+}
+
+#[test]
 fn a_listener_that_does_not_exist_admits_nobody() {
     let rules = Rules::new(&config());
     assert!(!rules.admits(3, "10.1.2.3".parse().unwrap()));

@@ -43,31 +43,38 @@ impl Session {
         if octets > 0 {
             self.since = self.now;
         }
-        let fault = match self.state {
-            State::AwaitContent => self.content_fault(),
-            _ => None,
-        };
-        if let Some((answer, argument)) = fault {
-            self.state = State::AwaitEnd(answer, argument);
+        let fault = self.content_fault();
+        let abandon = fault.is_some() && self.state == State::AwaitContent;
+        if abandon {
+            self.state = State::AwaitEnd;
         }
-        let step = match (self.state, piece) {
-            (State::AwaitEnd(answer, argument), Piece::End) => {
-                answer.put_with(out, argument);
-                self.end_transaction();
-                None
-            }
-            (State::AwaitEnd(..), _) => self.swallow(out),
-            (_, Piece::More) => None,
-            (_, Piece::Content(range)) => Some(Step::Content(range)),
-            (_, Piece::End) => {
+        let step = match (fault, piece) {
+            (None, Piece::More) => None,
+            (None, Piece::Content(range)) => Some(Step::Content(range)),
+            (None, Piece::End) => {
                 self.state = State::AwaitCommit;
                 Some(Step::Commit)
             }
+            (Some((answer, argument)), Piece::End) => {
+                let replied = out.len();
+                answer.put_with(out, argument);
+                self.note_refusal(b"end-of-data", true, &out[replied..]);
+                self.end_transaction();
+                None
+            }
+            (Some(_), _) => self.swallow(out),
         };
-        (octets, if fault.is_some() && !self.is_closed() { Some(Step::Abandon) } else { step })
+        // A session that has just closed itself has no draft to abandon any more.
+        (octets, if abandon && !self.is_closed() { Some(Step::Abandon) } else { step })
     }
 
-    /// Why the message so far must be refused, with the number that the answer names.
+    /// With what the content seen so far will be refused, from [`Step::Abandon`] on.
+    pub fn content_refusal(&self) -> Option<&'static Answer> {
+        self.content_fault().map(|(answer, _)| answer)
+    }
+
+    /// Why the message so far must be refused, with the number that the answer names. Findings only ever
+    /// grow, and this order ranks them, so the answer at the end does not depend on how octets came.
     fn content_fault(&self) -> Option<(&'static Answer, u64)> {
         let (findings, limits) = (self.decoder.findings(), &self.context.limits);
         if findings.bare_lf {
@@ -101,7 +108,7 @@ impl Session {
     ///
     /// # Panics
     /// When nothing was to be committed.
-    pub fn committed(&mut self, result: Result<(), super::Refusal>, out: &mut Vec<u8>) {
+    pub fn committed(&mut self, result: Result<(), Refusal>, out: &mut Vec<u8>) {
         assert_eq!(self.state, State::AwaitCommit, "committed() answers Step::Commit");
         self.end_transaction();
         match result {

@@ -3,8 +3,8 @@
 //! Replies: 500 5.5.2 to a line that ends in bare LF or is too long, 421 4.7.0 when a line has no end.
 
 use super::{LINE_OCTETS_MAX, Refused, SWALLOWED_OCTETS_MAX, Session, Step};
-use crate::smtp::parse_command;
 use crate::smtp::reply;
+use crate::smtp::{Command, parse_command};
 use memchr::memchr;
 
 impl Session {
@@ -33,11 +33,16 @@ impl Session {
             return (octets, self.refuse(Refused::from(&reply::BARE_LF_IN_COMMAND), out));
         };
         let followed = input.len() > octets;
-        (octets, self.command(parse_command(line), followed, out))
+        let replied = out.len();
+        let command = parse_command(line);
+        let shown = matches!(command, Ok(Command::Mail(_) | Command::Rcpt(_)));
+        let step = self.command(command, followed, out);
+        self.note_refusal(line, shown, &out[replied..]);
+        (octets, step)
     }
 
     fn endless(&mut self, out: &mut Vec<u8>) -> Option<Step> {
-        self.close_with(&reply::TOO_MANY_ERRORS, out);
+        self.close_with(&reply::ENDLESS_LINE, out);
         Some(Step::Close)
     }
 }

@@ -16,9 +16,9 @@
 //! Contract of [`Session::advance`]: it handles as many commands as the input holds until the rim has to
 //! do something, and appends their replies to `out` in order (PIPELINING, RFC 2920). The rim drops the
 //! octets that were consumed and brings the others again, in front of new ones. Octets that stay
-//! unconsumed with [`Step::Read`] are the start of a line, fewer than [`LINE_OCTETS_MAX`], so a buffer of
-//! 4 KiB suffices. `out` is written to the client before more is read, so it is bounded by what one
-//! buffer of commands can ask for.
+//! unconsumed with [`Step::Read`] are the start of a line, fewer than [`LINE_OCTETS_MAX`] (in content, one
+//! CR), so a buffer of 4 KiB suffices. `out` is written to the client before more is read, so it is
+//! bounded by what one buffer of commands can ask for.
 //!
 //! Defined answers to what should not happen:
 //! - A command line ends in CRLF. One that ends in bare LF is not executed: 500, counted as an error.
@@ -42,6 +42,7 @@ mod noop;
 mod quit;
 mod rcpt;
 mod received;
+mod refused;
 mod rset;
 mod vrfy;
 
@@ -50,13 +51,12 @@ mod tests;
 
 pub use content::Refusal;
 pub use context::{Context, fault, too_many_sessions};
+use refused::{Argument, Refused};
 
 use crate::smtp::command::{Command, Fault, LINE_OCTETS_MAX};
 use crate::smtp::content::{Decoder, Findings};
-use crate::smtp::path::PathFault;
 use crate::smtp::reply::{self, Answer};
 use sluice_queue::{Body, Envelope, QueueId, Recipient};
-use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
@@ -91,8 +91,8 @@ enum State {
     /// The rim opens a message.
     AwaitSpool,
     AwaitContent,
-    /// End-of-data of a message that is refused with this answer.
-    AwaitEnd(&'static Answer, u64),
+    /// End-of-data of a message that will be refused.
+    AwaitEnd,
     /// The rim commits the message.
     AwaitCommit,
     Closed,
@@ -130,6 +130,8 @@ pub struct Session {
     /// Octets of a line that is too long and so far has no end.
     swallowed: usize,
     errors: usize,
+    /// Refusals that the rim has not taken yet.
+    notes: Vec<String>,
     transactions: usize,
     /// The time of the last call that brought one.
     now: u64,
@@ -139,43 +141,6 @@ pub struct Session {
 
 /// How a verb's handler ends: with a step for the rim or none, or with a refusal.
 type Handled = Result<Option<Step>, Refused>;
-
-/// A command that was refused.
-struct Refused {
-    answer: &'static Answer,
-    argument: Argument,
-    /// Whether it counts towards `limits.errors_max`.
-    counted: bool,
-    /// Whether the session ends with it.
-    last: bool,
-}
-
-enum Argument {
-    None,
-    Number(u64),
-    Path(PathFault),
-    HostName,
-}
-
-impl From<&'static Answer> for Refused {
-    fn from(answer: &'static Answer) -> Self {
-        Self { answer, argument: Argument::None, counted: true, last: false }
-    }
-}
-
-impl Refused {
-    fn with(self, argument: Argument) -> Self {
-        Self { argument, ..self }
-    }
-
-    fn uncounted(self) -> Self {
-        Self { counted: false, ..self }
-    }
-
-    fn last(self) -> Self {
-        Self { last: true, ..self }
-    }
-}
 
 impl Session {
     /// Greets the client (RFC 5321 section 3.1), or refuses it when the listener does not admit it.
@@ -198,6 +163,7 @@ impl Session {
             queue_id: None,
             swallowed: 0,
             errors: 0,
+            notes: Vec::new(),
             transactions: 0,
             now,
             since: now,
@@ -219,7 +185,7 @@ impl Session {
                 State::AwaitSpool => panic!("advance() before opened() or open_failed()"),
                 State::AwaitCommit => panic!("advance() before committed()"),
                 _ if rest.is_empty() => (0, None),
-                State::AwaitContent | State::AwaitEnd(..) => self.content(rest, out),
+                State::AwaitContent | State::AwaitEnd => self.content(rest, out),
                 _ => self.line(rest, out),
             };
             let base = consumed;
@@ -240,18 +206,20 @@ impl Session {
     pub fn deadline(&self) -> u64 {
         let millis = match self.state {
             State::AwaitSpool | State::AwaitCommit | State::Closed => return u64::MAX,
-            State::AwaitContent | State::AwaitEnd(..) => self.context.content_millis,
+            State::AwaitContent | State::AwaitEnd => self.context.content_millis,
             _ => self.context.command_millis,
         };
         self.since.saturating_add(millis)
     }
 
-    /// The deadline has passed (RFC 5321 section 4.5.3.2.7). The session is closed.
+    /// The deadline has passed (RFC 5321 section 4.5.3.2.7). The session is closed: as after
+    /// [`Step::Close`], drop the draft if there is one.
     pub fn timed_out(&mut self, out: &mut Vec<u8>) {
         self.close_with(&reply::TIMED_OUT, out);
     }
 
-    /// The relay stops (RFC 5321 section 3.8). The session is closed.
+    /// The relay stops (RFC 5321 section 3.8). The session is closed: as after [`Step::Close`], drop the
+    /// draft if there is one.
     pub fn shutting_down(&mut self, out: &mut Vec<u8>) {
         self.close_with(&reply::SHUTTING_DOWN, out);
     }
@@ -263,10 +231,7 @@ impl Session {
 
     /// Whether a message is between DATA and the reply to its end: a drain waits for these.
     pub fn is_in_message(&self) -> bool {
-        matches!(
-            self.state,
-            State::AwaitSpool | State::AwaitContent | State::AwaitEnd(..) | State::AwaitCommit
-        )
+        matches!(self.state, State::AwaitSpool | State::AwaitContent | State::AwaitEnd | State::AwaitCommit)
     }
 
     pub fn client(&self) -> IpAddr {
@@ -277,9 +242,29 @@ impl Session {
         &self.context
     }
 
+    /// The name of the present or last message.
+    pub fn queue_id(&self) -> Option<QueueId> {
+        self.queue_id
+    }
+
     /// What was seen in the content of the present or last message.
     pub fn findings(&self) -> &Findings {
         self.decoder.findings()
+    }
+
+    /// What the client called itself in EHLO or HELO.
+    pub fn hello_name(&self) -> Option<&str> {
+        self.hello.as_ref().map(|hello| hello.name.as_str())
+    }
+
+    /// The reverse-path of the open transaction, empty for the null one.
+    pub fn sender(&self) -> Option<&str> {
+        self.transaction.as_ref().map(|transaction| transaction.sender.as_str())
+    }
+
+    /// The recipients accepted in the open transaction.
+    pub fn recipients(&self) -> &[Recipient] {
+        self.transaction.as_ref().map_or(&[], |transaction| &transaction.recipients)
     }
 
     /// The message's size as MAIL declared it (RFC 1870), for a reservation of space.
@@ -326,36 +311,16 @@ impl Session {
             Ok(Command::Help) => help::help(out),
             Ok(Command::Quit) => quit::quit(self, out),
             Ok(Command::NotOffered(_)) => Err((&reply::NOT_OFFERED).into()),
-            Err(fault) => Err(refusal_of(fault)),
+            Err(fault) => Err(fault.into()),
         };
         self.since = self.now;
         handled.unwrap_or_else(|refused| self.refuse(refused, out))
     }
 
-    /// Writes a refusal, or 421 when it is one too many.
-    fn refuse(&mut self, refused: Refused, out: &mut Vec<u8>) -> Option<Step> {
-        self.errors += usize::from(refused.counted);
-        if self.errors > self.context.limits.errors_max {
-            self.close_with(&reply::TOO_MANY_ERRORS, out);
-            return Some(Step::Close);
-        }
-        match refused.argument {
-            Argument::None => refused.answer.put(out),
-            Argument::Number(number) => refused.answer.put_with(out, number),
-            Argument::Path(fault) => refused.answer.put_with(out, fault),
-            Argument::HostName => refused.answer.put_with(out, &self.context.hostname),
-        }
-        if refused.last {
-            self.close();
-            return Some(Step::Close);
-        }
-        None
-    }
-
     /// Closes the session with an answer whose argument, if any, is the host name.
     fn close_with(&mut self, answer: &'static Answer, out: &mut Vec<u8>) {
         if self.state != State::Closed {
-            answer.put_with(out, &self.context.hostname as &dyn Display);
+            answer.put_with(out, &self.context.hostname);
             self.close();
         }
     }
@@ -364,26 +329,4 @@ impl Session {
         self.state = State::Closed;
         self.transaction = None;
     }
-}
-
-/// The reply to a line that is no command.
-fn refusal_of(fault: Fault) -> Refused {
-    let answer = match fault {
-        Fault::UnknownVerb => &reply::UNKNOWN_COMMAND,
-        Fault::ForeignProtocol => return Refused::from(&reply::FOREIGN_PROTOCOL).last(),
-        Fault::ControlCharacter => &reply::CONTROL_CHARACTER,
-        Fault::TooLong => &reply::LINE_TOO_LONG,
-        Fault::Argument => &reply::NO_ARGUMENT_TAKEN,
-        Fault::MissingArgument => &reply::ARGUMENT_MISSING,
-        Fault::UnknownParameter => &reply::UNKNOWN_PARAMETER,
-        Fault::Parameter => &reply::BAD_PARAMETER,
-        Fault::HelloName => &reply::HELLO_NAME,
-        Fault::MailKeyword => &reply::MAIL_SYNTAX,
-        Fault::RcptKeyword => &reply::RCPT_SYNTAX,
-        Fault::ReversePath(PathFault::NonAscii) => &reply::MAIL_NON_ASCII,
-        Fault::ForwardPath(PathFault::NonAscii) => &reply::RCPT_NON_ASCII,
-        Fault::ReversePath(fault) => return Refused::from(&reply::MAIL_ADDRESS).with(Argument::Path(fault)),
-        Fault::ForwardPath(fault) => return Refused::from(&reply::RCPT_ADDRESS).with(Argument::Path(fault)),
-    };
-    answer.into()
 }

@@ -1,4 +1,4 @@
-//! Replies (RFC 5321 section 4.2): what the server says, in one table, and what a client reads.
+//! Replies (RFC 5321 section 4.2): what the server says, in one table.
 //!
 //! Pure. Every reply of the server is an [`Answer`] below, with its code, its enhanced status code
 //! (RFC 3463, RFC 5248) and its text; there is no other place that writes one, save the EHLO reply,
@@ -8,10 +8,6 @@
 //!
 //! Texts say what is wrong and, where the peer can do something, what. They hold no word that a peer
 //! sent, so no reply can be forged by a command.
-
-mod reader;
-
-pub use reader::{Reply, ReplyFault, ReplyReader};
 
 use std::fmt::Display;
 use std::io::Write;
@@ -88,6 +84,8 @@ answers! {
     TOO_MANY_ERRORS = 421 "4.7.0" "{} Too many errors in this session";
     /// The host name.
     TOO_MANY_TRANSACTIONS = 421 "4.7.0" "{} Too many messages in this session, connect again";
+    /// The host name.
+    ENDLESS_LINE = 421 "4.7.0" "{} Command line without an end";
     /// The host name.
     INTERNAL_FAULT = 421 "4.3.0" "{} Internal fault, try again later";
 

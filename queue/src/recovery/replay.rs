@@ -81,15 +81,18 @@ impl Replay {
         self.seen(outcome.id);
         self.report.unknown += outcome.unknown_entries as u64;
         let id = QueueId::from_bits(outcome.id);
-        let Some(entry) = self.index.get_mut(id) else {
+        let Some(entry) = self.index.get(id) else {
             self.speaks_of_unknown.insert(place.segment.sequence);
             return;
         };
         let of = entry.commit.segment.sequence;
         let entries: Vec<_> = outcome.entries().collect();
-        entry.set_reason(&entries, &place);
-        self.index.apply(id, &entries);
         self.refer(place.segment.sequence, of);
+        if self.index.apply(id, &entries).is_none()
+            && let Some(entry) = self.index.get_mut(id)
+        {
+            entry.set_reason(&entries, &place);
+        }
     }
 
     fn refer(&mut self, from: u64, to: u64) {

@@ -134,17 +134,20 @@ async fn take_file<S: Storage>(
         report.damage(slot, Some(header.sequence), 0, DamageKind::ForeignSpool(header.spool));
         return Ok(());
     }
+    let short = bytes < header.segment_bytes;
+    if short {
+        report.damage(slot, Some(header.sequence), bytes, DamageKind::Short);
+    }
     match found.table.segments.entry(header.sequence) {
         Entry::Occupied(_) => report.damage(slot, Some(header.sequence), 0, DamageKind::Twin),
         Entry::Vacant(place) => {
             place.insert(Segment {
                 mark: Rc::new(Mark { sequence: header.sequence }),
                 slot,
-                // A file may have been cut short; what is beyond its end is not there.
                 bytes: header.segment_bytes.min(bytes).min(SEGMENT_BYTES_MAX),
                 file: Rc::new(file),
                 seed: header.seed(),
-                status: Status::Sealed,
+                status: if short { Status::Damaged } else { Status::Sealed },
                 refers_to: REFERS_TO_NONE,
             });
         }

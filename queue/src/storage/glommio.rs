@@ -145,6 +145,9 @@ impl SegmentFile for GlommioFile {
     }
 
     async fn read(&self, position: u64, len: usize) -> io::Result<Slice> {
+        if len == 0 {
+            return Ok(Slice { bytes: ReadResult::default(), range: 0..0 });
+        }
         let start = position / BLOCK as u64 * BLOCK as u64;
         let skip = (position - start) as usize;
         let aligned = (skip + len).next_multiple_of(BLOCK);

@@ -76,9 +76,14 @@ pub fn envelope(recipients: usize) -> Arc<Envelope> {
 
 /// Octets that tell a message, and a place in it, from any other.
 pub fn content(tag: u64, bytes: usize) -> Vec<u8> {
-    (0..bytes as u64)
-        .map(|at| (at.wrapping_mul(31) ^ (at >> 8) ^ tag.wrapping_mul(0x9e37_79b9)) as u8)
-        .collect()
+    let mut octets = Vec::with_capacity(bytes + 16);
+    while octets.len() < bytes {
+        let place = octets.len() as u64;
+        octets.extend_from_slice(&tag.to_le_bytes());
+        octets.extend_from_slice(&(place ^ tag.rotate_left(17)).to_le_bytes());
+    }
+    octets.truncate(bytes);
+    octets
 }
 
 pub const NOW: u64 = 1_795_000_000_000_000;

@@ -29,6 +29,10 @@ fn messages_of_every_size_come_back_byte_for_byte_now_and_after_a_restart() {
         for (tag, (id, bytes)) in ids.into_iter().zip(SIZES).enumerate() {
             assert_eq!(read_all(&spool, id).await.unwrap(), content(tag as u64, bytes));
             let message = spool.load(id).await.unwrap();
+            let octets = content(tag as u64, bytes);
+            let middle = bytes / 2;
+            let piece = spool.read_loaded(&message, middle as u64, 100).await.unwrap();
+            assert!(octets[middle..].starts_with(&piece) && piece.is_empty() == (middle == bytes));
             assert_eq!(
                 (message.envelope, message.states),
                 (Envelope::clone(&envelope(2)), vec![RecipientState::NEW; 2])

@@ -15,7 +15,7 @@ pub enum Event {
     /// 354 came: stream the content and end-of-data, then call `content_sent`.
     Send,
     /// The transaction is over, with one fate per recipient in the order given. The session is ready
-    /// again when [`Client::is_ready`] says so; otherwise close the connection.
+    /// again when [`Client::is_ready`](super::Client::is_ready) says so; otherwise close the connection.
     Finished(Vec<Fate>),
     /// The session is over: close the connection.
     Failed(SessionFailure),

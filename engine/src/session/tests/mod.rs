@@ -110,6 +110,11 @@ fn the_range_of_content_counts_from_the_start_of_the_input() {
     assert_eq!(session.advance(0, b".a\r\n..b", &mut out), (4, Step::Content(0..4)));
     assert_eq!(session.advance(0, b"..b", &mut out), (3, Step::Content(1..3)));
     assert!(session.is_in_message() && !session.is_closed());
+    assert_eq!(session.content_refusal(), None);
+    assert_eq!(session.advance(0, b"\0", &mut out), (1, Step::Abandon));
+    assert_eq!(session.content_refusal(), Some(&reply::NUL_IN_CONTENT));
+    assert_eq!((session.hello_name(), session.sender()), (Some("c"), Some("")));
+    assert_eq!(session.recipients().len(), 1);
 }
 
 #[test]
@@ -120,4 +125,54 @@ fn an_octet_of_a_command_does_not_buy_more_time() {
     assert_eq!(session.deadline(), 300_000);
     session.advance(250_000, b"NOOP\r\n", &mut Vec::new());
     assert_eq!(session.deadline(), 550_000);
+}
+
+/// 20,000 sessions of a shard must fit beside everything else.
+#[test]
+fn an_idle_session_is_small() {
+    assert!(size_of::<Session>() <= 512, "{} octets", size_of::<Session>());
+}
+
+/// SMTP smuggling: around a dot, no sequence but CRLF.CRLF makes two messages of one, and only a message
+/// of whole CRLF lines is committed.
+#[test]
+fn only_crlf_dot_crlf_lets_a_second_message_in() {
+    let alphabet = b"\r\n.\0x";
+    let mut out = Vec::new();
+    for number in 0..alphabet.len().pow(6) {
+        let around = (0..6).map(|place| alphabet[number / alphabet.len().pow(place) % alphabet.len()]);
+        let mut input = b"a".to_vec();
+        input.extend(around);
+        input.extend_from_slice(b"RSET\r\n.\r\n");
+        let mut session = session(&["HELO c", "MAIL FROM:<>", "RCPT TO:<joe@winery.example>"]);
+        session.advance(0, b"DATA\r\n", &mut out);
+        session.opened(QueueId::from_bits(0), "now", &mut out);
+        out.clear();
+        let (mut at, mut messages) = (0, 0);
+        loop {
+            let (consumed, step) = session.advance(0, &input[at..], &mut out);
+            at += consumed;
+            match step {
+                Step::Read => break,
+                Step::Commit => {
+                    messages += 1;
+                    session.committed(Ok(()), &mut out);
+                }
+                _ => {}
+            }
+        }
+        let text = input.escape_ascii();
+        let ends_early = input.windows(5).position(|w| w == b"\r\n.\r\n").unwrap() < input.len() - 5;
+        let replies = out.windows(2).filter(|w| w == b"\r\n").count();
+        // Behind an early end there are commands: the RSET and what stands before it, and the dot.
+        assert!(messages <= 1 && (replies == 1 || ends_early), "{text}: {}", out.escape_ascii());
+        if messages == 1 && !ends_early {
+            let body = &input[..input.len() - 3];
+            let bare = |octet: u8| {
+                body.iter().filter(|b| **b == octet).count()
+                    != body.windows(2).filter(|w| w == b"\r\n").count()
+            };
+            assert!(!bare(b'\r') && !bare(b'\n') && !body.contains(&0), "{text}");
+        }
+    }
 }

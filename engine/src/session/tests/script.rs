@@ -213,6 +213,8 @@ fn play_cut(dialogue: &Dialogue, cut: Cut) {
     for (number, word, times, text) in &dialogue.lines {
         let place = || format!("{:?}, line {number}, {cut:?}", dialogue.name);
         if !matches!(word.as_str(), "C" | "c") && !group.is_empty() {
+            let early = rim.out[said..].escape_ascii();
+            assert!(said == rim.out.len(), "{}: nobody expects {early}", place());
             for piece in pieces(&group, cut) {
                 rim.feed(piece);
             }

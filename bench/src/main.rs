@@ -1,0 +1,38 @@
+//! The command line of `sluice-bench`; see README.md for what each command measures.
+
+use clap::{Parser, Subcommand};
+use sluice_bench::{compare, sink, source};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "sluice-bench", version, about = "Load generator, sink and comparisons for SMTP relays")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Sends messages and measures how long the server takes
+    Source(source::Options),
+    /// Receives messages and checks every one
+    Sink(sink::Options),
+    /// Measures relay and Postfix on the same work in the same run
+    Compare(compare::Options),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Source(options) => source::run(&options),
+        Command::Sink(options) => sink::run(&options),
+        Command::Compare(options) => compare::run(&options),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("sluice-bench: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

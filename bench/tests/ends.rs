@@ -1,0 +1,134 @@
+//! Generator and sink as programs, against each other.
+
+use sluice_bench::{sink, source};
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, Command, Output, Stdio};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_sluice-bench");
+
+struct Sink {
+    child: Child,
+    errors: BufReader<std::process::ChildStderr>,
+    address: String,
+}
+
+impl Sink {
+    fn start(arguments: &[&str]) -> Sink {
+        let mut child = Command::new(PROGRAM)
+            .args(["sink", "--bind", "127.0.0.1:0", "--seconds", "60"])
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut errors = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        errors.read_line(&mut line).unwrap();
+        let address =
+            line.trim().strip_prefix("sink: listening on ").unwrap_or_else(|| panic!("{line}")).to_owned();
+        Sink { child, errors, address }
+    }
+
+    fn source(&self, arguments: &[&str]) -> (source::Report, bool) {
+        let Output { status, stdout, stderr } = Command::new(PROGRAM)
+            .args(["source", "--json", "--target", &self.address])
+            .args(arguments)
+            .output()
+            .unwrap();
+        let report = serde_json::from_slice(&stdout);
+        (report.unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&stderr))), status.success())
+    }
+
+    fn end(mut self) -> (sink::Report, bool) {
+        let killed =
+            Command::new("/bin/sh").args(["-c", "kill -TERM \"$0\"", &self.child.id().to_string()]).status();
+        assert!(killed.unwrap().success());
+        let mut text = String::new();
+        self.child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+        let mut rest = String::new();
+        self.errors.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "");
+        (serde_json::from_str(&text).unwrap(), self.child.wait().unwrap().success())
+    }
+}
+
+#[test]
+fn every_message_arrives_intact_in_every_mode() {
+    let modes: [&[&str]; 6] = [
+        &["--dots"],
+        &["--pipeline", "false", "--dots"],
+        &["--messages-per-connection", "1"],
+        &["--recipients", "7", "--sessions", "3"],
+        &["--size", "200000", "--dots", "--sessions", "5"],
+        &["--rate", "1000", "--size", "1"],
+    ];
+    let sink = Sink::start(&[]);
+    for mode in modes {
+        let (report, success) = sink.source(&[&["--messages", "100"], mode].concat());
+        assert!(success && report.failures.is_empty(), "{mode:?}: {report:?}");
+        assert_eq!((report.accepted, report.failed, report.not_sent), (100, 0, 0), "{mode:?}");
+        assert_eq!((report.end_of_data.count, report.transaction.count), (100, 100), "{mode:?}");
+        assert_eq!(report.connect.count, report.connections, "{mode:?}");
+    }
+    let (report, success) = sink.end();
+    assert!(success);
+    let all = 100 * modes.len() as u64;
+    assert_eq!((report.messages, report.intact, report.distinct), (all, all, all));
+    assert_eq!((report.damaged, report.unchecked, report.repeats, report.parts), (0, 0, 0, 0));
+    assert_eq!((report.protocol_errors, report.broken_off), (0, 0));
+    assert_eq!(report.recipients, all + 600);
+}
+
+#[test]
+fn refusals_are_counted_on_both_sides_and_fail_the_run() {
+    for pipeline in ["true", "false"] {
+        let refusals = ["mail:451/10", "rcpt:550/7", "data:452/9", "dot:554/8"];
+        let sink = Sink::start(&refusals.map(|rule| ["--refuse", rule]).concat());
+        let (sent, success) = sink.source(&["--messages", "200", "--pipeline", pipeline, "--sessions", "4"]);
+        let (got, _) = sink.end();
+        assert!(!success);
+        assert_eq!(
+            (sent.accepted + sent.failed, got.messages, got.intact),
+            (200, sent.accepted, sent.accepted)
+        );
+        let counts: Vec<_> =
+            sent.failures.iter().map(|(kind, failure)| (kind.clone(), failure.count)).collect();
+        assert_eq!(counts, got.refused.into_iter().collect::<Vec<_>>(), "pipeline {pipeline}");
+        assert_eq!(counts.len(), 4);
+        assert_eq!(got.protocol_errors, 0);
+    }
+}
+
+#[test]
+fn the_same_run_sent_twice_is_repeats_and_fails_the_sink() {
+    let sink = Sink::start(&[]);
+    for _ in 0..2 {
+        sink.source(&["--messages", "10", "--run", "abc"]);
+    }
+    let (report, success) = sink.end();
+    assert_eq!((report.intact, report.distinct, report.repeats, success), (20, 10, 10, false));
+}
+
+#[test]
+fn open_loop_latency_counts_from_when_a_message_was_due() {
+    // 50 ms an answer and 3 answers a message: one session can do 6 a second, 100 are asked for.
+    let sink = Sink::start(&["--delay-reply", "50ms"]);
+    let (report, _) = sink.source(&["--messages", "10", "--rate", "100", "--sessions", "1"]);
+    sink.end();
+    assert!(report.transaction.max_ms > 900.0, "{report:?}");
+    assert!(report.lag.max_ms > 800.0, "{report:?}");
+    assert!(report.end_of_data.max_ms < 500.0, "{report:?}");
+}
+
+#[test]
+fn a_server_that_is_not_there_fails_the_run() {
+    let sink = Sink::start(&[]);
+    let address = sink.address.clone();
+    sink.end();
+    let output =
+        Command::new(PROGRAM).args(["source", "--json", "--messages", "5", "--target", &address]).output();
+    let output = output.unwrap();
+    let report: source::Report = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(!output.status.success());
+    assert_eq!((report.accepted, report.failures["connect ConnectionRefused"].count), (0, report.failed));
+}
