@@ -6,6 +6,9 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// Octets of a command's output that the message of a failure shows.
+const SHOWN: usize = 4096;
+
 /// Runs a command to its end; its standard input is empty.
 ///
 /// # Panics
@@ -30,8 +33,8 @@ pub fn run(command: &mut Command, limit: Duration) -> Output {
         Some(status) => Output { status, stdout, stderr },
         None => panic!(
             "{command:?} was not done within {limit:?}\n{}{}",
-            String::from_utf8_lossy(&stdout),
-            String::from_utf8_lossy(&stderr)
+            String::from_utf8_lossy(&stdout[stdout.len().saturating_sub(SHOWN)..]),
+            String::from_utf8_lossy(&stderr[stderr.len().saturating_sub(SHOWN)..])
         ),
     }
 }

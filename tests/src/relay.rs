@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread::JoinHandle;
@@ -316,9 +316,20 @@ impl Relay {
         (status, log)
     }
 
-    /// `kill -9`.
+    /// `kill -9`, and wait until the kernel has given up the ports: it takes an io_uring down after the
+    /// process has ended, and with it the listeners.
     #[track_caller]
     pub fn kill(&mut self) -> Log {
+        let log = self.kill_at_once();
+        for address in [self.outside(), self.inside()] {
+            wait::until_true(SOON, "a free port after a kill", || TcpListener::bind(address).is_ok());
+        }
+        log
+    }
+
+    /// `kill -9` alone.
+    #[track_caller]
+    pub fn kill_at_once(&mut self) -> Log {
         let running = self.running.as_mut().expect("the relay runs");
         assert!(
             running.child.try_wait().expect("a child of ours").is_none(),
@@ -349,7 +360,13 @@ impl Relay {
     /// The ids that `sluice queue list` shows.
     #[track_caller]
     pub fn queue(&self) -> Vec<String> {
-        let mut ids = queue_ids(&self.sluice_ok(&["queue", "list"]));
+        self.queue_within(SOON * 2)
+    }
+
+    /// As [`Relay::queue`], for a long queue.
+    #[track_caller]
+    pub fn queue_within(&self, limit: Duration) -> Vec<String> {
+        let mut ids = queue_ids(&run_ok(&mut self.sluice_command(&["queue", "list"]), limit));
         ids.dedup();
         ids
     }

@@ -101,6 +101,18 @@ fn thirty_kills_under_load_lose_nothing_that_was_acknowledged() {
     relay.stop();
 }
 
+#[test]
+fn a_restart_at_once_after_a_kill_needs_no_patience() {
+    let inbox = Inbox::start();
+    let mut relay = Relay::builder().inward(inbox.address()).start();
+    for _ in 0..5 {
+        let _sessions: Vec<Client> = (0..10).map(|_| Client::hello(relay.outside())).collect();
+        relay.kill_at_once();
+        // As a supervisor does it. The kernel may still hold the ports for a moment.
+        relay.start();
+    }
+}
+
 fn check(inbox: &Inbox, ledger: &Ledger) {
     let mut copies = vec![0usize; ledger.next.load(Ordering::Relaxed)];
     inbox.for_each(|got| {
