@@ -105,8 +105,8 @@ fn thirty_kills_under_load_lose_nothing_that_was_acknowledged() {
 fn a_restart_at_once_after_a_kill_needs_no_patience() {
     let inbox = Inbox::start();
     let mut relay = Relay::builder().inward(inbox.address()).start();
-    for _ in 0..5 {
-        let _sessions: Vec<Client> = (0..10).map(|_| Client::hello(relay.outside())).collect();
+    for _ in 0..10 {
+        let _sessions: Vec<Client> = (0..200).map(|_| Client::hello(relay.outside())).collect();
         relay.kill_at_once();
         // As a supervisor does it. The kernel may still hold the ports for a moment.
         relay.start();
