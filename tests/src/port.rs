@@ -1,0 +1,99 @@
+//! Port numbers that belong to one party of one test, on every loopback address.
+//!
+//! Chosen below the ephemeral range, so that no outgoing connection takes one; held by a lock on a file,
+//! so that tests in other processes do not either, also while the relay that uses it is down.
+
+use std::fs::{self, File, TryLockError};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+const FIRST: u16 = 11_000;
+const COUNT: u16 = 20_000;
+
+static NEXT: AtomicU16 = AtomicU16::new(0);
+
+/// One reserved port number.
+#[derive(Debug)]
+pub struct Port {
+    number: u16,
+    _lock: File,
+}
+
+impl Port {
+    /// Reserves a number that nobody uses on any loopback address, over TCP and UDP.
+    ///
+    /// # Panics
+    /// When all of the range is taken.
+    pub fn reserve() -> Self {
+        let directory = lock_directory();
+        let start = std::process::id() as u16;
+        for _ in 0..COUNT {
+            let step = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_mul(7);
+            let number = FIRST + start.wrapping_mul(131).wrapping_add(step) % COUNT;
+            if let Some(port) = Self::try_number(&directory, number) {
+                return port;
+            }
+        }
+        panic!("no free port between {FIRST} and {}", FIRST + COUNT);
+    }
+
+    fn try_number(directory: &std::path::Path, number: u16) -> Option<Self> {
+        let lock = File::create(directory.join(number.to_string())).ok()?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return None,
+            Err(TryLockError::Error(error)) => panic!("lock for port {number}: {error}"),
+        }
+        TcpListener::bind((Ipv4Addr::UNSPECIFIED, number)).ok()?;
+        UdpSocket::bind((Ipv4Addr::UNSPECIFIED, number)).ok()?;
+        Some(Self { number, _lock: lock })
+    }
+
+    pub fn number(&self) -> u16 {
+        self.number
+    }
+
+    /// The port on 127.0.0.1.
+    pub fn address(&self) -> SocketAddr {
+        self.on(1)
+    }
+
+    /// The port on 127.0.0.`last`.
+    pub fn on(&self, last: u8) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), self.number))
+    }
+}
+
+fn lock_directory() -> PathBuf {
+    let directory = std::env::temp_dir().join("sluice-test-ports");
+    fs::create_dir_all(&directory).expect("a directory for port locks");
+    directory
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reserved_port_is_not_given_twice_and_can_be_bound() {
+        let ports: Vec<Port> = (0..50).map(|_| Port::reserve()).collect();
+        let mut numbers: Vec<u16> = ports.iter().map(Port::number).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), 50);
+        for port in &ports {
+            TcpListener::bind(port.on(7)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_taken_port_is_passed_over() {
+        let port = Port::reserve();
+        assert!(Port::try_number(&lock_directory(), port.number()).is_none(), "locked");
+        let number = port.number();
+        drop(port);
+        let _taken = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 9), number)).unwrap();
+        assert!(Port::try_number(&lock_directory(), number).is_none(), "bound by another");
+    }
+}

@@ -1,0 +1,23 @@
+//! A real `sluice` between real and pretended neighbours. One module is one scenario; each test has its
+//! own relay, spool, ports and neighbours.
+
+mod after_a_crash;
+mod bad_start;
+mod clients;
+mod content;
+mod failures;
+mod idle_sessions;
+mod log_lines;
+mod loops;
+mod mail_exchangers;
+mod many_messages;
+mod other_shards;
+mod policy;
+mod postfix;
+mod program;
+mod refused_content;
+mod retries;
+mod shutdown;
+mod transactions;
+mod vanishing_clients;
+mod waiting_messages;
