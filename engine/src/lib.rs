@@ -1,20 +1,39 @@
 //! The relay. A message takes this way, and so does the list of modules below:
 //!
 //! ```text
-//!            ingest shard (one per core)                     delivery shard (one per core)
-//!  ┌────────────────────────────────────────────┐      ┌────────────────────────────────────┐
-//!  │ listener → session → policy → intake/spool ├─────▶│ schedule → resolve → delivery → … │
-//!  └────────────────────────────────────────────┘◀─────┴──────────── outcomes ──────────────┘
-//!                         service thread: resolvers, admin, signals
+//!              ingest shard                                    delivery shard
+//!  ┌──────────────────────────────────────┐        ┌──────────────────────────────────────┐
+//!  │ listener → session → policy → intake ├──────▶ │ schedule → resolve → delivery → peer │
+//!  │                               spool  │ ◀──────┤                           outcomes   │
+//!  └──────────────────────────────────────┘        └──────────────────────────────────────┘
+//!                 service thread: resolvers, admin interface, signals
 //! ```
 //!
-//! Pure, that is free of clocks, I/O and async: `smtp`, `session`, `policy`, `delivery::client`,
-//! `delivery::failure`, `schedule::retry`, `dsn`.
+//! Pure, that is free of clocks, I/O and async: `smtp`, `session`, `policy`, `schedule`,
+//! `delivery::{client, failure, verdict}`, `dsn`, `resolve::mx`. The rim around them: `listener`,
+//! `intake`, the rest of `delivery`, `resolve::service`, `shard`, `service`, `admin`.
 
 pub mod config;
+
+pub mod smtp;
+
+pub mod intake;
+pub mod listener;
+pub mod policy;
+pub mod session;
+
 pub mod delivery;
 pub mod dsn;
-pub mod policy;
 pub mod resolve;
-pub mod session;
-pub mod smtp;
+pub mod schedule;
+
+pub mod channel;
+pub mod clock;
+pub mod shard;
+
+pub mod admin;
+pub mod observe;
+pub mod service;
+
+pub mod demonstration;
+pub mod program;

@@ -1,197 +1,217 @@
 //! The configuration: what one TOML file says, checked, with every default filled in.
 //!
-//! Read once at start, immutable from then on and shared between all threads behind an `Arc`.
+//! Read once at start, immutable from then on and shared between all threads behind an `Arc`. A reading
+//! finds as many faults as it can and gives each its line, its key and what is allowed instead.
+//!
+//! ```text
+//! text ── document.rs ──▶ sections ── read.rs ──▶ drafts with lines ── check.rs ──▶ types.rs
+//!         (TOML, lines)   value.rs: notations                         (each to the others)
+//! ```
+//!
+//! `engine/relay.toml` documents every key; the tests hold it against `default.rs` and `read.rs`.
 
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
-use std::time::Duration;
+mod check;
+mod default;
+mod document;
+mod error;
+mod host;
+mod network;
+mod read;
+mod tls;
+mod types;
+mod value;
 
-/// Everything that an administrator decides.
-#[derive(Clone, Debug)]
-pub struct Config {
-    pub hostname: String,
-    pub postmaster: String,
-    pub spool: Spool,
-    pub shards: Shards,
-    pub domains: Domains,
-    pub retry: Retry,
-    pub limits: Limits,
-    pub timeouts: Timeouts,
-    pub delivery: Delivery,
-    pub tls: Option<Tls>,
-    pub admin: Admin,
-    pub log: Log,
-    pub listeners: Vec<Listener>,
-    pub routes: Vec<Route>,
-    pub resolvers: Vec<Resolver>,
+#[cfg(test)]
+mod tests;
+
+use std::io::Read;
+use std::path::Path;
+
+use toml::de::DeTable;
+
+use document::{At, Notes, Section};
+pub use error::{ConfigError, Fault};
+use read::{ListenerDraft, ResolverDraft, RouteDraft};
+pub use tls::{TlsFault, TlsFile};
+pub use types::*;
+
+/// A longer file is no configuration.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Where the built-in stand-in for the internal server listens in the demonstration.
+pub const DEMONSTRATION_STAND_IN: &str = "127.0.0.1:2527";
+
+const DEMONSTRATION: &str = include_str!("demonstration.toml");
+
+impl Config {
+    /// Reads and checks a file. Relative paths in it count from the working directory.
+    pub fn load(path: &Path) -> Result<Config, ConfigError> {
+        let origin = path.display().to_string();
+        let mut text = String::new();
+        let read = std::fs::File::open(path)
+            .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text));
+        if let Err(error) = read {
+            let sentence =
+                format!("cannot be read: {error}; allowed: a TOML file that the relay's user may read");
+            return Err(ConfigError::one(&origin, "", sentence));
+        }
+        if text.len() as u64 > FILE_BYTES_MAX {
+            return Err(ConfigError::one(&origin, "", "is too long; allowed: at most 1MiB".to_owned()));
+        }
+        Self::parse(&text, &origin)
+    }
+
+    /// Reads and checks a text; `origin` stands for the file's name in the errors.
+    pub fn parse(text: &str, origin: &str) -> Result<Config, ConfigError> {
+        let notes = Notes::new(text, origin);
+        let config = read_all(text, &notes, &sluice_tuning::cpus_allowed());
+        match notes.into_error() {
+            Some(error) => Err(error),
+            None => Ok(config.expect("a reading without a fault has a result")),
+        }
+    }
+
+    /// What `sluice` runs on when it is given no file.
+    pub fn demonstration() -> Config {
+        let mut config =
+            Self::parse(DEMONSTRATION, "demonstration.toml").expect("the embedded text is tested");
+        if let Some(name) = sluice_tuning::hostname().and_then(|name| value::hostname(&name).ok()) {
+            config.hostname = name;
+        }
+        config
+    }
+
+    /// Applies `--ingest-cpus` and `--delivery-cpus`; what is `None` stays.
+    pub fn override_cpus(&mut self, ingest: Option<&str>, delivery: Option<&str>) -> Result<(), ConfigError> {
+        let list = |option: &str, text: &str| {
+            value::cpu_list(text).map_err(|wrong| ConfigError::one("command line", option, wrong))
+        };
+        if let Some(text) = ingest {
+            self.shards.ingest_cpus = list("--ingest-cpus", text)?;
+        }
+        if let Some(text) = delivery {
+            self.shards.delivery_cpus = list("--delivery-cpus", text)?;
+        }
+        Ok(())
+    }
+
+    /// The route for a recipient's domain, in any case: the first that matches. `None`: nobody delivers it.
+    pub fn route_for(&self, domain: &str) -> Option<usize> {
+        let domain = domain.strip_suffix('.').unwrap_or(domain).to_ascii_lowercase();
+        self.routes
+            .iter()
+            .position(|route| route.domains.iter().any(|pattern| check::takes(pattern, &domain)))
+    }
 }
 
-#[derive(Clone, Debug)]
-pub struct Spool {
-    pub path: PathBuf,
-    /// Size of one segment file. Default 64 MiB.
-    pub segment_bytes: u64,
-    /// Below this much free space on the spool's file system new mail gets 452 4.3.1. Default 256 MiB.
-    pub free_bytes_min: u64,
-    /// Fresh messages handed to the delivery shards in memory, in all; past it they are read back. Default 64 MiB.
-    pub handover_bytes_max: u64,
+/// `None` only with a fault noted.
+fn read_all(text: &str, notes: &Notes, cpus: &[usize]) -> Option<Config> {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        let line = error.span().map_or(0, |span| notes.line(span.start));
+        notes.fault(line, "", format!("is not TOML: {}", error.message().replace('\n', ", ")));
+    }
+    if !notes.is_clean() {
+        return None;
+    }
+    read_document(Section::root(document.get_ref(), notes), notes, cpus)
 }
 
-#[derive(Clone, Debug)]
-pub struct Shards {
-    /// CPU numbers, in order, without repeats, never empty.
-    pub ingest_cpus: Vec<usize>,
-    pub delivery_cpus: Vec<usize>,
+fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option<Config> {
+    root.demand("hostname", "the relay's full name, such as relay.winery.example");
+    let hostname = root.text("hostname", value::hostname).map(|at| at.value);
+    let postmaster = root.text("postmaster", value::mailbox).map(|at| at.value);
+    let spool = read::spool(root.section("spool"));
+    let shards = read::shards(root.section("shards"), cpus);
+    let accepted = read::accepted_domains(root.section("domains"));
+    let retry = read::retry(root.section("retry"), &Retry::default());
+    let limits = read::limits(root.section("limits"));
+    let timeouts = read::timeouts(root.section("timeouts"));
+    let delivery = read::delivery(root.section("delivery"));
+    let tls = read::tls(root.section("tls")).map(|(certificate, key)| checked_tls(notes, certificate, key));
+    let (admin, admin_line) = read::admin(root.section("admin"));
+    let log = read::log(root.section("log"));
+    let listeners: Vec<_> = root.sections("listener").into_iter().map(read::listener).collect();
+    let routes: Vec<_> =
+        root.sections("route").into_iter().map(|section| read::route(section, &retry)).collect();
+    let resolvers: Vec<_> = root.sections("resolver").into_iter().map(read::resolver).collect();
+    if listeners.is_empty() && !root.has("listener") {
+        root.fault(
+            1,
+            "listener",
+            "is missing; allowed: at least one [[listener]] with name, bind and clients",
+        );
+    }
+    root.finish();
+
+    check::names(notes, "listener.name", listeners.iter().map(|draft| &draft.name));
+    check::names(notes, "resolver.name", resolvers.iter().map(|draft| &draft.name));
+    check::relays(notes, &listeners);
+    check::addresses(notes, &listeners, admin.bind.map(|value| At { value, line: admin_line }));
+    check::address_spaces(notes, &routes);
+    check::accepted(notes, &accepted, &routes);
+    let links = check::resolvers(notes, &routes, &resolvers);
+    if !notes.is_clean() {
+        return None;
+    }
+    let hostname = hostname?;
+    let domains = Domains { accepted: accepted.into_iter().map(|at| at.value).collect() };
+    Some(Config {
+        postmaster: postmaster
+            .unwrap_or_else(|| format!("postmaster@{}", domains.accepted.first().unwrap_or(&hostname))),
+        hostname,
+        spool,
+        shards,
+        domains,
+        retry,
+        limits,
+        timeouts,
+        delivery,
+        tls,
+        admin,
+        log,
+        listeners: listeners.into_iter().map(listener).collect::<Option<_>>()?,
+        routes: routes.into_iter().zip(links).map(|(draft, link)| route(draft, link)).collect(),
+        resolvers: resolvers.into_iter().map(resolver).collect::<Option<_>>()?,
+    })
 }
 
-#[derive(Clone, Debug)]
-pub struct Domains {
-    /// Lower case, without a trailing dot.
-    pub accepted: Vec<String>,
+fn checked_tls(notes: &Notes, certificate: At<std::path::PathBuf>, key: At<std::path::PathBuf>) -> Tls {
+    let lines = (certificate.line, key.line);
+    let tls = Tls { certificate: certificate.value, key: key.value };
+    if let Err(fault) = tls.server_config() {
+        match fault.file {
+            TlsFile::Certificate => notes.fault(lines.0, "tls.certificate", fault.sentence),
+            TlsFile::Key => notes.fault(lines.1, "tls.key", fault.sentence),
+        }
+    }
+    tls
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Retry {
-    pub first: Duration,
-    pub longest: Duration,
-    pub expire: Duration,
-    pub notice: Duration,
+fn listener(draft: ListenerDraft) -> Option<Listener> {
+    Some(Listener {
+        name: draft.name?.value,
+        bind: draft.bind.into_iter().map(|at| at.value).collect(),
+        clients: draft.clients.into_iter().map(|at| at.value).collect(),
+        relay: draft.relay,
+        tls: draft.tls,
+    })
 }
 
-/// Bounds of the receiving side, each with the failure that it prevents.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// Announced by SIZE (RFC 1870). Default 64 MiB.
-    pub message_bytes_max: u64,
-    /// Recipients of one transaction; RFC 5321 4.5.3.1.8 asks for at least 100. Default 1,000.
-    pub recipients_max: usize,
-    /// Octets of a content line without its CRLF (RFC 5321 4.5.3.1.6). Default 998.
-    pub line_bytes_max: usize,
-    /// Received fields before a message counts as looping (RFC 5321 6.3). Default 50.
-    pub received_max: usize,
-    /// Errors in one session before it is closed with 421. Default 20.
-    pub errors_max: usize,
-    /// Sessions of one ingest shard; past it a client gets 421 4.7.0... Default 20,000.
-    pub sessions_max: usize,
-    /// Messages of one session before it is closed with 421. Default 100,000.
-    pub transactions_max: usize,
+fn route(draft: RouteDraft, resolver: Option<usize>) -> Route {
+    let target = if draft.mx {
+        Target::Mx { port: draft.port }
+    } else {
+        Target::SmartHosts(draft.hosts.into_iter().map(|at| at.value).collect())
+    };
+    Route {
+        domains: draft.domains.into_iter().map(|at| at.value).collect(),
+        target,
+        resolver,
+        retry: draft.retry,
+    }
 }
 
-/// RFC 5321 section 4.5.3.2.
-#[derive(Clone, Debug)]
-pub struct Timeouts {
-    /// Server: waiting for the next command. Default 5 min.
-    pub command: Duration,
-    /// Server: waiting for the next piece of content. Default 3 min.
-    pub content: Duration,
-    /// Client: TCP connection. Default 30 s.
-    pub connect: Duration,
-    /// Client: greeting. Default 5 min.
-    pub greeting: Duration,
-    /// Client: EHLO, MAIL, RCPT, RSET, QUIT. Default 5 min.
-    pub reply: Duration,
-    /// Client: DATA → 354. Default 2 min.
-    pub data: Duration,
-    /// Client: one block of content. Default 3 min.
-    pub block: Duration,
-    /// Client: end-of-data → reply. Default 10 min.
-    pub end_of_data: Duration,
-}
-
-#[derive(Clone, Debug)]
-pub struct Delivery {
-    /// Connections to one next hop, over all shards. Default 20.
-    pub connections_max: usize,
-    /// Messages sent over one connection. Default 1,000.
-    pub messages_per_connection_max: usize,
-    /// An unused connection is closed with QUIT after this. Default 5 s.
-    pub idle: Duration,
-    /// Recipients in one transaction; the rest goes in the next. Default 100 (RFC 5321 4.5.3.1.8).
-    pub recipients_max: usize,
-    /// SIGTERM: how long open transactions may go on. Default 20 s.
-    pub drain: Duration,
-}
-
-#[derive(Clone, Debug)]
-pub struct Tls {
-    pub certificate: PathBuf,
-    pub key: PathBuf,
-}
-
-#[derive(Clone, Debug)]
-pub struct Admin {
-    /// `None` with `bind = ""`: no TCP listener. The socket `admin.sock` in the spool is always there.
-    pub bind: Option<SocketAddr>,
-}
-
-#[derive(Clone, Debug)]
-pub struct Log {
-    /// `None`: standard error.
-    pub file: Option<PathBuf>,
-}
-
-#[derive(Clone, Debug)]
-pub struct Listener {
-    pub name: String,
-    pub bind: Vec<SocketAddr>,
-    pub clients: Vec<Network>,
-    pub relay: Relay,
-    pub tls: TlsMode,
-}
-
-/// Who may send where through a listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Relay {
-    /// The organisation's own domains only.
-    Accepted,
-    /// Any domain.
-    Any,
-    /// Any domain after AUTH; before it nothing.
-    Authenticated,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TlsMode {
-    Off,
-    Offer,
-    Require,
-    Implicit,
-}
-
-/// An address prefix such as `10.1.0.0/16`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    pub address: IpAddr,
-    pub prefix: u8,
-}
-
-#[derive(Clone, Debug)]
-pub struct Route {
-    /// Lower case; `*` matches everything, `.example.com` everything below.
-    pub domains: Vec<String>,
-    pub target: Target,
-    pub resolver: Option<usize>,
-    /// A route's own schedule, or the general one.
-    pub retry: Retry,
-}
-
-#[derive(Clone, Debug)]
-pub enum Target {
-    /// `hosts = […]`: addresses or names, tried in order.
-    SmartHosts(Vec<SmartHost>),
-    /// `mx = true`.
-    Mx { port: u16 },
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct SmartHost {
-    /// A name or an address literal without brackets.
-    pub host: String,
-    pub port: u16,
-}
-
-#[derive(Clone, Debug)]
-pub struct Resolver {
-    pub name: String,
-    pub servers: Vec<SocketAddr>,
+fn resolver(draft: ResolverDraft) -> Option<Resolver> {
+    Some(Resolver { name: draft.name?.value, servers: draft.servers })
 }

@@ -1,1 +1,26 @@
+//! The sending side: what is said to a next hop, and what comes of it.
+//!
+//! Pure in here: [`client`] (the SMTP client session), [`failure`] (the failure policy), and what
+//! they are made of. Connections, pools and the streaming of content belong to the asynchronous rim
+//! on the delivery shards.
+//!
+//! ```text
+//!   bytes ──▶ reply_reader ──▶ client ──▶ Fate per recipient ──▶ failure (the table) ──▶ Verdict
+//!                                │                                                        │
+//!                     bytes ◀────┘                                     log, spool, dsn ◀──┘
+//! ```
 
+pub mod client;
+mod connection;
+pub mod extensions;
+pub mod failure;
+mod hop;
+mod lookup;
+mod message;
+pub mod reply;
+pub mod reply_reader;
+mod settle;
+pub mod shard;
+mod transaction;
+pub mod verdict;
+mod worker;

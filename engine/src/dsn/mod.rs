@@ -1,1 +1,216 @@
+//! Delivery status notifications (RFC 3464, RFC 6522, RFC 3834): what the relay tells a sender about
+//! recipients that did not get the message, or not yet.
+//!
+//! Pure: dates come as text, the original's header section as octets. The result is a message like
+//! any other: an envelope with the null reverse-path, and content with lines of at most 998 octets
+//! ended by CRLF.
+//!
+//! ```text
+//! multipart/report; report-type=delivery-status
+//! ├── text/plain                 for people: what happened to whom, and what to do
+//! ├── message/delivery-status    for machines: one block for the message, one per recipient
+//! └── text/rfc822-headers        the header section of the original, cut at HEADER_BYTES_MAX
+//! ```
+//!
+//! Invariants: none about a message with the null reverse-path, so none about a DSN (RFC 5321
+//! section 6.1). Nothing that a peer or a sender said can make a line of its own: it is reduced to
+//! printable ASCII and folded. The boundary occurs in no part.
 
+mod fields;
+mod original;
+mod text;
+
+use sluice_queue::{Body, Envelope, Recipient};
+
+use self::fields::{Fields, ascii};
+
+/// Octets of the original's header section that are returned. Prevents a DSN much larger than what
+/// it tells.
+pub const HEADER_BYTES_MAX: usize = 32 * 1_024;
+
+/// Recipients in one DSN that are listed for people; the machine part lists all.
+pub const TOLD_RECIPIENTS_MAX: usize = 100;
+
+/// Everything that a DSN says. Dates are RFC 5322 dates.
+#[derive(Clone, Debug)]
+pub struct Report<'a> {
+    /// The relay's own name: `Reporting-MTA`.
+    pub hostname: &'a str,
+    /// Whom the reader may write to; the author of the DSN.
+    pub postmaster: &'a str,
+    /// The queue id of the original.
+    pub queue_id: &'a str,
+    pub original: &'a Envelope,
+    /// Octets of the original's header section, with or without the empty line behind it; may be the
+    /// front part only, or empty when it cannot be read any more.
+    pub header: &'a [u8],
+    /// When the original arrived.
+    pub arrival_date: &'a str,
+    /// Now.
+    pub date: &'a str,
+    /// Now, in microseconds since 1970; makes the `Message-ID` unique.
+    pub now_micros: u64,
+    /// At least one; all of the same [`Action`] where the DSN is about a delay.
+    pub recipients: &'a [ReportedRecipient<'a>],
+}
+
+/// What is said about one recipient.
+#[derive(Clone, Debug)]
+pub struct ReportedRecipient<'a> {
+    /// The forward-path without angle brackets.
+    pub address: &'a str,
+    pub action: Action<'a>,
+    /// The enhanced status code: class 5 for a bounce, 4 for a delay, [`EXPIRED`] for an expiry.
+    ///
+    /// [`EXPIRED`]: crate::delivery::verdict::Status::EXPIRED
+    pub status: &'a str,
+    /// What happened, for people: the text of the verdict.
+    pub text: &'a str,
+    /// The words of the host: `Diagnostic-Code: smtp;`.
+    pub reply: Option<&'a str>,
+    /// The name of the host: `Remote-MTA`.
+    pub remote: Option<&'a str>,
+    /// When it was last tried.
+    pub last_attempt_date: Option<&'a str>,
+}
+
+/// What has been done about a recipient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action<'a> {
+    /// Refused for good.
+    Bounced,
+    /// Tried until its time was over.
+    Expired,
+    /// Still being tried, until this date.
+    Delayed { until_date: &'a str },
+}
+
+/// A message to be accepted into the spool like any other.
+#[derive(Clone, Debug)]
+pub struct Dsn {
+    pub envelope: Envelope,
+    pub content: Vec<u8>,
+}
+
+/// Writes the DSN. `None` when there is nobody to send it to (the original's reverse-path is null)
+/// or nothing to say.
+pub fn compose(report: &Report<'_>) -> Option<Dsn> {
+    if report.original.sender.is_empty() || report.recipients.is_empty() {
+        return None;
+    }
+    let parts = [text::explanation(report), status(report), original::returned(report.header)];
+    let boundary = free_boundary(report, &parts);
+    let is_eight_bit = !parts[2].is_ascii();
+    let mut content = header(report, &boundary, is_eight_bit);
+    let types = [
+        ("Notification", "text/plain; charset=us-ascii", false),
+        ("Delivery report", "message/delivery-status", false),
+        ("Header of the message", "text/rfc822-headers", is_eight_bit),
+    ];
+    for ((description, media_type, eight_bit), part) in types.into_iter().zip(&parts) {
+        content.extend_from_slice(format!("\r\n--{boundary}\r\n").as_bytes());
+        let mut fields = Fields::default();
+        fields.put("Content-Description", description);
+        fields.put("Content-Type", media_type);
+        if eight_bit {
+            fields.put("Content-Transfer-Encoding", "8bit");
+        }
+        content.extend_from_slice(&fields.into_octets());
+        content.extend_from_slice(b"\r\n");
+        content.extend_from_slice(part);
+    }
+    content.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
+    Some(Dsn { envelope: envelope(report, is_eight_bit), content })
+}
+
+fn envelope(report: &Report<'_>, is_eight_bit: bool) -> Envelope {
+    Envelope {
+        sender: String::new(),
+        recipients: vec![Recipient { address: report.original.sender.clone() }],
+        body: if is_eight_bit { Body::EightBit } else { Body::SevenBit },
+        arrived_micros: report.now_micros,
+        listener: "dsn".into(),
+        helo: report.hostname.into(),
+        client: String::new(),
+    }
+}
+
+fn header(report: &Report<'_>, boundary: &str, is_eight_bit: bool) -> Vec<u8> {
+    let mut fields = Fields::default();
+    fields.put("Date", report.date);
+    fields.put("From", &format!("Mail Delivery System <{}>", report.postmaster));
+    fields.put("To", &format!("<{}>", report.original.sender));
+    fields.put("Subject", text::subject(report));
+    let unique = format!("<{}.{}@{}>", report.queue_id, report.now_micros, report.hostname);
+    fields.put("Message-ID", &unique);
+    if let Some(message_id) = original::message_id(report.header) {
+        fields.put("In-Reply-To", &message_id);
+        fields.put("References", &message_id);
+    }
+    fields.put("Auto-Submitted", "auto-replied");
+    fields.put("MIME-Version", "1.0");
+    let media_type = format!("multipart/report; report-type=delivery-status; boundary=\"{boundary}\"");
+    fields.put("Content-Type", &media_type);
+    if is_eight_bit {
+        fields.put("Content-Transfer-Encoding", "8bit");
+    }
+    let mut octets = fields.into_octets();
+    octets.extend_from_slice(b"\r\nThis is a delivery status notification in MIME format.\r\n");
+    octets
+}
+
+/// RFC 3464 section 2: the block of the message, then one block per recipient.
+fn status(report: &Report<'_>) -> Vec<u8> {
+    let mut fields = Fields::default();
+    fields.put("Reporting-MTA", &format!("dns; {}", report.hostname));
+    if !report.original.helo.is_empty() {
+        fields.put("Received-From-MTA", &format!("dns; {}", report.original.helo));
+    }
+    fields.put("Arrival-Date", report.arrival_date);
+    fields.put("X-Queue-ID", report.queue_id);
+    let mut octets = fields.into_octets();
+    for recipient in report.recipients {
+        octets.extend_from_slice(b"\r\n");
+        octets.extend_from_slice(&recipient_status(recipient));
+    }
+    octets
+}
+
+fn recipient_status(recipient: &ReportedRecipient<'_>) -> Vec<u8> {
+    let mut fields = Fields::default();
+    fields.put("Final-Recipient", &format!("rfc822; {}", recipient.address));
+    let is_delayed = matches!(recipient.action, Action::Delayed { .. });
+    fields.put("Action", if is_delayed { "delayed" } else { "failed" });
+    fields.put("Status", recipient.status);
+    if let Some(remote) = recipient.remote {
+        fields.put("Remote-MTA", &format!("dns; {remote}"));
+    }
+    match recipient.reply {
+        Some(reply) => fields.put("Diagnostic-Code", &format!("smtp; {reply}")),
+        None => fields.put("Diagnostic-Code", &format!("X-Sluice; {}", recipient.text)),
+    }
+    if let Some(date) = recipient.last_attempt_date {
+        fields.put("Last-Attempt-Date", date);
+    }
+    if let Action::Delayed { until_date } = recipient.action {
+        fields.put("Will-Retry-Until", until_date);
+    }
+    fields.into_octets()
+}
+
+/// A boundary that is in none of the parts, whatever the sender of the original put into it.
+fn free_boundary(report: &Report<'_>, parts: &[Vec<u8>]) -> String {
+    let id: String = ascii(report.queue_id).chars().filter(char::is_ascii_alphanumeric).take(32).collect();
+    let mut number = report.now_micros;
+    loop {
+        let boundary = format!("=_{id}.{number}");
+        let is_taken = |part: &Vec<u8>| memchr::memmem::find(part, boundary.as_bytes()).is_some();
+        if !parts.iter().any(is_taken) {
+            return boundary;
+        }
+        number = number.wrapping_add(1);
+    }
+}
+
+#[cfg(test)]
+mod tests;

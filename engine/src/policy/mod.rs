@@ -1,1 +1,201 @@
+//! Who may send where: one pure function over data.
+//!
+//! [`decide`] answers "may this client send to this recipient through this listener", for the session,
+//! for `sluice explain` and for the [`Matrix`]; no other place decides it, so what the matrix prints is
+//! what the relay does. It lives on no core: [`Rules`] are immutable and shared.
+//!
+//! What keeps the relay closed on a listener with `relay = "accepted"`: a domain is accepted only if it
+//! is listed, octet for octet in any case, or stands below a listed `.suffix`; an address literal never
+//! is; and a local part that could be read as a route onward by the internal server (`user%other@own`,
+//! `other!user@own`, `"user@other"@own`) is refused although its domain is accepted. Source routes are
+//! dropped by the grammar before they come here (RFC 5321 section 4.1.1.3).
 
+mod matrix;
+mod route;
+
+pub use matrix::{Matrix, Row, matrix};
+pub use route::route_of;
+
+use crate::config::{Config, Listener, Network, Relay};
+use crate::smtp::path::DOMAIN_OCTETS_MAX;
+use crate::smtp::reply::{self, Answer};
+use crate::smtp::{Domain, ForwardPath, Mailbox};
+use std::collections::HashMap;
+use std::fmt;
+use std::net::IpAddr;
+
+/// What the configuration says about who may send where.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Entry of `domains.accepted` → its index. A map, for an organisation may have thousands.
+    accepted: HashMap<String, usize>,
+    listeners: Vec<Door>,
+}
+
+#[derive(Clone, Debug)]
+struct Door {
+    clients: Vec<Network>,
+    relay: Relay,
+}
+
+/// One client that wants to send to one recipient.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// Index in `Config::listeners`.
+    pub listener: usize,
+    pub client: IpAddr,
+    /// The client has proved by AUTH who it is.
+    pub authenticated: bool,
+    pub recipient: &'a ForwardPath<'a>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Accept(Rule),
+    Refuse(&'static Answer, Rule),
+}
+
+/// By which rule a verdict came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// The client is in no network of the listener's `clients`.
+    ClientNotListed,
+    /// `<Postmaster>` without a domain (RFC 5321 section 4.5.1).
+    Postmaster,
+    /// The entry of `domains.accepted` with this index.
+    AcceptedDomain(usize),
+    /// In no entry of `domains.accepted`.
+    OtherDomain,
+    /// A local part that asks for routing onward.
+    RoutedLocalPart,
+    /// `relay = "any"`.
+    RelayAny,
+    /// `relay = "authenticated"`, after AUTH.
+    Authenticated,
+    /// `relay = "authenticated"`, before AUTH.
+    NotAuthenticated,
+}
+
+impl Verdict {
+    pub fn is_accept(&self) -> bool {
+        matches!(self, Self::Accept(_))
+    }
+
+    pub fn rule(&self) -> Rule {
+        match *self {
+            Self::Accept(rule) | Self::Refuse(_, rule) => rule,
+        }
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ClientNotListed => f.write_str("client not in listener.clients"),
+            Self::Postmaster => f.write_str("Postmaster goes to `postmaster`"),
+            Self::AcceptedDomain(index) => write!(f, "domains.accepted[{index}]"),
+            Self::OtherDomain => f.write_str("not in domains.accepted"),
+            Self::RoutedLocalPart => f.write_str("%, ! or @ in the local part"),
+            Self::RelayAny => f.write_str("relay = \"any\""),
+            Self::Authenticated => f.write_str("relay = \"authenticated\", after AUTH"),
+            Self::NotAuthenticated => f.write_str("relay = \"authenticated\", before AUTH"),
+        }
+    }
+}
+
+impl Rules {
+    pub fn new(config: &Config) -> Self {
+        let door = |listener: &Listener| Door { clients: listener.clients.clone(), relay: listener.relay };
+        let accepted = config.domains.accepted.iter().enumerate();
+        Self {
+            accepted: accepted.map(|(index, entry)| (entry.to_ascii_lowercase(), index)).collect(),
+            listeners: config.listeners.iter().map(door).collect(),
+        }
+    }
+
+    /// Whether a client may connect to a listener at all. A listener that does not exist admits nobody.
+    pub fn admits(&self, listener: usize, client: IpAddr) -> bool {
+        let clients = self.listeners.get(listener).map_or(&[][..], |door| &door.clients);
+        clients.iter().any(|network| contains(network, client))
+    }
+
+    /// The entry that holds the domain: itself, else the longest `.suffix`. No entry holds everything.
+    fn accepted(&self, domain: &str) -> Option<usize> {
+        let mut buffer = [0; DOMAIN_OCTETS_MAX];
+        let lower = buffer.get_mut(..domain.len())?;
+        lower.copy_from_slice(domain.as_bytes());
+        lower.make_ascii_lowercase();
+        let lower = str::from_utf8(lower).ok()?;
+        let dots = lower.bytes().enumerate().filter(|(_, octet)| *octet == b'.').map(|(at, _)| at);
+        [0].into_iter().chain(dots).find_map(|at| self.accepted.get(&lower[at..]).copied())
+    }
+}
+
+/// May this client send to this recipient through this listener?
+pub fn decide(rules: &Rules, question: &Question<'_>) -> Verdict {
+    if !rules.admits(question.listener, question.client) {
+        return Verdict::Refuse(&reply::CLIENT_DENIED, Rule::ClientNotListed);
+    }
+    match rules.listeners[question.listener].relay {
+        Relay::Any => Verdict::Accept(match question.recipient {
+            ForwardPath::Postmaster => Rule::Postmaster,
+            ForwardPath::Mailbox(_) => Rule::RelayAny,
+        }),
+        Relay::Authenticated if question.authenticated => Verdict::Accept(Rule::Authenticated),
+        Relay::Authenticated => Verdict::Refuse(&reply::AUTHENTICATION_REQUIRED, Rule::NotAuthenticated),
+        Relay::Accepted => match question.recipient {
+            ForwardPath::Postmaster => Verdict::Accept(Rule::Postmaster),
+            ForwardPath::Mailbox(mailbox) => own_domain(rules, mailbox),
+        },
+    }
+}
+
+fn own_domain(rules: &Rules, mailbox: &Mailbox<'_>) -> Verdict {
+    let entry = match mailbox.domain {
+        Domain::Name(name) => rules.accepted(name),
+        Domain::Literal(_) => None,
+    };
+    match entry {
+        None => Verdict::Refuse(&reply::RELAY_DENIED, Rule::OtherDomain),
+        Some(_) if mailbox.local_characters().any(|c| matches!(c, '%' | '!' | '@')) => {
+            Verdict::Refuse(&reply::RELAY_DENIED_ROUTED, Rule::RoutedLocalPart)
+        }
+        Some(index) => Verdict::Accept(Rule::AcceptedDomain(index)),
+    }
+}
+
+/// `*` matches every domain, `.example.com` everything below that name but not the name itself, anything
+/// else itself alone. In any case; the entry is in lower case.
+pub(crate) fn matches_domain(entry: &str, domain: &str) -> bool {
+    if entry == "*" {
+        return true;
+    }
+    if !entry.starts_with('.') {
+        return domain.eq_ignore_ascii_case(entry);
+    }
+    match domain.len().checked_sub(entry.len()) {
+        None | Some(0) => false,
+        Some(head) => domain.as_bytes()[head..].eq_ignore_ascii_case(entry.as_bytes()),
+    }
+}
+
+/// Whether the network holds the address. IPv4 clients of an IPv6 socket (`::ffff:192.0.2.1`) count as
+/// IPv4.
+pub fn contains(network: &Network, address: IpAddr) -> bool {
+    fn masked<const BITS: u32>(bits: u128, prefix: u8) -> u128 {
+        bits.checked_shr(BITS.saturating_sub(u32::from(prefix))).unwrap_or(0)
+    }
+    match (network.address, address.to_canonical()) {
+        (IpAddr::V4(net), IpAddr::V4(one)) => {
+            masked::<32>(net.to_bits().into(), network.prefix)
+                == masked::<32>(one.to_bits().into(), network.prefix)
+        }
+        (IpAddr::V6(net), IpAddr::V6(one)) => {
+            masked::<128>(net.to_bits(), network.prefix) == masked::<128>(one.to_bits(), network.prefix)
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,1 +1,332 @@
+//! The SMTP server session: octets and a time in, octets and steps out (RFC 5321).
+//!
+//! Pure: no clock, no I/O, no async, no randomness. It lives on one ingest shard, with the task of its
+//! connection, which does what each [`Step`] asks for and tells the session how that went:
+//!
+//! ```text
+//!  AwaitHello ──EHLO/HELO──▶ AwaitMail ──MAIL──▶ AwaitRcpt ──RCPT──▶ AwaitRcptOrData ─┐
+//!                              ▲  ▲  ▲             (RSET and EHLO lead back)          │ DATA: Step::Open
+//!               committed()    │  │  └── open_failed() ──────────────────────────── AwaitSpool
+//!  AwaitCommit ────────────────┘  │                                                   │ opened(): 354
+//!    ▲ end-of-data: Step::Commit  └─ end-of-data: 5yz ── AwaitEnd ◀─ Step::Abandon ─ AwaitContent
+//!    └────────────────────────────────────────────────────────────────────────────────┘
+//!  Closed: from everywhere, after QUIT, 421, or a protocol error after which nothing can be trusted
+//! ```
+//!
+//! Contract of [`Session::advance`]: it handles as many commands as the input holds until the rim has to
+//! do something, and appends their replies to `out` in order (PIPELINING, RFC 2920). The rim drops the
+//! octets that were consumed and brings the others again, in front of new ones. Octets that stay
+//! unconsumed with [`Step::Read`] are the start of a line, fewer than [`LINE_OCTETS_MAX`] (in content, one
+//! CR), so a buffer of 4 KiB suffices. `out` is written to the client before more is read, so it is
+//! bounded by what one buffer of commands can ask for.
+//!
+//! Defined answers to what should not happen:
+//! - A command line ends in CRLF. One that ends in bare LF is not executed: 500, counted as an error.
+//! - Octets that came with DATA in one piece, before 354: 503 5.5.0 and the session is closed, for they
+//!   could be content taken for commands (RFC 2920 section 3.1 makes DATA the last of a group).
+//! - A line longer than the limit is swallowed and answered once with 500; past
+//!   [`SWALLOWED_OCTETS_MAX`] the session is closed.
+//! - `limits.errors_max` errors are answered; the next one is 421 and the end. A message accepted sets
+//!   the count back.
+//! - HTTP verbs: 500 and the end, lest a browser be made to talk SMTP.
+//! - A peer that `clients` does not admit gets 554 in place of a greeting, and the end.
 
+mod content;
+mod context;
+mod data;
+mod hello;
+mod help;
+mod line;
+mod mail;
+mod noop;
+mod quit;
+mod rcpt;
+mod received;
+mod refused;
+mod rset;
+mod vrfy;
+
+#[cfg(test)]
+mod tests;
+
+pub use content::Refusal;
+pub use context::{Context, fault, too_many_sessions};
+use refused::{Argument, Refused};
+
+use crate::smtp::command::{Command, Fault, LINE_OCTETS_MAX};
+use crate::smtp::content::{Decoder, Findings};
+use crate::smtp::reply::{self, Answer};
+use sluice_queue::{Body, Envelope, QueueId, Recipient};
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Octets of one command line that are swallowed before the session is closed: else a client could send
+/// one line for ever.
+pub const SWALLOWED_OCTETS_MAX: usize = 64 * 1024;
+
+/// What the rim does next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Write `out`, then read more octets.
+    Read,
+    /// Open a message in the spool, then call [`Session::opened`] or [`Session::open_failed`].
+    Open,
+    /// Append these octets of the input to the message.
+    Content(Range<usize>),
+    /// The message will be refused: drop the draft. The session swallows the rest and answers at its end.
+    Abandon,
+    /// End-of-data: make message and envelope durable, then call [`Session::committed`].
+    Commit,
+    /// Drop the draft if there is one, write `out` and close the connection.
+    Close,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    AwaitHello,
+    AwaitMail,
+    AwaitRcpt,
+    AwaitRcptOrData,
+    /// The rim opens a message.
+    AwaitSpool,
+    AwaitContent,
+    /// End-of-data of a message that will be refused.
+    AwaitEnd,
+    /// The rim commits the message.
+    AwaitCommit,
+    Closed,
+}
+
+/// What the client said of itself.
+#[derive(Debug)]
+struct Hello {
+    name: String,
+    /// EHLO, not HELO.
+    extended: bool,
+}
+
+/// What MAIL and RCPT said.
+#[derive(Debug)]
+struct Transaction {
+    sender: String,
+    size: Option<u64>,
+    body: Body,
+    recipients: Vec<Recipient>,
+    /// Recipients refused because there were too many.
+    recipients_over: usize,
+}
+
+/// One connection of one client.
+#[derive(Debug)]
+pub struct Session {
+    context: Arc<Context>,
+    client: IpAddr,
+    state: State,
+    hello: Option<Hello>,
+    transaction: Option<Transaction>,
+    decoder: Decoder,
+    queue_id: Option<QueueId>,
+    /// Octets of a line that is too long and so far has no end.
+    swallowed: usize,
+    errors: usize,
+    /// Refusals that the rim has not taken yet.
+    notes: Vec<String>,
+    transactions: usize,
+    /// The time of the last call that brought one.
+    now: u64,
+    /// When waiting for what is awaited now began.
+    since: u64,
+}
+
+/// How a verb's handler ends: with a step for the rim or none, or with a refusal.
+type Handled = Result<Option<Step>, Refused>;
+
+impl Session {
+    /// Greets the client (RFC 5321 section 3.1), or refuses it when the listener does not admit it.
+    /// `now` is milliseconds of any clock that never goes back.
+    pub fn new(context: Arc<Context>, client: SocketAddr, now: u64, out: &mut Vec<u8>) -> Self {
+        let client = client.ip().to_canonical();
+        let admitted = context.rules.admits(context.listener, client);
+        if admitted {
+            reply::GREETING.put_with(out, &context.hostname);
+        } else {
+            reply::NOT_ADMITTED.put(out);
+        }
+        Self {
+            decoder: Decoder::new(context.limits.line_bytes_max),
+            context,
+            client,
+            state: if admitted { State::AwaitHello } else { State::Closed },
+            hello: None,
+            transaction: None,
+            queue_id: None,
+            swallowed: 0,
+            errors: 0,
+            notes: Vec::new(),
+            transactions: 0,
+            now,
+            since: now,
+        }
+    }
+
+    /// Handles input; see the contract at the head of this module. Returns the octets consumed and what
+    /// the rim does next; the range of [`Step::Content`] counts from the start of `input`.
+    ///
+    /// # Panics
+    /// When the rim owes an answer to [`Step::Open`] or [`Step::Commit`].
+    pub fn advance(&mut self, now: u64, input: &[u8], out: &mut Vec<u8>) -> (usize, Step) {
+        self.now = now;
+        let mut consumed = 0;
+        loop {
+            let rest = &input[consumed..];
+            let (octets, step) = match self.state {
+                State::Closed => return (input.len(), Step::Close),
+                State::AwaitSpool => panic!("advance() before opened() or open_failed()"),
+                State::AwaitCommit => panic!("advance() before committed()"),
+                _ if rest.is_empty() => (0, None),
+                State::AwaitContent | State::AwaitEnd => self.content(rest, out),
+                _ => self.line(rest, out),
+            };
+            let base = consumed;
+            consumed += octets;
+            match step {
+                Some(Step::Content(range)) => {
+                    return (consumed, Step::Content(base + range.start..base + range.end));
+                }
+                Some(step) => return (consumed, step),
+                None if octets == 0 => return (consumed, Step::Read),
+                None => {}
+            }
+        }
+    }
+
+    /// The time at which [`Session::timed_out`] is due; the largest number while the rim is at work.
+    /// A command must be complete within its time; content must only go on.
+    pub fn deadline(&self) -> u64 {
+        let millis = match self.state {
+            State::AwaitSpool | State::AwaitCommit | State::Closed => return u64::MAX,
+            State::AwaitContent | State::AwaitEnd => self.context.content_millis,
+            _ => self.context.command_millis,
+        };
+        self.since.saturating_add(millis)
+    }
+
+    /// The deadline has passed (RFC 5321 section 4.5.3.2.7). The session is closed: as after
+    /// [`Step::Close`], drop the draft if there is one.
+    pub fn timed_out(&mut self, out: &mut Vec<u8>) {
+        self.close_with(&reply::TIMED_OUT, out);
+    }
+
+    /// The relay stops (RFC 5321 section 3.8). The session is closed: as after [`Step::Close`], drop the
+    /// draft if there is one.
+    pub fn shutting_down(&mut self, out: &mut Vec<u8>) {
+        self.close_with(&reply::SHUTTING_DOWN, out);
+    }
+
+    /// Whether the session has come to its end; what `out` holds is still to be written.
+    pub fn is_closed(&self) -> bool {
+        self.state == State::Closed
+    }
+
+    /// Whether a message is between DATA and the reply to its end: a drain waits for these.
+    pub fn is_in_message(&self) -> bool {
+        matches!(self.state, State::AwaitSpool | State::AwaitContent | State::AwaitEnd | State::AwaitCommit)
+    }
+
+    pub fn client(&self) -> IpAddr {
+        self.client
+    }
+
+    pub fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
+    /// The name of the present or last message.
+    pub fn queue_id(&self) -> Option<QueueId> {
+        self.queue_id
+    }
+
+    /// What was seen in the content of the present or last message.
+    pub fn findings(&self) -> &Findings {
+        self.decoder.findings()
+    }
+
+    /// What the client called itself in EHLO or HELO.
+    pub fn hello_name(&self) -> Option<&str> {
+        self.hello.as_ref().map(|hello| hello.name.as_str())
+    }
+
+    /// The reverse-path of the open transaction, empty for the null one.
+    pub fn sender(&self) -> Option<&str> {
+        self.transaction.as_ref().map(|transaction| transaction.sender.as_str())
+    }
+
+    /// The recipients accepted in the open transaction.
+    pub fn recipients(&self) -> &[Recipient] {
+        self.transaction.as_ref().map_or(&[], |transaction| &transaction.recipients)
+    }
+
+    /// The message's size as MAIL declared it (RFC 1870), for a reservation of space.
+    pub fn declared_size(&self) -> Option<u64> {
+        self.transaction.as_ref().and_then(|transaction| transaction.size)
+    }
+
+    /// The envelope of the message, once, after [`Step::Commit`]. BODY is 8BITMIME also when nobody
+    /// declared it and the content has octets above 127.
+    ///
+    /// # Panics
+    /// At any other time.
+    pub fn take_envelope(&mut self, arrived_micros: u64) -> Envelope {
+        assert_eq!(self.state, State::AwaitCommit, "an envelope is complete only at end-of-data");
+        let transaction = self.transaction.take().expect("the envelope is taken once");
+        let eight_bit = self.decoder.findings().eight_bit;
+        Envelope {
+            sender: transaction.sender,
+            recipients: transaction.recipients,
+            body: if eight_bit { Body::EightBit } else { transaction.body },
+            arrived_micros,
+            listener: self.context.listener_name.clone(),
+            helo: self.hello.as_ref().map_or_else(String::new, |hello| hello.name.clone()),
+            client: self.client.to_string(),
+        }
+    }
+
+    /// One command, or why a line is none.
+    fn command(
+        &mut self,
+        command: Result<Command<'_>, Fault>,
+        followed: bool,
+        out: &mut Vec<u8>,
+    ) -> Option<Step> {
+        let handled = match command {
+            Ok(Command::Ehlo(name)) => hello::hello(self, name, true, out),
+            Ok(Command::Helo(name)) => hello::hello(self, name, false, out),
+            Ok(Command::Mail(mail)) => mail::mail(self, &mail, out),
+            Ok(Command::Rcpt(path)) => rcpt::rcpt(self, &path, out),
+            Ok(Command::Data) => data::data(self, followed),
+            Ok(Command::Rset) => rset::rset(self, out),
+            Ok(Command::Noop) => noop::noop(out),
+            Ok(Command::Vrfy) => vrfy::vrfy(out),
+            Ok(Command::Help) => help::help(out),
+            Ok(Command::Quit) => quit::quit(self, out),
+            Ok(Command::NotOffered(_)) => Err((&reply::NOT_OFFERED).into()),
+            Err(fault) => Err(fault.into()),
+        };
+        self.since = self.now;
+        handled.unwrap_or_else(|refused| self.refuse(refused, out))
+    }
+
+    /// Closes the session with an answer whose argument, if any, is the host name.
+    fn close_with(&mut self, answer: &'static Answer, out: &mut Vec<u8>) {
+        if self.state != State::Closed {
+            answer.put_with(out, &self.context.hostname);
+            self.close();
+        }
+    }
+
+    fn close(&mut self) {
+        self.state = State::Closed;
+        self.transaction = None;
+    }
+}

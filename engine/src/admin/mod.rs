@@ -1,0 +1,166 @@
+//! The admin interface: JSON over HTTP, on a socket in the spool directory and, where configured, on
+//! a TCP address.
+//!
+//! Lives on the service thread. Whoever may open `admin.sock` (mode 0600) is the administrator; the
+//! TCP address only shows, it changes nothing.
+//!
+//! | path | answers |
+//! |---|---|
+//! | `/` | a page for a browser |
+//! | `/metrics` | counters in the Prometheus text format |
+//! | `/v1/queue?after=ID&limit=N` | up to N messages by id |
+//! | `/v1/queue/ID` | one message, or 404 |
+
+pub mod client;
+
+use crate::config::Config;
+use crate::observe::{counters, log};
+use crate::shard::links::{Links, QueueItem, ToIngest};
+use axum::extract::{Path as UrlPath, Query, State as Shared};
+use axum::http::{StatusCode, header};
+use axum::response::{Html, IntoResponse};
+use axum::routing::get;
+use axum::{Json, Router};
+use sluice_queue::QueueId;
+use std::fmt::Write;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// Messages in one answer.
+const LIMIT_DEFAULT: usize = 1_000;
+
+/// What the handlers see of the relay.
+pub struct State {
+    pub config: Arc<Config>,
+    pub links: Arc<Links>,
+    pub ingest: Vec<Arc<counters::Ingest>>,
+    pub delivery: Vec<Arc<counters::Delivery>>,
+}
+
+/// The sockets, bound before the relay starts so that a taken port is told at once.
+pub struct Bound {
+    unix: std::os::unix::net::UnixListener,
+    tcp: Option<std::net::TcpListener>,
+}
+
+/// `admin.sock` in the spool's directory.
+pub fn socket_path(spool: &Path) -> PathBuf {
+    spool.join("admin.sock")
+}
+
+/// Binds the socket in the spool, whose lock the caller holds, and the TCP address.
+pub fn bind(config: &Config) -> io::Result<Bound> {
+    let path = socket_path(&config.spool.path);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let unix = std::os::unix::net::UnixListener::bind(&path)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    unix.set_nonblocking(true)?;
+    let tcp = config.admin.bind.map(std::net::TcpListener::bind).transpose()?;
+    if let Some(tcp) = &tcp {
+        tcp.set_nonblocking(true)?;
+    }
+    Ok(Bound { unix, tcp })
+}
+
+/// Serves until the process ends.
+pub async fn serve(bound: Bound, state: Arc<State>) {
+    let router = Router::new()
+        .route("/", get(page))
+        .route("/metrics", get(metrics))
+        .route("/v1/queue", get(list))
+        .route("/v1/queue/{id}", get(show))
+        .with_state(state);
+    if let Some(tcp) = bound.tcp {
+        match tokio::net::TcpListener::from_std(tcp) {
+            Ok(tcp) => drop(tokio::spawn(axum::serve(tcp, router.clone()).into_future())),
+            Err(error) => log::note("admin", &format!("error: admin.bind: {error}")),
+        }
+    }
+    match tokio::net::UnixListener::from_std(bound.unix) {
+        Ok(unix) => drop(axum::serve(unix, router).await),
+        Err(error) => log::note("admin", &format!("error: admin.sock: {error}")),
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Window {
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+async fn list(
+    Shared(state): Shared<Arc<State>>,
+    Query(window): Query<Window>,
+) -> Result<Json<Vec<QueueItem>>, Refused> {
+    let after = window.after.map(|text| text.parse()).transpose().map_err(Refused::bad_id)?;
+    let limit = window.limit.unwrap_or(LIMIT_DEFAULT).clamp(1, LIMIT_DEFAULT);
+    let mut items = Vec::new();
+    for shard in &state.links.ingest {
+        let (reply, answer) = oneshot::channel();
+        shard.send(ToIngest::Page { after, limit, reply }).await;
+        items.extend(answer.await.map_err(|_| Refused::stopping())?);
+    }
+    items.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+    items.truncate(limit);
+    Ok(Json(items))
+}
+
+async fn show(
+    Shared(state): Shared<Arc<State>>,
+    UrlPath(id): UrlPath<String>,
+) -> Result<Json<QueueItem>, Refused> {
+    let id: QueueId = id.parse().map_err(Refused::bad_id)?;
+    let (reply, answer) = oneshot::channel();
+    state.links.owner_of(id).send(ToIngest::Show { id, reply }).await;
+    match answer.await {
+        Ok(Some(item)) => Ok(Json(item)),
+        Ok(None) => Err(Refused(StatusCode::NOT_FOUND, format!("no message {id} in the queue"))),
+        Err(_) => Err(Refused::stopping()),
+    }
+}
+
+async fn metrics(Shared(state): Shared<Arc<State>>) -> impl IntoResponse {
+    let mut text = String::new();
+    let sums =
+        counters::Ingest::sums(&state.ingest).into_iter().chain(counters::Delivery::sums(&state.delivery));
+    for (name, kind, help, value) in sums {
+        let _ =
+            write!(text, "# HELP sluice_{name} {help}\n# TYPE sluice_{name} {kind}\nsluice_{name} {value}\n");
+    }
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
+}
+
+async fn page(Shared(state): Shared<Arc<State>>) -> Html<String> {
+    let mut rows = String::new();
+    let sums =
+        counters::Ingest::sums(&state.ingest).into_iter().chain(counters::Delivery::sums(&state.delivery));
+    for (_, _, help, value) in sums {
+        let _ = write!(rows, "<tr><td>{help}</td><td>{value}</td></tr>");
+    }
+    Html(include_str!("page.html").replace("{hostname}", &state.config.hostname).replace("{rows}", &rows))
+}
+
+/// An answer of the 4xx or 5xx kind: a sentence in plain text.
+struct Refused(StatusCode, String);
+
+impl Refused {
+    fn bad_id(error: sluice_queue::NotAQueueId) -> Self {
+        Self(StatusCode::BAD_REQUEST, error.to_string())
+    }
+
+    fn stopping() -> Self {
+        Self(StatusCode::SERVICE_UNAVAILABLE, "the relay is stopping".into())
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> axum::response::Response {
+        (self.0, self.1).into_response()
+    }
+}

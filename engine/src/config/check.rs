@@ -1,0 +1,165 @@
+//! What the parts of a configuration must be to each other: names, addresses, routes and resolvers.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::document::{At, Notes};
+use super::read::{ListenerDraft, ResolverDraft, RouteDraft};
+use super::types::Relay;
+
+/// Shorter prefixes hold much of the Internet: whoever relays for them is an open relay (S22).
+const RELAY_PREFIX_V4_MIN: u8 = 8;
+/// fc00::/7 is the widest private block.
+const RELAY_PREFIX_V6_MIN: u8 = 7;
+
+pub(super) fn names<'a>(notes: &Notes, key: &str, names: impl Iterator<Item = &'a Option<At<String>>>) {
+    let mut seen: Vec<&At<String>> = Vec::new();
+    for name in names.flatten() {
+        match seen.iter().find(|earlier| earlier.value == name.value) {
+            Some(first) => {
+                let wrong =
+                    format!("\"{}\" is taken by line {}; allowed: another name", name.value, first.line);
+                notes.fault(name.line, key, wrong);
+            }
+            None => seen.push(name),
+        }
+    }
+}
+
+pub(super) fn relays(notes: &Notes, listeners: &[ListenerDraft]) {
+    for listener in listeners.iter().filter(|listener| listener.relay == Relay::Any) {
+        for client in &listener.clients {
+            let shortest =
+                if client.value.address.is_ipv4() { RELAY_PREFIX_V4_MIN } else { RELAY_PREFIX_V6_MIN };
+            if client.value.prefix < shortest {
+                let wrong = format!(
+                    "{} with relay = \"any\" would make an open relay; allowed: networks of /{shortest} or longer, or relay = \"accepted\"",
+                    client.value
+                );
+                notes.fault(client.line, "listener.clients", wrong);
+            }
+        }
+    }
+}
+
+/// Every address that is listened on, in the order of the file; `admin` last.
+pub(super) fn addresses(notes: &Notes, listeners: &[ListenerDraft], admin: Option<At<SocketAddr>>) {
+    let binds = listeners.iter().flat_map(|listener| &listener.bind).map(|at| ("listener.bind", at));
+    let mut seen: Vec<&At<SocketAddr>> = Vec::new();
+    for (key, bind) in binds.chain(admin.iter().map(|at| ("admin.bind", at))) {
+        if let Some(first) = seen.iter().find(|earlier| clash(earlier.value, bind.value)) {
+            let why = if first.value == bind.value {
+                format!("{} is taken by line {}", bind.value, first.line)
+            } else {
+                format!(
+                    "{} and {} of line {} overlap: one covers the other",
+                    bind.value, first.value, first.line
+                )
+            };
+            notes.fault(bind.line, key, format!("{why}; allowed: each address and port once"));
+        }
+        seen.push(bind);
+    }
+}
+
+/// IPv6 listeners take IPv6 only, so `[::]:25` and `0.0.0.0:25` live side by side.
+fn clash(one: SocketAddr, other: SocketAddr) -> bool {
+    let covers =
+        |wild: IpAddr, ip: IpAddr| wild == ip || wild.is_unspecified() && wild.is_ipv4() == ip.is_ipv4();
+    one.port() == other.port() && (covers(one.ip(), other.ip()) || covers(other.ip(), one.ip()))
+}
+
+/// Returns for each route the index of its resolver.
+pub(super) fn resolvers(
+    notes: &Notes,
+    routes: &[RouteDraft],
+    resolvers: &[ResolverDraft],
+) -> Vec<Option<usize>> {
+    let names = || resolvers.iter().flat_map(|resolver| &resolver.name).map(|name| name.value.as_str());
+    let known = names().collect::<Vec<_>>().join(", ");
+    let mut found = Vec::with_capacity(routes.len());
+    for route in routes {
+        let index = route.resolver.as_ref().and_then(|wanted| {
+            resolvers
+                .iter()
+                .position(|resolver| resolver.name.as_ref().is_some_and(|at| at.value == wanted.value))
+        });
+        if let (Some(wanted), None) = (&route.resolver, index) {
+            let allowed = if known.is_empty() { "one that a [[resolver]] defines" } else { &known };
+            let wrong = format!("\"{}\" is not a resolver; allowed: {allowed}", wanted.value);
+            notes.fault(wanted.line, "route.resolver", wrong);
+        }
+        if route.resolver_absent {
+            resolver_absent(notes, route, &known);
+        }
+        found.push(index);
+    }
+    found
+}
+
+fn resolver_absent(notes: &Notes, route: &RouteDraft, known: &str) {
+    let by_name = route.hosts.iter().find(|host| host.value.host.parse::<IpAddr>().is_err());
+    let (line, why) = match by_name {
+        Some(host) => (host.line, format!("is missing: the host name {} must be looked up", host.value.host)),
+        None if route.mx => (route.line, "is missing: mx = true looks names up".to_owned()),
+        None => return,
+    };
+    let allowed = if known.is_empty() {
+        "the name of a [[resolver]] with its DNS servers; the relay never uses /etc/resolv.conf, so that internal and external names stay apart (S15, S16)"
+    } else {
+        known
+    };
+    notes.fault(line, "route.resolver", format!("{why}; allowed: {allowed}"));
+}
+
+/// A pattern behind one that covers it is never reached: more often a slip than a wish.
+pub(super) fn address_spaces(notes: &Notes, routes: &[RouteDraft]) {
+    let mut seen: Vec<&At<String>> = Vec::new();
+    for pattern in routes.iter().flat_map(|route| &route.domains) {
+        if let Some(first) = seen.iter().find(|earlier| covers(&earlier.value, &pattern.value)) {
+            let wrong = format!(
+                "\"{}\" is never reached: \"{}\" in line {} comes first; allowed: the narrower one first",
+                pattern.value, first.value, first.line
+            );
+            notes.fault(pattern.line, "route.domains", wrong);
+        }
+        seen.push(pattern);
+    }
+}
+
+/// Does the earlier pattern take everything that the later one would?
+fn covers(earlier: &str, later: &str) -> bool {
+    earlier == "*" || earlier == later || earlier.starts_with('.') && later.ends_with(earlier)
+}
+
+/// Does this pattern of a route take mail for this domain? Both in lower case.
+pub(super) fn takes(pattern: &str, domain: &str) -> bool {
+    if pattern.starts_with('.') {
+        domain.len() > pattern.len() && domain.ends_with(pattern)
+    } else {
+        pattern == "*" || pattern == domain
+    }
+}
+
+/// S12: mail for the organisation's own domains stays inside; it is never routed by what the outside says.
+pub(super) fn accepted(notes: &Notes, accepted: &[At<String>], routes: &[RouteDraft]) {
+    for domain in accepted {
+        let matches = |route: &&RouteDraft| route.domains.iter().any(|at| takes(&at.value, &domain.value));
+        let name = &domain.value;
+        match routes.iter().find(matches) {
+            None => {
+                let wrong = format!(
+                    "no route takes \"{name}\"; allowed: a [[route]] with domains = [\"{name}\"] and hosts"
+                );
+                notes.fault(domain.line, "domains.accepted", wrong);
+            }
+            Some(route) if route.mx && route.domains.iter().all(|at| at.value != *name) => {
+                let wrong = format!(
+                    "\"{name}\" would go by MX look-up through the route of line {}: own domains are never looked up outside (S12); allowed: a [[route]] before it with domains = [\"{name}\"] and hosts",
+                    route.line
+                );
+                notes.fault(domain.line, "domains.accepted", wrong);
+            }
+            Some(_) => {}
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The defaults, in one place. `engine/relay.toml` repeats each with its reason, and a test compares them.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::types::{Admin, Delivery, Limits, Retry, Spool, Timeouts};
+
+const MIB: u64 = 1 << 20;
+
+const fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+const fn minutes(count: u64) -> Duration {
+    Duration::from_secs(count * 60)
+}
+
+const fn hours(count: u64) -> Duration {
+    minutes(count * 60)
+}
+
+impl Default for Spool {
+    fn default() -> Self {
+        Self {
+            path: PathBuf::from("/var/spool/sluice"),
+            segment_bytes: 64 * MIB,
+            free_bytes_min: 256 * MIB,
+            handover_bytes_max: 64 * MIB,
+        }
+    }
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { first: minutes(5), longest: hours(1), expire: hours(5 * 24), notice: hours(4) }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_bytes_max: 64 * MIB,
+            recipients_max: 1_000,
+            line_bytes_max: 998,
+            received_max: 50,
+            errors_max: 20,
+            sessions_max: 20_000,
+            transactions_max: 100_000,
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            command: minutes(5),
+            content: minutes(3),
+            connect: seconds(30),
+            greeting: minutes(5),
+            reply: minutes(5),
+            data: minutes(2),
+            block: minutes(3),
+            end_of_data: minutes(10),
+        }
+    }
+}
+
+impl Default for Delivery {
+    fn default() -> Self {
+        Self {
+            connections_max: 20,
+            messages_per_connection_max: 1_000,
+            idle: seconds(5),
+            recipients_max: 100,
+            drain: seconds(20),
+        }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { bind: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8025)) }
+    }
+}

@@ -1,0 +1,333 @@
+//! From sections to the resolved types, one function a section, with defaults for what is absent.
+//!
+//! Listeners, routes and resolvers come out as drafts that keep their lines, because `check.rs` compares
+//! them with each other before they are resolved.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::document::{At, Section};
+use super::types::{
+    Admin, Delivery, Limits, Log, Network, Relay, Retry, Shards, SmartHost, Spool, Timeouts, TlsMode,
+};
+use super::value;
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
+const SHORTEST: Duration = Duration::from_millis(100);
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
+/// Segments are written in device blocks.
+const BLOCK: u64 = 4 * KIB;
+
+pub(super) struct ListenerDraft {
+    pub name: Option<At<String>>,
+    pub bind: Vec<At<SocketAddr>>,
+    pub clients: Vec<At<Network>>,
+    pub relay: Relay,
+    pub tls: TlsMode,
+}
+
+pub(super) struct RouteDraft {
+    pub line: usize,
+    pub domains: Vec<At<String>>,
+    pub hosts: Vec<At<SmartHost>>,
+    pub mx: bool,
+    pub port: u16,
+    pub resolver: Option<At<String>>,
+    /// Absent, which is not the same as wrong.
+    pub resolver_absent: bool,
+    pub retry: Retry,
+}
+
+pub(super) struct ResolverDraft {
+    pub name: Option<At<String>>,
+    pub servers: Vec<SocketAddr>,
+}
+
+pub(super) fn spool(mut section: Section<'_>) -> Spool {
+    let absent = Spool::default();
+    let spool = Spool {
+        path: section.text("path", path).map_or(absent.path, |at| at.value),
+        segment_bytes: section.size("segment_bytes", MIB..=4 * GIB).map_or(absent.segment_bytes, |at| {
+            if !at.value.is_multiple_of(BLOCK) {
+                let wrong = format!("{} bytes are not whole blocks; allowed: a multiple of 4KiB", at.value);
+                section.fault(at.line, "segment_bytes", wrong);
+            }
+            at.value
+        }),
+        free_bytes_min: section.size("free_bytes_min", 0..=TIB).map_or(absent.free_bytes_min, |at| at.value),
+        handover_bytes_max: section
+            .size("handover_bytes_max", 0..=TIB)
+            .map_or(absent.handover_bytes_max, |at| at.value),
+    };
+    section.finish();
+    spool
+}
+
+/// `allowed` are the CPUs that this process may run on.
+pub(super) fn shards(mut section: Section<'_>, allowed: &[usize]) -> Shards {
+    let ingest = section.text("ingest_cpus", value::cpu_list).map(|at| at.value);
+    let delivery = section.text("delivery_cpus", value::cpu_list).map(|at| at.value);
+    section.finish();
+    let ingest_cpus =
+        ingest.unwrap_or_else(|| vec![first_besides(allowed, delivery.as_deref().unwrap_or(&[]))]);
+    let delivery_cpus = delivery.unwrap_or_else(|| vec![first_besides(allowed, &ingest_cpus)]);
+    Shards { ingest_cpus, delivery_cpus }
+}
+
+/// The first CPU that the other role does not use; on a host without one, the first.
+fn first_besides(allowed: &[usize], others: &[usize]) -> usize {
+    let free = allowed.iter().find(|cpu| !others.contains(cpu));
+    free.or(allowed.first()).copied().unwrap_or(0)
+}
+
+pub(super) fn accepted_domains(mut section: Section<'_>) -> Vec<At<String>> {
+    let accepted = section.list("accepted", value::domain).unwrap_or_default();
+    for (index, domain) in accepted.iter().enumerate() {
+        if accepted[..index].iter().any(|earlier| earlier.value == domain.value) {
+            section.fault(
+                domain.line,
+                "accepted",
+                format!("\"{}\" is listed twice; allowed: once", domain.value),
+            );
+        }
+    }
+    section.finish();
+    accepted
+}
+
+pub(super) fn retry(mut section: Section<'_>, absent: &Retry) -> Retry {
+    let first = section.duration("first", SHORTEST..=DAY);
+    let longest = section.duration("longest", SHORTEST..=7 * DAY);
+    let expire = section.duration("expire", SECOND..=60 * DAY);
+    let notice = section.duration("notice", SECOND..=60 * DAY);
+    let or = |at: &Option<At<Duration>>, absent: Duration| at.as_ref().map_or(absent, |at| at.value);
+    let retry = Retry {
+        first: or(&first, absent.first),
+        longest: or(&longest, absent.longest),
+        expire: or(&expire, absent.expire),
+        notice: or(&notice, absent.notice),
+    };
+    ascending(&section, ("first", retry.first, &first), ("longest", retry.longest, &longest));
+    ascending(&section, ("longest", retry.longest, &longest), ("expire", retry.expire, &expire));
+    section.finish();
+    retry
+}
+
+/// Blames the key that the section itself gives; one that only inherits both is blamed where they come from.
+fn ascending(
+    section: &Section<'_>,
+    (lower_key, lower, lower_at): (&str, Duration, &Option<At<Duration>>),
+    (upper_key, upper, upper_at): (&str, Duration, &Option<At<Duration>>),
+) {
+    const ALLOWED: &str = "allowed: first <= longest <= expire";
+    if lower <= upper {
+        return;
+    }
+    let (low, up) = (value::show_duration(lower), value::show_duration(upper));
+    if let Some(at) = lower_at {
+        section.fault(at.line, lower_key, format!("{low} is more than {upper_key}, {up}; {ALLOWED}"));
+    } else if let Some(at) = upper_at {
+        section.fault(at.line, upper_key, format!("{up} is less than {lower_key}, {low}; {ALLOWED}"));
+    }
+}
+
+pub(super) fn limits(mut section: Section<'_>) -> Limits {
+    let absent = Limits::default();
+    let mut count =
+        |key, range, absent: usize| section.count(key, range).map_or(absent, |at| at.value as usize);
+    let limits = Limits {
+        recipients_max: count("recipients_max", 100..=100_000, absent.recipients_max),
+        line_bytes_max: count("line_bytes_max", 998..=65_536, absent.line_bytes_max),
+        received_max: count("received_max", 1..=1_000, absent.received_max),
+        errors_max: count("errors_max", 1..=10_000, absent.errors_max),
+        sessions_max: count("sessions_max", 1..=1_000_000, absent.sessions_max),
+        transactions_max: count("transactions_max", 1..=u32::MAX, absent.transactions_max),
+        message_bytes_max: section
+            .size("message_bytes_max", 64 * KIB..=4 * GIB)
+            .map_or(absent.message_bytes_max, |at| at.value),
+    };
+    section.finish();
+    limits
+}
+
+pub(super) fn timeouts(mut section: Section<'_>) -> Timeouts {
+    let absent = Timeouts::default();
+    let mut time = |key, absent| section.duration(key, SHORTEST..=HOUR).map_or(absent, |at| at.value);
+    let timeouts = Timeouts {
+        command: time("command", absent.command),
+        content: time("content", absent.content),
+        connect: time("connect", absent.connect),
+        greeting: time("greeting", absent.greeting),
+        reply: time("reply", absent.reply),
+        data: time("data", absent.data),
+        block: time("block", absent.block),
+        end_of_data: time("end_of_data", absent.end_of_data),
+    };
+    section.finish();
+    timeouts
+}
+
+pub(super) fn delivery(mut section: Section<'_>) -> Delivery {
+    let absent = Delivery::default();
+    let mut count =
+        |key, range, absent: usize| section.count(key, range).map_or(absent, |at| at.value as usize);
+    let delivery = Delivery {
+        connections_max: count("connections_max", 1..=10_000, absent.connections_max),
+        messages_per_connection_max: count(
+            "messages_per_connection_max",
+            1..=u32::MAX,
+            absent.messages_per_connection_max,
+        ),
+        recipients_max: count("recipients_max", 1..=100_000, absent.recipients_max),
+        idle: section.duration("idle", Duration::ZERO..=HOUR).map_or(absent.idle, |at| at.value),
+        drain: section.duration("drain", Duration::ZERO..=HOUR).map_or(absent.drain, |at| at.value),
+    };
+    section.finish();
+    delivery
+}
+
+/// Certificate and key, each with its line: the files are read by `tls.rs`.
+pub(super) fn tls(mut section: Section<'_>) -> Option<(At<PathBuf>, At<PathBuf>)> {
+    let certificate = section.text("certificate", path);
+    let key = section.text("key", path);
+    for (one, other) in [("certificate", "key"), ("key", "certificate")] {
+        if section.has(one) && !section.has(other) {
+            section.fault(
+                section.line,
+                other,
+                format!("is missing; allowed: the PEM file that belongs to tls.{one}"),
+            );
+        }
+    }
+    section.finish();
+    certificate.zip(key)
+}
+
+/// With the line where the address stands, to compare it with the listeners'.
+pub(super) fn admin(mut section: Section<'_>) -> (Admin, usize) {
+    let bind =
+        section.text("bind", |text| if text.is_empty() { Ok(None) } else { value::socket(text).map(Some) });
+    let line = bind.as_ref().map_or(section.line, |at| at.line);
+    section.finish();
+    (bind.map_or_else(Admin::default, |at| Admin { bind: at.value }), line)
+}
+
+pub(super) fn log(mut section: Section<'_>) -> Log {
+    let file = section.text("file", |text| Ok((!text.is_empty()).then(|| PathBuf::from(text))));
+    section.finish();
+    Log { file: file.and_then(|at| at.value) }
+}
+
+pub(super) fn listener(mut section: Section<'_>) -> ListenerDraft {
+    section.demand("name", "a name of your choice, unique among the listeners");
+    section.demand("bind", "a list of addresses with ports, [\"203.0.113.10:25\"]");
+    section.demand("clients", "a list of networks that may connect, [\"10.1.0.0/16\"]");
+    let draft = ListenerDraft {
+        name: section.text("name", value::label),
+        bind: section.list("bind", value::socket).unwrap_or_default(),
+        clients: section.list("clients", value::network).unwrap_or_default(),
+        relay: relay(&mut section),
+        tls: tls_mode(&mut section),
+    };
+    section.refuse_empty("bind");
+    section.refuse_empty("clients");
+    section.finish();
+    draft
+}
+
+fn relay(section: &mut Section<'_>) -> Relay {
+    let words = [("accepted", Relay::Accepted), ("any", Relay::Any), ("authenticated", Relay::Authenticated)];
+    let Some(found) = section.choice("relay", &words) else { return Relay::Accepted };
+    if found.value == Relay::Authenticated {
+        let wrong =
+            "\"authenticated\" needs AUTH, which this version does not have yet; allowed: accepted, any";
+        section.fault(found.line, "relay", wrong);
+    }
+    found.value
+}
+
+fn tls_mode(section: &mut Section<'_>) -> TlsMode {
+    let words = [
+        ("off", TlsMode::Off),
+        ("offer", TlsMode::Offer),
+        ("require", TlsMode::Require),
+        ("implicit", TlsMode::Implicit),
+    ];
+    let Some(found) = section.choice("tls", &words) else { return TlsMode::Off };
+    if found.value != TlsMode::Off {
+        let wrong = "needs STARTTLS, which this version does not have yet; allowed: off";
+        section.fault(found.line, "tls", wrong);
+    }
+    found.value
+}
+
+pub(super) fn route(mut section: Section<'_>, general: &Retry) -> RouteDraft {
+    section.demand("domains", "a list of domains, [\"winery.example\", \".winery.example\", \"*\"]");
+    let hosts = section.list("hosts", value::smart_host);
+    let mx = section.flag("mx");
+    let port = section.count("port", 1..=65_535);
+    let resolver = section.text("resolver", value::label);
+    let draft = RouteDraft {
+        line: section.line,
+        domains: section.list("domains", value::address_space).unwrap_or_default(),
+        mx: mx.as_ref().is_some_and(|at| at.value),
+        port: port.as_ref().and_then(|at| u16::try_from(at.value).ok()).unwrap_or(25),
+        resolver_absent: !section.has("resolver"),
+        resolver,
+        retry: retry(section.section("retry"), general),
+        hosts: hosts.unwrap_or_default(),
+    };
+    section.refuse_empty("domains");
+    section.refuse_empty("hosts");
+    match (section.has("hosts"), draft.mx) {
+        (true, true) => section.fault(
+            mx.map_or(draft.line, |at| at.line),
+            "mx",
+            "stands beside hosts; allowed: either hosts (smart hosts) or mx = true (look-up)",
+        ),
+        (false, false) if mx.is_some() || !section.has("mx") => {
+            section.fault(
+                draft.line,
+                "hosts",
+                "is missing; allowed: hosts = [\"10.1.0.10:25\"], or mx = true",
+            );
+        }
+        _ => {}
+    }
+    if let (Some(port), true, false) = (port, section.has("hosts"), draft.mx) {
+        section.fault(
+            port.line,
+            "port",
+            "stands beside hosts; allowed: the port in each host, \"10.1.0.10:25\"",
+        );
+    }
+    section.finish();
+    draft
+}
+
+pub(super) fn resolver(mut section: Section<'_>) -> ResolverDraft {
+    section.demand("name", "a name of your choice, unique among the resolvers");
+    section.demand("servers", "a list of DNS servers, [\"10.1.0.2:53\"]");
+    let servers = section.list("servers", value::dns_server).unwrap_or_default();
+    let draft = ResolverDraft {
+        name: section.text("name", value::label),
+        servers: servers.into_iter().map(|at| at.value).collect(),
+    };
+    section.refuse_empty("servers");
+    section.finish();
+    draft
+}
+
+fn path(text: &str) -> Result<PathBuf, value::Wrong> {
+    if text.is_empty() || text.contains('\0') {
+        return Err("is empty; allowed: a path".to_owned());
+    }
+    Ok(PathBuf::from(text))
+}

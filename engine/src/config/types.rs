@@ -1,0 +1,199 @@
+//! The resolved configuration: plain data, every default filled in, every cross-reference checked.
+//!
+//! Made once by [`Config::load`](super::Config::load), immutable from then on and shared between all
+//! threads behind an `Arc`. `default.rs` holds the defaults, `engine/relay.toml` tells each key's meaning,
+//! default and cost.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything that an administrator decides.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub hostname: String,
+    pub postmaster: String,
+    pub spool: Spool,
+    pub shards: Shards,
+    pub domains: Domains,
+    pub retry: Retry,
+    pub limits: Limits,
+    pub timeouts: Timeouts,
+    pub delivery: Delivery,
+    pub tls: Option<Tls>,
+    pub admin: Admin,
+    pub log: Log,
+    pub listeners: Vec<Listener>,
+    pub routes: Vec<Route>,
+    pub resolvers: Vec<Resolver>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Spool {
+    pub path: PathBuf,
+    /// Size of one segment file. Default 64 MiB.
+    pub segment_bytes: u64,
+    /// Below this much free space on the spool's file system new mail gets 452 4.3.1. Default 256 MiB.
+    pub free_bytes_min: u64,
+    /// Fresh messages handed to the delivery shards in memory, in all; past it they are read back. Default 64 MiB.
+    pub handover_bytes_max: u64,
+}
+
+#[derive(Clone, Debug)]
+pub struct Shards {
+    /// CPU numbers, in order, without repeats, never empty.
+    pub ingest_cpus: Vec<usize>,
+    pub delivery_cpus: Vec<usize>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Domains {
+    /// Lower case, without a trailing dot.
+    pub accepted: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retry {
+    pub first: Duration,
+    pub longest: Duration,
+    pub expire: Duration,
+    pub notice: Duration,
+}
+
+/// Bounds of the receiving side, each with the failure that it prevents.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Announced by SIZE (RFC 1870). Default 64 MiB.
+    pub message_bytes_max: u64,
+    /// Recipients of one transaction; RFC 5321 4.5.3.1.8 asks for at least 100. Default 1,000.
+    pub recipients_max: usize,
+    /// Octets of a content line without its CRLF (RFC 5321 4.5.3.1.6). Default 998.
+    pub line_bytes_max: usize,
+    /// Received fields before a message counts as looping (RFC 5321 6.3). Default 50.
+    pub received_max: usize,
+    /// Errors in one session before it is closed with 421. Default 20.
+    pub errors_max: usize,
+    /// Sessions of one ingest shard; past it a client gets 421 4.7.0... Default 20,000.
+    pub sessions_max: usize,
+    /// Messages of one session before it is closed with 421. Default 100,000.
+    pub transactions_max: usize,
+}
+
+/// RFC 5321 section 4.5.3.2.
+#[derive(Clone, Debug)]
+pub struct Timeouts {
+    /// Server: waiting for the next command. Default 5 min.
+    pub command: Duration,
+    /// Server: waiting for the next piece of content. Default 3 min.
+    pub content: Duration,
+    /// Client: TCP connection. Default 30 s.
+    pub connect: Duration,
+    /// Client: greeting. Default 5 min.
+    pub greeting: Duration,
+    /// Client: EHLO, MAIL, RCPT, RSET, QUIT. Default 5 min.
+    pub reply: Duration,
+    /// Client: DATA → 354. Default 2 min.
+    pub data: Duration,
+    /// Client: one block of content. Default 3 min.
+    pub block: Duration,
+    /// Client: end-of-data → reply. Default 10 min.
+    pub end_of_data: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// Connections to one next hop, over all shards. Default 20.
+    pub connections_max: usize,
+    /// Messages sent over one connection. Default 1,000.
+    pub messages_per_connection_max: usize,
+    /// An unused connection is closed with QUIT after this. Default 5 s.
+    pub idle: Duration,
+    /// Recipients in one transaction; the rest goes in the next. Default 100 (RFC 5321 4.5.3.1.8).
+    pub recipients_max: usize,
+    /// SIGTERM: how long open transactions may go on. Default 20 s.
+    pub drain: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct Tls {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// `None` with `bind = ""`: no TCP listener. The socket `admin.sock` in the spool is always there.
+    pub bind: Option<SocketAddr>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// `None`: standard error.
+    pub file: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Listener {
+    pub name: String,
+    pub bind: Vec<SocketAddr>,
+    pub clients: Vec<Network>,
+    pub relay: Relay,
+    pub tls: TlsMode,
+}
+
+/// Who may send where through a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relay {
+    /// The organisation's own domains only.
+    Accepted,
+    /// Any domain.
+    Any,
+    /// Any domain after AUTH; before it nothing.
+    Authenticated,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsMode {
+    Off,
+    Offer,
+    Require,
+    Implicit,
+}
+
+/// An address prefix such as `10.1.0.0/16`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    pub address: IpAddr,
+    pub prefix: u8,
+}
+
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Lower case; `*` matches everything, `.example.com` everything below.
+    pub domains: Vec<String>,
+    pub target: Target,
+    pub resolver: Option<usize>,
+    /// A route's own schedule, or the general one.
+    pub retry: Retry,
+}
+
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// `hosts = […]`: addresses or names, tried in order.
+    SmartHosts(Vec<SmartHost>),
+    /// `mx = true`.
+    Mx { port: u16 },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SmartHost {
+    /// A name or an address literal without brackets.
+    pub host: String,
+    pub port: u16,
+}
+
+#[derive(Clone, Debug)]
+pub struct Resolver {
+    pub name: String,
+    pub servers: Vec<SocketAddr>,
+}

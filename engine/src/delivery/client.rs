@@ -1,0 +1,314 @@
+//! The SMTP client session (RFC 5321, RFC 2920, RFC 1870, RFC 6152, RFC 2034), pure: octets and a
+//! time in, octets and events out. It never waits, never reads a clock, never touches a socket.
+//!
+//! ```text
+//!  AwaitGreeting ─2yz▶ AwaitEhlo ─2yz▶ Ready ◀──────────────────────────────┐
+//!                          │5yz          │ begin()                           │
+//!                          ▼             ▼                                   │
+//!                      AwaitHelo     [AwaitRset] ▶ AwaitMail ▶ AwaitRcpt ▶ AwaitData
+//!                                                                            │354
+//!      quit(): Ready ▶ AwaitQuit ▶ Closed      AwaitEndOfData ◀ Sending ◀────┤
+//!                                                    │                       │354, nobody accepted
+//!                                                    ▼ Finished              ▼
+//!                                                  Ready ◀──────────── AwaitAbandoned
+//! ```
+//!
+//! Any state but `AwaitQuit` goes to `Closed` with [`Event::Failed`] on 421, on a reply that does not
+//! fit, on a time-out ([`Client::timed_out`]) and on a lost connection ([`Client::disconnected`]).
+//!
+//! With PIPELINING, MAIL, RCPT… and DATA go out as one group; without it one by one. Where the
+//! transaction before was left half way, RSET goes in front.
+//!
+//! **How the rim drives it.** Call [`Client::advance`] with what was read (nothing at first, and
+//! nothing right after `begin`), write `out`, act on the event; keep calling it with the unconsumed
+//! rest until it says [`Event::Read`]. On [`Event::Send`] stream the content, dot-stuffed, with
+//! end-of-data; call `progress` for every block that went out and `content_sent` after the last.
+//! A peer that answers before it is asked is closed; what it had decided before stands.
+//! When writing fails, read once more before `disconnected`: the peer may have said why.
+//! While a group of commands is written, reading must go on, or both sides may wait (RFC 2920
+//! section 3.1); a group has at most one RSET, one MAIL, the recipients of one transaction, one DATA.
+//!
+//! **What a lost connection means.** Before end-of-data has been sent completely, nothing was
+//! delivered. Between that and its reply nobody can know (RFC 1047); the recipients are then tried
+//! again, so a message may arrive twice, but is never lost.
+//!
+//! **8-bit content to a peer without 8BITMIME** goes as it is, without the BODY parameter, as other
+//! relays send it: RFC 6152 would have it re-encoded or returned, but such peers take the octets in
+//! practice, and re-encoding breaks signatures.
+
+mod event;
+mod failing;
+mod settings;
+mod steps;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+pub use self::event::{Event, SessionFailure};
+pub use self::settings::{ClientSettings, ClientTimeouts, Millis};
+use super::extensions::Extensions;
+use super::failure::{Failure, Scope};
+use super::reply::Reply;
+use super::reply_reader::ReplyReader;
+use super::transaction::Open;
+pub use super::transaction::Transaction;
+use super::verdict::{Peer, Status};
+
+/// What the session waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    AwaitGreeting,
+    AwaitEhlo,
+    AwaitHelo,
+    Ready,
+    AwaitRset,
+    AwaitMail,
+    /// The reply to RCPT for the recipient of this index.
+    AwaitRcpt(usize),
+    AwaitData,
+    /// All recipients have their fates and nothing need be asked.
+    Decided,
+    /// The rim streams the content.
+    Sending,
+    AwaitEndOfData,
+    /// 354 came although every recipient was refused; a single `.` was sent (RFC 2920 section 3.1).
+    AwaitAbandoned,
+    AwaitQuit,
+    Closed,
+}
+
+/// One session, from the greeting to its end. Lives and stays on one delivery shard.
+#[derive(Debug)]
+pub struct Client {
+    settings: Arc<ClientSettings>,
+    peer: Peer,
+    reader: ReplyReader,
+    extensions: Extensions,
+    state: State,
+    deadline: Millis,
+    open: Option<Open>,
+    /// The peer may still be within the transaction before; RSET goes in front of the next MAIL.
+    reset_first: bool,
+    transactions: u32,
+}
+
+impl Client {
+    /// A session on a fresh TCP connection; the peer speaks first.
+    pub fn new(settings: Arc<ClientSettings>, peer: Peer, now: Millis) -> Self {
+        let mut client = Self {
+            settings,
+            peer,
+            reader: ReplyReader::default(),
+            extensions: Extensions::default(),
+            state: State::AwaitGreeting,
+            deadline: 0,
+            open: None,
+            reset_first: false,
+            transactions: 0,
+        };
+        client.enter(now, State::AwaitGreeting);
+        client
+    }
+
+    /// Takes octets from `input` until something is to be done. Returns how many were taken; call
+    /// again with the rest unless the event is [`Event::Read`], which comes when all were taken.
+    /// Commands for the peer are appended to `out`.
+    pub fn advance(&mut self, now: Millis, input: &[u8], out: &mut Vec<u8>) -> (usize, Event) {
+        let mut consumed = 0;
+        loop {
+            match self.state {
+                State::Decided => return (consumed, self.finish(now)),
+                State::Closed => return (input.len(), Event::Closed),
+                _ => {}
+            }
+            match self.reader.read(&input[consumed..]) {
+                Ok((taken, None)) => return (consumed + taken, Event::Read),
+                Ok((taken, Some(reply))) => {
+                    consumed += taken;
+                    let out_before = out.len();
+                    let event = self.take(now, reply, out);
+                    let rest_is_unasked =
+                        consumed < input.len() && (event.is_some() || out.len() > out_before);
+                    if rest_is_unasked {
+                        out.truncate(out_before);
+                        return (input.len(), self.refuse_the_rest(event));
+                    }
+                    if let Some(event) = event {
+                        return (consumed, event);
+                    }
+                }
+                Err(bad) => return (input.len(), self.give_up_on(bad)),
+            }
+        }
+    }
+
+    /// Starts a transaction; the session must be ready. Call [`Client::advance`] next, before
+    /// waiting for input: it may be over already.
+    pub fn begin<'a, R>(&mut self, now: Millis, transaction: Transaction<'a, R>, out: &mut Vec<u8>)
+    where
+        R: Iterator<Item = &'a str>,
+    {
+        assert_eq!(self.state, State::Ready, "a transaction was begun on a session that is not ready");
+        let mut open = Open::new(transaction, self.reset_first, &self.extensions, &self.peer);
+        if open.next_asked(0).is_none() {
+            self.open = Some(open);
+            return self.enter(now, State::Decided);
+        }
+        if self.extensions.pipelining {
+            open.send_group(out)
+        } else {
+            open.send_one(out)
+        }
+        self.open = Some(open);
+        self.enter(now, if self.reset_first { State::AwaitRset } else { State::AwaitMail });
+    }
+
+    /// A block of content went out: restarts the block timer.
+    pub fn progress(&mut self, now: Millis) {
+        if self.state == State::Sending {
+            self.enter(now, State::Sending);
+        }
+    }
+
+    /// The whole content and end-of-data have been written.
+    pub fn content_sent(&mut self, now: Millis) {
+        if self.state == State::Sending {
+            self.enter(now, State::AwaitEndOfData);
+        }
+    }
+
+    /// Says QUIT when the session is ready; in any other state it just ends the session, which is
+    /// then to be closed. [`Event::Closed`] follows either way.
+    pub fn quit(&mut self, now: Millis, out: &mut Vec<u8>) {
+        if self.state == State::Ready {
+            out.extend_from_slice(b"QUIT\r\n");
+            self.enter(now, State::AwaitQuit);
+        } else if self.state != State::AwaitQuit {
+            self.close();
+        }
+    }
+
+    /// When [`Client::timed_out`] is to be called; `u64::MAX` while nothing is awaited.
+    pub fn deadline(&self) -> Millis {
+        self.deadline
+    }
+
+    /// `begin` and `quit` may be called.
+    pub fn is_ready(&self) -> bool {
+        self.state == State::Ready
+    }
+
+    /// What the peer offered; nothing before [`Event::Ready`].
+    pub fn extensions(&self) -> &Extensions {
+        &self.extensions
+    }
+
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// Transactions that came to an end on this connection.
+    pub fn transactions(&self) -> u32 {
+        self.transactions
+    }
+
+    /// The deadline has passed: the connection is to be closed.
+    pub fn timed_out(&mut self) -> SessionFailure {
+        let text = format!("conversation with {} timed out while {}", self.peer.host(), self.doing());
+        self.fail(Failure::local(Scope::Session, Status::BAD_CONNECTION, text))
+    }
+
+    /// The peer closed the connection, or it broke.
+    pub fn disconnected(&mut self) -> SessionFailure {
+        let text = format!("lost connection with {} while {}", self.peer.host(), self.doing());
+        self.fail(Failure::local(Scope::Session, Status::BAD_CONNECTION, text))
+    }
+
+    /// The parent of all states: one reply, one step.
+    fn take(&mut self, now: Millis, reply: Reply, out: &mut Vec<u8>) -> Option<Event> {
+        if reply.code == 421 && self.state != State::AwaitQuit {
+            return Some(self.refused_session(reply));
+        }
+        if let Some(open) = &mut self.open {
+            open.answered = true;
+        }
+        match self.state {
+            State::AwaitGreeting => self.on_greeting(now, reply, out),
+            State::AwaitEhlo => self.on_ehlo(now, reply, out),
+            State::AwaitHelo => self.on_helo(now, reply),
+            State::AwaitRset => self.on_rset(now, reply, out),
+            State::AwaitMail => self.on_mail(now, reply, out),
+            State::AwaitRcpt(index) => self.on_rcpt(now, index, reply, out),
+            State::AwaitData => self.on_data(now, reply, out),
+            State::Sending => self.on_early_reply(reply),
+            State::AwaitEndOfData => self.on_end_of_data(now, reply),
+            State::AwaitAbandoned => {
+                self.reset_first = false;
+                Some(self.finish(now))
+            }
+            State::AwaitQuit => {
+                self.close();
+                Some(Event::Closed)
+            }
+            State::Ready => Some(self.out_of_order(reply)),
+            State::Decided | State::Closed => unreachable!("advance reads no reply in this state"),
+        }
+    }
+
+    /// The peer cannot have seen yet what it is told or asked next, so octets behind the reply are no
+    /// answer to that; a 250 sent ahead would pass for the reply to the content.
+    fn refuse_the_rest(&mut self, event: Option<Event>) -> Event {
+        match event {
+            Some(Event::Finished(fates)) => {
+                self.close();
+                Event::Finished(fates)
+            }
+            Some(Event::Failed(end)) => Event::Failed(end),
+            Some(Event::Closed) => Event::Closed,
+            Some(Event::Ready | Event::Send | Event::Read) | None => self.spoke_unasked(),
+        }
+    }
+
+    fn open(&mut self) -> &mut Open {
+        self.open.as_mut().expect("states within a transaction have one open")
+    }
+
+    /// Without PIPELINING the next command waits for the reply to the one before.
+    fn send_next(&mut self, out: &mut Vec<u8>) {
+        if !self.extensions.pipelining {
+            self.open().send_one(out);
+        }
+    }
+
+    fn finish(&mut self, now: Millis) -> Event {
+        self.enter(now, State::Ready);
+        self.fates()
+    }
+
+    fn fates(&mut self) -> Event {
+        self.transactions = self.transactions.saturating_add(1);
+        let open = self.open.take().expect("a transaction that ends is open");
+        Event::Finished(open.into_fates())
+    }
+
+    fn close(&mut self) {
+        self.state = State::Closed;
+        self.deadline = Millis::MAX;
+    }
+
+    fn enter(&mut self, now: Millis, state: State) {
+        let timeouts = &self.settings.timeouts;
+        let patience = match state {
+            State::AwaitGreeting => timeouts.greeting,
+            State::AwaitData => timeouts.data,
+            State::Sending => timeouts.block,
+            State::AwaitEndOfData | State::AwaitAbandoned => timeouts.end_of_data,
+            State::Ready | State::Decided | State::Closed => Millis::MAX,
+            State::AwaitEhlo | State::AwaitHelo | State::AwaitRset => timeouts.reply,
+            State::AwaitMail | State::AwaitRcpt(_) | State::AwaitQuit => timeouts.reply,
+        };
+        self.state = state;
+        self.deadline = now.saturating_add(patience);
+    }
+}

@@ -1,0 +1,37 @@
+//! What the client session tells the one who drives it.
+//!
+//! Plain data.
+
+use crate::delivery::failure::Failure;
+use crate::delivery::verdict::Fate;
+
+/// What the caller is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Write `out`, then read more.
+    Read,
+    /// Greeted: `begin` or `quit` may be called.
+    Ready,
+    /// 354 came: stream the content and end-of-data, then call `content_sent`.
+    Send,
+    /// The transaction is over, with one fate per recipient in the order given. The session is ready
+    /// again when [`Client::is_ready`](super::Client::is_ready) says so; otherwise close the connection.
+    Finished(Vec<Fate>),
+    /// The session is over: close the connection.
+    Failed(SessionFailure),
+    /// QUIT was answered, or the session had ended before: close the connection.
+    Closed,
+}
+
+/// A session that ended otherwise than by QUIT.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionFailure {
+    pub failure: Failure,
+    /// One fate per recipient of the open transaction; empty when none was open. Recipients that had
+    /// been refused before keep that fate.
+    pub fates: Vec<Fate>,
+    /// The connection had carried a transaction before, and failed before it answered anything of
+    /// this one: most likely the peer had closed it while it was unused. To be tried again on a new
+    /// connection to the same host, without counting against the host or the message.
+    pub was_stale: bool,
+}

@@ -1,0 +1,46 @@
+//! What all client sessions of the relay share: its name and the time-outs.
+//!
+//! Plain data, `Send`, behind an `Arc`.
+
+use std::time::Duration;
+
+use crate::config::Config;
+
+/// Milliseconds on the clock of the caller; only differences matter.
+pub type Millis = u64;
+
+/// What all client sessions share.
+#[derive(Clone, Debug)]
+pub struct ClientSettings {
+    /// For EHLO and HELO; a peer that calls itself by this name is this relay.
+    pub hostname: String,
+    pub timeouts: ClientTimeouts,
+}
+
+/// RFC 5321 section 4.5.3.2, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientTimeouts {
+    pub greeting: Millis,
+    /// EHLO, HELO, MAIL, RCPT, RSET, QUIT; for each reply of a group anew.
+    pub reply: Millis,
+    pub data: Millis,
+    pub block: Millis,
+    pub end_of_data: Millis,
+}
+
+impl ClientSettings {
+    pub fn of(config: &Config) -> Self {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let timeouts = &config.timeouts;
+        Self {
+            hostname: config.hostname.clone(),
+            timeouts: ClientTimeouts {
+                greeting: millis(timeouts.greeting),
+                reply: millis(timeouts.reply),
+                data: millis(timeouts.data),
+                block: millis(timeouts.block),
+                end_of_data: millis(timeouts.end_of_data),
+            },
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! What each reply leads to: one function per state of [`Client`], straight from the reply's class
+//! to the next state.
+//!
+//! Pure; a part of [`Client`]. `None` is no event: the reply was a step on the way.
+
+use super::{Client, Event, Millis, State};
+use crate::delivery::extensions::Extensions;
+use crate::delivery::failure::{Failure, Scope};
+use crate::delivery::reply::{Reply, ReplyClass};
+use crate::delivery::verdict::Status;
+
+impl Client {
+    pub(super) fn on_greeting(&mut self, now: Millis, reply: Reply, out: &mut Vec<u8>) -> Option<Event> {
+        if !reply.is_completed() {
+            return Some(self.refused_session(reply));
+        }
+        out.extend_from_slice(format!("EHLO {}\r\n", self.settings.hostname).as_bytes());
+        self.enter(now, State::AwaitEhlo);
+        None
+    }
+
+    pub(super) fn on_ehlo(&mut self, now: Millis, reply: Reply, out: &mut Vec<u8>) -> Option<Event> {
+        match reply.class() {
+            ReplyClass::Completed => {
+                self.extensions = Extensions::of(&reply);
+                Some(self.greeted(now, &reply))
+            }
+            ReplyClass::Lasting => {
+                out.extend_from_slice(format!("HELO {}\r\n", self.settings.hostname).as_bytes());
+                self.enter(now, State::AwaitHelo);
+                None
+            }
+            ReplyClass::Intermediate | ReplyClass::Temporary => Some(self.refused_session(reply)),
+        }
+    }
+
+    pub(super) fn on_helo(&mut self, now: Millis, reply: Reply) -> Option<Event> {
+        if reply.is_completed() { Some(self.greeted(now, &reply)) } else { Some(self.refused_session(reply)) }
+    }
+
+    /// A peer with the relay's own name is the relay itself, or believes to be (RFC 5321 section 6.3).
+    fn greeted(&mut self, now: Millis, reply: &Reply) -> Event {
+        let name = reply.text.split_ascii_whitespace().next().unwrap_or_default();
+        if name.eq_ignore_ascii_case(&self.settings.hostname) {
+            let text = format!("mail loops back to myself: {} calls itself {name}", self.peer.host());
+            return Event::Failed(self.fail(Failure::local(Scope::Host, Status::LOOP, text)));
+        }
+        self.enter(now, State::Ready);
+        Event::Ready
+    }
+
+    pub(super) fn on_rset(&mut self, now: Millis, reply: Reply, out: &mut Vec<u8>) -> Option<Event> {
+        if !reply.is_completed() {
+            return Some(self.out_of_order(reply));
+        }
+        self.reset_first = false;
+        self.send_next(out);
+        self.enter(now, State::AwaitMail);
+        None
+    }
+
+    pub(super) fn on_mail(&mut self, now: Millis, reply: Reply, out: &mut Vec<u8>) -> Option<Event> {
+        let first = self.open().next_asked(0).expect("begin made sure of one");
+        match reply.class() {
+            ReplyClass::Completed => self.open().mail_accepted = true,
+            ReplyClass::Intermediate => return Some(self.out_of_order(reply)),
+            ReplyClass::Temporary | ReplyClass::Lasting => {
+                let failure = self.refusal(Scope::Message, reply, "MAIL FROM");
+                self.open().fail_undecided(&failure);
+                if !self.extensions.pipelining {
+                    return Some(self.finish(now));
+                }
+            }
+        }
+        self.send_next(out);
+        self.enter(now, State::AwaitRcpt(first));
+        None
+    }
+
+    pub(super) fn on_rcpt(
+        &mut self,
+        now: Millis,
+        index: usize,
+        reply: Reply,
+        out: &mut Vec<u8>,
+    ) -> Option<Event> {
+        match reply.class() {
+            ReplyClass::Completed => self.open().accept(index),
+            ReplyClass::Intermediate => return Some(self.out_of_order(reply)),
+            ReplyClass::Temporary | ReplyClass::Lasting => {
+                let failure = self.refusal(Scope::Recipient, reply, "RCPT TO");
+                self.open().refuse(index, failure);
+            }
+        }
+        if let Some(next) = self.open().next_asked(index + 1) {
+            self.send_next(out);
+            self.enter(now, State::AwaitRcpt(next));
+            return None;
+        }
+        if !self.extensions.pipelining && !self.open().has_accepted() {
+            self.reset_first = true;
+            return Some(self.finish(now));
+        }
+        self.send_next(out);
+        self.enter(now, State::AwaitData);
+        None
+    }
+
+    pub(super) fn on_data(&mut self, now: Millis, reply: Reply, out: &mut Vec<u8>) -> Option<Event> {
+        let nobody = !self.open().has_accepted();
+        match reply.class() {
+            ReplyClass::Completed => Some(self.out_of_order(reply)),
+            ReplyClass::Intermediate if self.open().is_misordered => Some(self.out_of_order(reply)),
+            ReplyClass::Intermediate if nobody => {
+                out.extend_from_slice(b".\r\n");
+                self.enter(now, State::AwaitAbandoned);
+                None
+            }
+            ReplyClass::Intermediate => {
+                self.enter(now, State::Sending);
+                Some(Event::Send)
+            }
+            ReplyClass::Temporary | ReplyClass::Lasting => {
+                self.reset_first = self.open().mail_accepted;
+                let failure = self.refusal(Scope::Message, reply, "DATA");
+                self.open().fail_accepted(failure);
+                Some(self.finish(now))
+            }
+        }
+    }
+
+    /// A peer that refuses while the content is still on its way has made up its mind; what is left
+    /// of the content cannot be taken back, so the connection must go.
+    pub(super) fn on_early_reply(&mut self, reply: Reply) -> Option<Event> {
+        match reply.class() {
+            ReplyClass::Temporary | ReplyClass::Lasting => {
+                let failure = self.refusal(Scope::Message, reply, "message content");
+                self.open().fail_accepted(failure);
+                self.close();
+                Some(self.fates())
+            }
+            ReplyClass::Completed | ReplyClass::Intermediate => Some(self.out_of_order(reply)),
+        }
+    }
+
+    pub(super) fn on_end_of_data(&mut self, now: Millis, reply: Reply) -> Option<Event> {
+        match reply.class() {
+            ReplyClass::Completed => self.open().deliver(&reply),
+            ReplyClass::Intermediate => return Some(self.out_of_order(reply)),
+            ReplyClass::Temporary | ReplyClass::Lasting => {
+                let failure = self.refusal(Scope::Message, reply, "end of DATA");
+                self.open().fail_accepted(failure);
+            }
+        }
+        self.reset_first = false;
+        Some(self.finish(now))
+    }
+}

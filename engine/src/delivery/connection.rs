@@ -1,0 +1,226 @@
+//! The async rim of one SMTP client session: octets between the socket and the pure [`Client`], and
+//! the content of messages on their way out.
+//!
+//! Lives on one delivery shard, in the task that opened it.
+
+use super::client::{Client, ClientSettings, Event, SessionFailure, Transaction};
+use super::failure::Failure;
+use super::message::{Message, Pieces};
+use super::verdict::{Fate, Peer};
+use crate::clock::monotonic_millis;
+use futures_lite::{AsyncRead, AsyncWriteExt};
+use glommio::net::TcpStream;
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// One read of replies brings at most this much.
+const SCRATCH_BYTES: usize = 16 * 1024;
+
+/// The input buffer that all connections of a shard share: replies are used up right after the read.
+#[derive(Clone)]
+pub struct Scratch(Rc<RefCell<Box<[u8]>>>);
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self(Rc::new(RefCell::new(vec![0; SCRATCH_BYTES].into())))
+    }
+}
+
+/// A connection to one host that has been greeted and may begin a transaction.
+pub struct Connection {
+    stream: TcpStream,
+    client: Client,
+    scratch: Scratch,
+    out: Vec<u8>,
+    /// Octets that came behind the reply that ended the last wait.
+    carried: Vec<u8>,
+    /// How long it took to get ready, for the first message's log line.
+    pub setup_micros: u64,
+}
+
+impl Connection {
+    /// Connects and gets through greeting and EHLO.
+    pub async fn open(
+        settings: Arc<ClientSettings>,
+        peer: Peer,
+        connect_timeout: Duration,
+        scratch: Scratch,
+    ) -> Result<Self, Failure> {
+        let start = std::time::Instant::now();
+        let stream = TcpStream::connect_timeout(peer.address, connect_timeout).await.map_err(|error| {
+            let error = io::Error::from(error);
+            Failure::connect(&peer, reason(&error))
+        })?;
+        let _ = stream.set_nodelay(true);
+        let client = Client::new(settings, peer, monotonic_millis());
+        let mut connection = Self {
+            stream,
+            client,
+            scratch,
+            out: Vec::with_capacity(1024),
+            carried: Vec::new(),
+            setup_micros: 0,
+        };
+        match connection.next_event().await {
+            Event::Ready => {
+                connection.setup_micros = start.elapsed().as_micros() as u64;
+                Ok(connection)
+            }
+            Event::Failed(failed) => Err(failed.failure),
+            other => unreachable!("a session that was not begun cannot be at {other:?}"),
+        }
+    }
+
+    pub fn peer(&self) -> &Peer {
+        self.client.peer()
+    }
+
+    /// May begin another transaction.
+    pub fn is_ready(&self) -> bool {
+        self.client.is_ready()
+    }
+
+    pub fn transactions(&self) -> u32 {
+        self.client.transactions()
+    }
+
+    /// Sends one message to some of its recipients. The fates are in the order of `recipients`.
+    pub async fn transact(
+        &mut self,
+        message: &Message,
+        recipients: &[u32],
+    ) -> Result<Vec<Fate>, SessionFailure> {
+        let envelope = &message.envelope;
+        let transaction = Transaction {
+            sender: &envelope.sender,
+            recipients: recipients.iter().map(|&index| envelope.recipients[index as usize].address.as_str()),
+            content_bytes: message.content_bytes,
+            eight_bit: message.is_eight_bit(),
+        };
+        self.client.begin(monotonic_millis(), transaction, &mut self.out);
+        loop {
+            match self.next_event().await {
+                Event::Send => {
+                    if let Err(failed) = self.send(message).await {
+                        return Err(failed);
+                    }
+                }
+                Event::Finished(fates) => return Ok(fates),
+                Event::Failed(failed) => return Err(failed),
+                other => unreachable!("{other:?} within a transaction"),
+            }
+        }
+    }
+
+    /// Says QUIT and waits for the answer, so that the peer sees a proper end.
+    pub async fn quit(mut self) {
+        self.client.quit(monotonic_millis(), &mut self.out);
+        self.next_event().await;
+    }
+
+    /// The content, dot-stuffed, and end-of-data.
+    async fn send(&mut self, message: &Message) -> Result<(), SessionFailure> {
+        let mut pieces = Pieces::new(message);
+        loop {
+            match pieces.next(&mut self.out).await {
+                // Without the rest of the content the only honest end is to break the connection.
+                Err(_) => return Err(self.client.disconnected()),
+                Ok(more) => {
+                    if let Some(failed) = self.flush().await {
+                        return Err(failed);
+                    }
+                    if !more {
+                        self.client.content_sent(monotonic_millis());
+                        return Ok(());
+                    }
+                    self.client.progress(monotonic_millis());
+                }
+            }
+        }
+    }
+
+    /// Drives the session until something is to be done.
+    async fn next_event(&mut self) -> Event {
+        let carried = std::mem::take(&mut self.carried);
+        let (consumed, event) = self.client.advance(monotonic_millis(), &carried, &mut self.out);
+        self.carried.extend_from_slice(&carried[consumed..]);
+        let mut event = event;
+        while event == Event::Read {
+            if let Some(failed) = self.flush().await {
+                return Event::Failed(failed);
+            }
+            event = match self.read().await {
+                Ok(0) => Event::Failed(self.client.disconnected()),
+                Ok(len) => self.advance_with(len),
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    Event::Failed(self.client.timed_out())
+                }
+                Err(_) => Event::Failed(self.client.disconnected()),
+            };
+        }
+        event
+    }
+
+    fn advance_with(&mut self, len: usize) -> Event {
+        let scratch = self.scratch.0.borrow();
+        let (consumed, event) = self.client.advance(monotonic_millis(), &scratch[..len], &mut self.out);
+        self.carried.extend_from_slice(&scratch[consumed..len]);
+        event
+    }
+
+    fn left(&self) -> Option<Duration> {
+        let left = self.client.deadline().saturating_sub(monotonic_millis());
+        (left > 0).then(|| Duration::from_millis(left.min(u64::from(u32::MAX))))
+    }
+
+    async fn read(&mut self) -> io::Result<usize> {
+        let left = self.left().ok_or(io::ErrorKind::TimedOut)?;
+        self.stream.set_read_timeout(Some(left))?;
+        let Self { stream, scratch, .. } = self;
+        poll_fn(|context| Pin::new(&mut *stream).poll_read(context, &mut scratch.0.borrow_mut())).await
+    }
+
+    /// Writes `out`. When that fails, what the peer may have said before it closed is still read.
+    async fn flush(&mut self) -> Option<SessionFailure> {
+        if self.out.is_empty() {
+            return None;
+        }
+        let left = self.left();
+        let written = match left {
+            None => Err(io::ErrorKind::TimedOut.into()),
+            Some(left) => match self.stream.set_write_timeout(Some(left)) {
+                Ok(()) => self.stream.write_all(&self.out).await,
+                Err(error) => Err(error.into()),
+            },
+        };
+        self.out.clear();
+        match written {
+            Ok(()) => None,
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Some(self.client.timed_out()),
+            Err(_) => match self.read().await {
+                Ok(len) if len > 0 => match self.advance_with(len) {
+                    Event::Failed(failed) => Some(failed),
+                    _ => Some(self.client.disconnected()),
+                },
+                _ => Some(self.client.disconnected()),
+            },
+        }
+    }
+}
+
+/// An I/O error without the number that Rust adds to it.
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::TimedOut => "Connection timed out".into(),
+        io::ErrorKind::ConnectionRefused => "Connection refused".into(),
+        io::ErrorKind::HostUnreachable => "No route to host".into(),
+        io::ErrorKind::NetworkUnreachable => "Network is unreachable".into(),
+        io::ErrorKind::ConnectionReset => "Connection reset by peer".into(),
+        _ => error.to_string(),
+    }
+}

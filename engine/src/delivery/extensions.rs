@@ -1,0 +1,76 @@
+//! What a peer offers in its answer to EHLO (RFC 5321 section 4.1.1.1).
+//!
+//! Pure. Unknown keywords are passed over, keywords are read in any case.
+
+use super::reply::Reply;
+
+/// The offers that the client session makes use of. The default is a peer that only knows HELO.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extensions {
+    /// RFC 2920.
+    pub pipelining: bool,
+    /// RFC 1870: SIZE was offered.
+    pub size: bool,
+    /// The largest message in octets, where the peer named one; it never names 0.
+    pub size_max: Option<u64>,
+    /// RFC 6152.
+    pub eight_bit_mime: bool,
+    /// RFC 2034.
+    pub enhanced_status_codes: bool,
+    /// RFC 3030; noted, not made use of yet.
+    pub chunking: bool,
+}
+
+impl Extensions {
+    /// Reads the lines behind the first of a 250 reply to EHLO.
+    pub fn of(ehlo: &Reply) -> Self {
+        let mut extensions = Self::default();
+        for line in ehlo.text.lines().skip(1) {
+            let mut words = line.split_ascii_whitespace();
+            let keyword = words.next().unwrap_or_default().to_ascii_uppercase();
+            match keyword.as_str() {
+                "PIPELINING" => extensions.pipelining = true,
+                "SIZE" => {
+                    extensions.size = true;
+                    extensions.size_max = words.next().and_then(|n| n.parse().ok()).filter(|&n| n > 0);
+                }
+                "8BITMIME" => extensions.eight_bit_mime = true,
+                "ENHANCEDSTATUSCODES" => extensions.enhanced_status_codes = true,
+                "CHUNKING" => extensions.chunking = true,
+                _ => {}
+            }
+        }
+        extensions
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offers_are_read_in_any_case_and_unknown_ones_passed_over() {
+        let none = Extensions::default();
+        let size = |size_max| Extensions { size: true, size_max, ..none };
+        let table = [
+            ("PIPELINING", none),
+            ("mx\nPIPELINING", Extensions { pipelining: true, ..none }),
+            ("mx\npipelining", Extensions { pipelining: true, ..none }),
+            ("mx\nSIZE", size(None)),
+            ("mx\nSIZE 0", size(None)),
+            ("mx\nSIZE 1000", size(Some(1_000))),
+            ("mx\nSIZE 99999999999999999999999", size(None)),
+            ("mx\nSIZE -1", size(None)),
+            ("mx\n8BITMIME", Extensions { eight_bit_mime: true, ..none }),
+            (
+                "mx\nCHUNKING\nENHANCEDSTATUSCODES",
+                Extensions { chunking: true, enhanced_status_codes: true, ..none },
+            ),
+            ("mx\n\nAUTH PLAIN LOGIN\nX-SIZE 3", none),
+        ];
+        for (text, expected) in table {
+            let reply = Reply { code: 250, enhanced: None, text: text.into() };
+            assert_eq!(Extensions::of(&reply), expected, "{text}");
+        }
+    }
+}

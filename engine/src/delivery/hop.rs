@@ -1,0 +1,314 @@
+//! One next hop as its delivery shard sees it: the messages that are ready for it, how many
+//! connections it has and may have, and whether it answers at all.
+//!
+//! Lives on one delivery shard. A hop that answers at no address is *down*: its messages wait here
+//! without burning attempts, one connection at a time probes it, and when it answers again the
+//! number of connections starts at one and grows with each success.
+
+use crate::shard::links::{Fresh, Group, NextHop};
+use sluice_queue::QueueId;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+
+/// Connections that a hop begins with, as Postfix does (initial_destination_concurrency).
+const CONNECTIONS_FIRST: usize = 5;
+
+/// A message in the schedule: an index entry, and the message itself while it is fresh.
+pub struct Item {
+    pub id: QueueId,
+    pub group: Group,
+    pub attempts: u16,
+    /// The sender has been told that it takes longer.
+    pub notified: bool,
+    /// The log and the spool know why it waits.
+    pub announced: bool,
+    pub arrived_micros: u64,
+    pub fresh: Option<Box<Fresh>>,
+}
+
+/// Why a hop cannot be used, in the words of a log line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    pub dsn: Rc<str>,
+    pub text: Rc<str>,
+    /// The host that said so; empty when none did.
+    pub remote: Rc<str>,
+    pub is_reply: bool,
+}
+
+pub struct Hop {
+    pub next_hop: NextHop,
+    /// The most connections that this shard may have to it.
+    connections_max: usize,
+    connections_allowed: Cell<usize>,
+    connections: Cell<usize>,
+    ready: RefCell<VecDeque<Item>>,
+    /// Connections without work, the one that was used last at the end.
+    idle: RefCell<Vec<Rc<Idle>>>,
+    down: RefCell<Option<Down>>,
+}
+
+struct Down {
+    trouble: Trouble,
+    probes: u32,
+}
+
+#[derive(Default)]
+struct Idle {
+    waker: RefCell<Option<Waker>>,
+    called: Cell<bool>,
+}
+
+impl Hop {
+    pub fn new(next_hop: NextHop, connections_max: usize) -> Self {
+        let connections_max = connections_max.max(1);
+        Self {
+            next_hop,
+            connections_max,
+            connections_allowed: Cell::new(connections_max.min(CONNECTIONS_FIRST)),
+            connections: Cell::new(0),
+            ready: RefCell::default(),
+            idle: RefCell::default(),
+            down: RefCell::default(),
+        }
+    }
+
+    pub fn push(&self, item: Item) {
+        self.ready.borrow_mut().push_back(item);
+    }
+
+    /// Gives back a message that was taken and not tried.
+    pub fn push_front(&self, item: Item) {
+        self.ready.borrow_mut().push_front(item);
+    }
+
+    pub fn take(&self) -> Option<Item> {
+        self.ready.borrow_mut().pop_front()
+    }
+
+    pub fn ready_len(&self) -> usize {
+        self.ready.borrow().len()
+    }
+
+    /// Nothing waits, nothing runs: the hop can be forgotten.
+    pub fn is_unused(&self) -> bool {
+        self.ready_len() == 0 && self.connections.get() == 0
+    }
+
+    /// Gives new work to a connection that waits, or says that a new connection should be opened.
+    pub fn call(&self) -> Call {
+        if self.down.borrow().is_some() || self.ready_len() == 0 {
+            return Call::Nobody;
+        }
+        if let Some(idle) = self.idle.borrow_mut().pop() {
+            idle.called.set(true);
+            if let Some(waker) = idle.waker.take() {
+                waker.wake();
+            }
+            return Call::Idle;
+        }
+        if self.connections.get() < self.connections_allowed.get() {
+            self.connections.set(self.connections.get() + 1);
+            return Call::Open;
+        }
+        Call::Nobody
+    }
+
+    /// The place of a connection that has no work; `call` ends the wait.
+    pub async fn wait_for_call(&self) {
+        let idle = Rc::new(Idle::default());
+        self.idle.borrow_mut().push(idle.clone());
+        let _leaves = Leaves { hop: self, idle: idle.clone() };
+        poll_fn(|context| {
+            if idle.called.get() {
+                return Poll::Ready(());
+            }
+            *idle.waker.borrow_mut() = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Wakes all connections that wait, so that they can end.
+    pub fn call_all(&self) {
+        for idle in self.idle.take() {
+            idle.called.set(true);
+            if let Some(waker) = idle.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    pub fn connections(&self) -> usize {
+        self.connections.get()
+    }
+
+    /// Another connection was refused while these work: no more than these.
+    pub fn shrink(&self) {
+        self.connections_allowed.set(self.connections.get().saturating_sub(1).max(1));
+    }
+
+    pub fn connection_ended(&self) {
+        self.connections.set(self.connections.get() - 1);
+    }
+
+    pub fn succeeded(&self) {
+        let allowed = self.connections_allowed.get();
+        if allowed < self.connections_max {
+            self.connections_allowed.set(allowed + 1);
+        }
+    }
+
+    /// The hop answers: true when it was down before.
+    pub fn set_up(&self) -> bool {
+        self.down.take().is_some()
+    }
+
+    /// The hop answers at no address. Returns how often in a row that was found.
+    pub fn set_down(&self, trouble: Trouble) -> u32 {
+        self.connections_allowed.set(1);
+        let mut down = self.down.borrow_mut();
+        let probes = down.as_ref().map_or(0, |down| down.probes).saturating_add(1);
+        *down = Some(Down { trouble, probes });
+        probes
+    }
+
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.down.borrow().as_ref().map(|down| down.trouble.clone())
+    }
+
+    /// A probe is a connection like another, but the only one.
+    pub fn begin_probe(&self) -> bool {
+        let free = self.connections.get() == 0 && self.down.borrow().is_some();
+        if free {
+            self.connections.set(1);
+        }
+        free
+    }
+
+    /// Goes through the messages that wait here; `keep` says which stay.
+    pub fn retain(&self, mut keep: impl FnMut(&mut Item) -> bool) {
+        let mut waiting = self.ready.take();
+        waiting.retain_mut(&mut keep);
+        let mut ready = self.ready.borrow_mut();
+        // What arrived meanwhile stands behind.
+        waiting.append(&mut ready);
+        *ready = waiting;
+    }
+}
+
+/// What [`Hop::call`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    Idle,
+    /// A place for a connection has been taken for the caller, who opens it.
+    Open,
+    Nobody,
+}
+
+struct Leaves<'a> {
+    hop: &'a Hop,
+    idle: Rc<Idle>,
+}
+
+impl Drop for Leaves<'_> {
+    fn drop(&mut self) {
+        self.hop.idle.borrow_mut().retain(|other| !Rc::ptr_eq(other, &self.idle));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_lite::future::{block_on, poll_once};
+    use sluice_queue::SpoolNumber;
+
+    fn hop(connections_max: usize) -> Hop {
+        Hop::new(NextHop { route: 0, domain: None }, connections_max)
+    }
+
+    fn item(n: u64) -> Item {
+        Item {
+            id: QueueId::new(n, SpoolNumber::new(0).unwrap()),
+            group: Group::One(0),
+            attempts: 0,
+            notified: false,
+            announced: false,
+            arrived_micros: 0,
+            fresh: None,
+        }
+    }
+
+    fn trouble() -> Trouble {
+        Trouble { dsn: "4.4.1".into(), text: "no answer".into(), remote: "".into(), is_reply: false }
+    }
+
+    #[test]
+    fn connections_are_opened_up_to_what_is_allowed() {
+        let hop = hop(2);
+        assert_eq!(hop.call(), Call::Nobody);
+        hop.push(item(1));
+        assert_eq!([hop.call(), hop.call(), hop.call()], [Call::Open, Call::Open, Call::Nobody]);
+        hop.connection_ended();
+        assert_eq!(hop.call(), Call::Open);
+    }
+
+    #[test]
+    fn an_idle_connection_is_called_before_another_is_opened() {
+        let hop = hop(5);
+        let mut wait = Box::pin(hop.wait_for_call());
+        block_on(async {
+            assert_eq!(poll_once(&mut wait).await, None);
+            hop.push(item(1));
+            assert_eq!(hop.call(), Call::Idle);
+            assert_eq!(poll_once(&mut wait).await, Some(()));
+        });
+        drop(wait);
+        assert_eq!(hop.call(), Call::Open);
+    }
+
+    #[test]
+    fn a_connection_that_stops_waiting_is_not_called() {
+        let hop = hop(5);
+        let mut wait = Box::pin(hop.wait_for_call());
+        block_on(async { assert_eq!(poll_once(&mut wait).await, None) });
+        drop(wait);
+        hop.push(item(1));
+        assert_eq!(hop.call(), Call::Open);
+    }
+
+    #[test]
+    fn a_hop_that_is_down_gets_one_probe_and_then_grows_from_one_connection() {
+        let hop = hop(20);
+        hop.push(item(1));
+        assert_eq!(hop.set_down(trouble()), 1);
+        assert_eq!(hop.call(), Call::Nobody);
+        assert!(hop.begin_probe());
+        assert!(!hop.begin_probe());
+        assert_eq!(hop.set_down(trouble()), 2);
+        hop.connection_ended();
+        assert!(hop.begin_probe());
+        assert!(hop.set_up());
+        assert_eq!(hop.call(), Call::Nobody, "the probe's own connection is the one allowed");
+        hop.succeeded();
+        assert_eq!([hop.call(), hop.call()], [Call::Open, Call::Nobody]);
+    }
+
+    #[test]
+    fn what_arrives_while_the_queue_is_gone_through_is_kept_behind() {
+        let hop = hop(1);
+        hop.push(item(1));
+        hop.push(item(2));
+        hop.retain(|item| {
+            if item.id.micros() == 1 {
+                hop.push(self::item(3));
+            }
+            item.id.micros() != 1
+        });
+        assert_eq!(hop.take().map(|item| item.id.micros()), Some(2));
+        assert_eq!(hop.take().map(|item| item.id.micros()), Some(3));
+    }
+}

@@ -1,0 +1,279 @@
+//! The end of an attempt: log line, report to the spool, and, for what is put off, the next time.
+//!
+//! Lives on one delivery shard. The ingest shard that owns the message makes the DSNs.
+
+use super::hop::{Hop, Item, Trouble};
+use super::message::Message;
+use super::shard::DeliveryShard;
+use super::verdict::{Outcome, Verdict};
+use crate::clock::{monotonic_millis, wall_micros};
+use crate::observe::line::{self, Delays};
+use crate::observe::log;
+use crate::schedule::retry::{self, Deferral, Next};
+use crate::shard::links::{Disposition, Fate, Group, Report, ToIngest};
+use std::cell::Cell;
+use std::rc::Rc;
+
+/// A message whose delivery ended in a fault of the program waits at least this long when it has expired.
+const FAULT_WAIT_MICROS: u64 = 60_000_000;
+
+/// What one attempt came to for one recipient.
+pub struct Attempted {
+    pub recipient: u32,
+    pub verdict: Verdict,
+    /// `host[ip]:port`.
+    pub relay: String,
+}
+
+/// Wall clock, microseconds.
+#[derive(Clone, Copy)]
+pub struct Timing {
+    pub began_micros: u64,
+    /// Zero on a connection that was there before.
+    pub setup_micros: u64,
+    pub ended_micros: u64,
+}
+
+impl Timing {
+    fn delays(&self, message: &Message) -> Delays {
+        let arrived = message.envelope.arrived_micros;
+        Delays {
+            receiving: arrived.saturating_sub(message.id.micros()),
+            waiting: self.began_micros.saturating_sub(arrived).saturating_sub(self.setup_micros),
+            connecting: self.setup_micros,
+            transaction: self.ended_micros.saturating_sub(self.began_micros),
+        }
+    }
+}
+
+/// Settles an attempt whose recipients are all decided.
+pub async fn settle_attempt(
+    shard: &Rc<DeliveryShard>,
+    hop: &Rc<Hop>,
+    item: Item,
+    message: &Message,
+    attempted: Vec<Attempted>,
+    timing: Timing,
+) {
+    if attempted.is_empty() {
+        return;
+    }
+    let delays = timing.delays(message);
+    let attempts = item.attempts.saturating_add(1);
+    let next = after_deferral(shard, hop, &item, attempts);
+    let mut again = Vec::new();
+    let mut fates = Vec::with_capacity(attempted.len());
+    for done in attempted {
+        let disposition = match done.verdict.outcome {
+            Outcome::Delivered => Disposition::Delivered,
+            Outcome::Bounced => Disposition::Bounced,
+            Outcome::Deferred => {
+                let disposition = deferred(&item, &next);
+                if disposition != Disposition::Expired {
+                    again.push(done.recipient);
+                }
+                disposition
+            }
+        };
+        fates.push(fate(&item, done, disposition, message, delays, shard));
+    }
+    report(shard, &item, fates).await;
+    if let Next::Retry { at_micros, notice_due } = next
+        && !again.is_empty()
+    {
+        let mut item = item.with_group(again);
+        item.attempts = attempts;
+        item.notified |= notice_due;
+        item.announced = true;
+        shard.put_off(hop, item, due_millis(at_micros));
+    }
+}
+
+fn after_deferral(shard: &DeliveryShard, hop: &Hop, item: &Item, attempts: u16) -> Next {
+    let deferral = Deferral {
+        id: item.id,
+        arrived_micros: item.arrived_micros,
+        now_micros: wall_micros(),
+        attempts,
+        notified: item.notified,
+    };
+    retry::after_deferral(shard.retry_of(&hop.next_hop), &deferral)
+}
+
+fn deferred(item: &Item, next: &Next) -> Disposition {
+    match *next {
+        Next::Expire => Disposition::Expired,
+        Next::Retry { notice_due, .. } => {
+            Disposition::Deferred { notice: notice_due, notified: item.notified || notice_due }
+        }
+    }
+}
+
+/// A time of the wall clock on the clock of the timetable.
+fn due_millis(at_micros: u64) -> u64 {
+    monotonic_millis().saturating_add(at_micros.saturating_sub(wall_micros()).div_ceil(1_000))
+}
+
+fn fate(
+    item: &Item,
+    done: Attempted,
+    disposition: Disposition,
+    message: &Message,
+    delays: Delays,
+    shard: &DeliveryShard,
+) -> Fate {
+    let verdict = done.verdict;
+    let dsn = verdict.status.to_string();
+    let recipient = &message.envelope.recipients[done.recipient as usize].address;
+    log_attempt(shard, message, recipient, &done.relay, delays, &dsn, disposition, &verdict.text);
+    let is_reply = verdict.reply.is_some();
+    Fate {
+        recipient: done.recipient,
+        attempts: match disposition {
+            Disposition::Deferred { .. } => item.attempts.saturating_add(1),
+            _ => item.attempts,
+        },
+        disposition,
+        dsn,
+        text: verdict.reply.unwrap_or(verdict.text),
+        remote: verdict.remote.unwrap_or_default(),
+        is_reply,
+    }
+}
+
+#[allow(clippy::too_many_arguments)]
+fn log_attempt(
+    shard: &DeliveryShard,
+    message: &Message,
+    recipient: &str,
+    relay: &str,
+    delays: Delays,
+    dsn: &str,
+    disposition: Disposition,
+    reply: &str,
+) {
+    let (counter, status) = match disposition {
+        Disposition::Delivered => (&shard.counters.recipients_delivered_total, "sent"),
+        Disposition::Deferred { .. } => (&shard.counters.recipients_deferred_total, "deferred"),
+        Disposition::Bounced => (&shard.counters.recipients_bounced_total, "bounced"),
+        Disposition::Expired => (&shard.counters.recipients_expired_total, "expired"),
+    };
+    counter.add(1);
+    let attempt = line::Attempt { id: message.id, recipient, relay, delays, dsn, status, reply };
+    log::write("delivery", |text| line::attempt(text, &attempt));
+}
+
+async fn report(shard: &DeliveryShard, item: &Item, fates: Vec<Fate>) {
+    shard.links.owner_of(item.id).send(ToIngest::Report(Report { id: item.id, fates })).await;
+}
+
+/// How a message that waits for a hop without an attempt of its own ends or goes on waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waits {
+    /// The hop is down: expiry and delay notice are looked at, and the reason is told once.
+    Down,
+    /// The next hop can never be reached (no such domain): the message bounces.
+    Refused,
+}
+
+/// Settles one message of a hop in trouble. Gives it back when it goes on waiting.
+pub async fn settle_trouble(
+    shard: &Rc<DeliveryShard>,
+    hop: &Rc<Hop>,
+    mut item: Item,
+    trouble: &Trouble,
+    waits: Waits,
+) -> Option<Item> {
+    let next = after_deferral(shard, hop, &item, item.attempts);
+    if waits == Waits::Down && item.announced && matches!(next, Next::Retry { notice_due: false, .. }) {
+        return Some(item);
+    }
+    let now = wall_micros();
+    let (message, states) = match Message::of(&item, &shard.links).await {
+        Ok(found) => found,
+        Err(error) => {
+            shard.unreadable(hop, item, &error);
+            return None;
+        }
+    };
+    let disposition = match waits {
+        Waits::Refused => Disposition::Bounced,
+        Waits::Down => deferred(&item, &next),
+    };
+    let delays = Timing { began_micros: now, setup_micros: 0, ended_micros: now }.delays(&message);
+    let mut fates = Vec::new();
+    for &recipient in item.group.indexes() {
+        if states.as_ref().is_some_and(|states| states[recipient as usize].is_finished()) {
+            continue;
+        }
+        let address = &message.envelope.recipients[recipient as usize].address;
+        log_attempt(shard, &message, address, "none", delays, &trouble.dsn, disposition, &trouble.text);
+        fates.push(Fate {
+            recipient,
+            attempts: item.attempts,
+            disposition,
+            dsn: trouble.dsn.to_string(),
+            text: trouble.text.to_string(),
+            remote: trouble.remote.to_string(),
+            is_reply: trouble.is_reply,
+        });
+    }
+    report(shard, &item, fates).await;
+    item.fresh = None;
+    item.announced = true;
+    match disposition {
+        Disposition::Deferred { notified, .. } => {
+            item.notified = notified;
+            Some(item)
+        }
+        _ => None,
+    }
+}
+
+/// Puts a message off when the code that delivers it panics: dropped while armed, that is, while the
+/// stack unwinds.
+pub struct FaultGuard {
+    shard: Rc<DeliveryShard>,
+    hop: Rc<Hop>,
+    item: Cell<Option<Item>>,
+}
+
+impl FaultGuard {
+    pub fn new(shard: &Rc<DeliveryShard>, hop: &Rc<Hop>, item: &Item) -> Self {
+        let copy = item.with_group(item.group.indexes().to_vec());
+        Self { shard: shard.clone(), hop: hop.clone(), item: Cell::new(Some(copy)) }
+    }
+
+    pub fn disarm(&self) {
+        self.item.set(None);
+    }
+}
+
+impl Drop for FaultGuard {
+    fn drop(&mut self) {
+        let Some(mut item) = self.item.take() else { return };
+        log::note("delivery", &format!("{}: error: delivery ended by an internal fault; put off", item.id));
+        item.attempts = item.attempts.saturating_add(1);
+        // A message that has expired gets a last attempt, which says so.
+        let at_micros = match after_deferral(&self.shard, &self.hop, &item, item.attempts) {
+            Next::Retry { at_micros, .. } => at_micros,
+            Next::Expire => wall_micros() + FAULT_WAIT_MICROS,
+        };
+        self.shard.put_off(&self.hop, item, due_millis(at_micros));
+    }
+}
+
+impl Item {
+    /// The same message for other recipients of it; not fresh.
+    pub fn with_group(&self, indexes: Vec<u32>) -> Item {
+        Item {
+            id: self.id,
+            group: Group::new(indexes),
+            attempts: self.attempts,
+            notified: self.notified,
+            announced: self.announced,
+            arrived_micros: self.arrived_micros,
+            fresh: None,
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! One delivery shard: its next hops, its timetable, its connections.
+//!
+//! Lives on one glommio executor. Every message it has been handed is, at every moment, in exactly
+//! one of four places: ready in a hop, in the timetable, in the hands of one connection, or finished
+//! and reported.
+
+use super::client::ClientSettings;
+use super::connection::Scratch;
+use super::hop::{Call, Hop, Item, Trouble};
+use super::lookup::{Lookup, NotFound};
+use super::settle::{Waits, settle_trouble};
+use super::verdict::Peer;
+use super::worker;
+use crate::channel::Receiver;
+use crate::clock::monotonic_millis;
+use crate::config::{Config, Retry, Target};
+use crate::observe::{counters, log};
+use crate::schedule::timetable::Timetable;
+use crate::shard::event::Event;
+use crate::shard::links::{Handover, Links, NextHop, ToDelivery};
+use futures_lite::FutureExt;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The first probe of a next hop that is down comes after this, each further one twice as late.
+const PROBE_FIRST: Duration = Duration::from_secs(1);
+/// Smart hosts are probed at least this often, so that mail flows soon after a maintenance.
+const PROBE_LONGEST: Duration = Duration::from_secs(60);
+/// A message that the spool could not give is asked for again after this.
+const UNREADABLE_WAIT: Duration = Duration::from_secs(60);
+
+pub struct DeliveryShard {
+    pub config: Arc<Config>,
+    pub links: Arc<Links>,
+    pub counters: Arc<counters::Delivery>,
+    pub settings: Arc<ClientSettings>,
+    pub scratch: Scratch,
+    lookup: Lookup,
+    hops: RefCell<HashMap<NextHop, Rc<Hop>>>,
+    timetable: RefCell<Timetable<Due>>,
+    timer_is_late: Event,
+    stopping: Cell<bool>,
+    transactions: Cell<usize>,
+    transaction_over: Event,
+}
+
+enum Due {
+    Item(Rc<Hop>, Item),
+    Probe(Rc<Hop>),
+}
+
+impl DeliveryShard {
+    pub fn new(config: Arc<Config>, links: Arc<Links>, counters: Arc<counters::Delivery>) -> Self {
+        Self {
+            settings: Arc::new(ClientSettings::of(&config)),
+            lookup: Lookup::default(),
+            config,
+            links,
+            counters,
+            scratch: Scratch::default(),
+            hops: RefCell::default(),
+            timetable: RefCell::default(),
+            timer_is_late: Event::default(),
+            stopping: Cell::new(false),
+            transactions: Cell::new(0),
+            transaction_over: Event::default(),
+        }
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    pub fn transaction_began(&self) {
+        self.transactions.set(self.transactions.get() + 1);
+    }
+
+    pub fn transaction_ended(&self) {
+        self.transactions.set(self.transactions.get() - 1);
+        self.transaction_over.raise();
+    }
+
+    /// The retry schedule of a next hop.
+    pub fn retry_of(&self, next_hop: &NextHop) -> &Retry {
+        self.config.routes.get(usize::from(next_hop.route)).map_or(&self.config.retry, |route| &route.retry)
+    }
+
+    pub async fn lookup(&self, next_hop: &NextHop) -> Result<Vec<Peer>, NotFound> {
+        self.lookup.peers(&self.config, &self.links, next_hop).await
+    }
+
+    /// Gives ready messages to connections, as far as there may be some.
+    pub fn feed(self: &Rc<Self>, hop: &Rc<Hop>) {
+        if self.stopping.get() {
+            return;
+        }
+        if hop.call() == Call::Open {
+            glommio::spawn_local(worker::run(self.clone(), hop.clone())).detach();
+        }
+    }
+
+    fn hop(&self, next_hop: &NextHop) -> Rc<Hop> {
+        if let Some(hop) = self.hops.borrow().get(next_hop) {
+            return hop.clone();
+        }
+        // Smart hosts are spread over all delivery shards, each with its slice of the limit.
+        let slices = if next_hop.domain.is_none() { self.links.delivery.len() } else { 1 };
+        let hop = Rc::new(Hop::new(next_hop.clone(), self.config.delivery.connections_max.div_ceil(slices)));
+        self.hops.borrow_mut().insert(next_hop.clone(), hop.clone());
+        hop
+    }
+
+    fn accept(self: &Rc<Self>, handover: Handover) {
+        let hop = self.hop(&handover.next_hop);
+        let item = Item {
+            id: handover.id,
+            group: handover.group,
+            attempts: handover.attempts,
+            notified: handover.notified,
+            announced: handover.attempts > 0,
+            arrived_micros: handover.arrived_micros,
+            fresh: handover.fresh,
+        };
+        self.make_ready(&hop, item);
+    }
+
+    fn make_ready(self: &Rc<Self>, hop: &Rc<Hop>, item: Item) {
+        match hop.trouble() {
+            Some(trouble) if !item.announced => {
+                let (shard, hop) = (self.clone(), hop.clone());
+                glommio::spawn_local(async move {
+                    if let Some(item) = settle_trouble(&shard, &hop, item, &trouble, Waits::Down).await {
+                        hop.push(item);
+                        shard.feed(&hop);
+                    }
+                })
+                .detach();
+            }
+            _ => {
+                hop.push(item);
+                self.feed(hop);
+            }
+        }
+    }
+
+    /// A message waits for its next attempt.
+    pub fn put_off(&self, hop: &Rc<Hop>, item: Item, due: u64) {
+        self.plan(due, Due::Item(hop.clone(), item));
+    }
+
+    /// The spool cannot give the message: it stays there, and the log says so.
+    pub fn unreadable(&self, hop: &Rc<Hop>, item: Item, error: &str) {
+        log::note("delivery", &format!("{}: error: cannot be read from the spool: {error}", item.id));
+        self.put_off(hop, item, monotonic_millis() + UNREADABLE_WAIT.as_millis() as u64);
+    }
+
+    fn plan(&self, due: u64, what: Due) {
+        if self.timetable.borrow_mut().insert(due, what) {
+            self.timer_is_late.raise();
+        }
+    }
+
+    pub fn hop_answers(self: &Rc<Self>, hop: &Rc<Hop>) {
+        if hop.set_up() {
+            log::note("delivery", &format!("next hop {} answers again", self.name_of(&hop.next_hop)));
+        }
+    }
+
+    /// No host of the hop can be reached now. Its messages wait, and one probe at a time looks.
+    pub fn hop_is_down(self: &Rc<Self>, hop: &Rc<Hop>, trouble: Trouble) {
+        let probes = hop.set_down(trouble.clone());
+        let longest = match hop.next_hop.domain {
+            None => PROBE_LONGEST.min(self.retry_of(&hop.next_hop).first),
+            Some(_) => self.retry_of(&hop.next_hop).first,
+        };
+        let wait = PROBE_FIRST.saturating_mul(1 << (probes - 1).min(16)).min(longest);
+        if probes == 1 {
+            let name = self.name_of(&hop.next_hop);
+            log::note(
+                "delivery",
+                &format!("warning: next hop {name} is down ({}); its mail waits", trouble.text),
+            );
+        }
+        self.plan(monotonic_millis() + wait.as_millis() as u64, Due::Probe(hop.clone()));
+        let (shard, hop) = (self.clone(), hop.clone());
+        glommio::spawn_local(async move { shard.settle_waiting(&hop, &trouble, Waits::Down).await }).detach();
+    }
+
+    fn probe(self: &Rc<Self>, hop: Rc<Hop>) {
+        if self.stopping.get() || hop.trouble().is_none() {
+            return;
+        }
+        if hop.ready_len() == 0 {
+            // Nobody waits for it now; the next message finds out how it is.
+            hop.set_up();
+        } else if hop.begin_probe() {
+            glommio::spawn_local(worker::run(self.clone(), hop)).detach();
+        } else {
+            self.plan(monotonic_millis() + PROBE_FIRST.as_millis() as u64, Due::Probe(hop));
+        }
+    }
+
+    /// The next hop can never be reached: everything that is ready for it bounces.
+    pub async fn refuse_all(self: &Rc<Self>, hop: &Rc<Hop>, trouble: Trouble) {
+        hop.set_up();
+        self.settle_waiting(hop, &trouble, Waits::Refused).await;
+    }
+
+    /// Goes once through the messages that are ready, in order; those that go on waiting stay in order.
+    async fn settle_waiting(self: &Rc<Self>, hop: &Rc<Hop>, trouble: &Trouble, waits: Waits) {
+        for _ in 0..hop.ready_len() {
+            if waits == Waits::Down && hop.trouble().is_none() {
+                return;
+            }
+            let Some(item) = hop.take() else { return };
+            if let Some(item) = settle_trouble(self, hop, item, trouble, waits).await {
+                hop.push(item);
+            }
+            glommio::yield_if_needed().await;
+        }
+    }
+
+    fn name_of(&self, next_hop: &NextHop) -> String {
+        match (
+            &next_hop.domain,
+            self.config.routes.get(usize::from(next_hop.route)).map(|route| &route.target),
+        ) {
+            (Some(domain), _) => domain.to_string(),
+            (None, Some(Target::SmartHosts(hosts))) => {
+                hosts.iter().map(|host| format!("{}:{}", host.host, host.port)).collect::<Vec<_>>().join(", ")
+            }
+            (None, _) => "without a route".into(),
+        }
+    }
+
+    /// What a ticker does a few times a second.
+    pub fn tick(&self) {
+        let hops = self.hops.borrow();
+        let ready: usize = hops.values().map(|hop| hop.ready_len()).sum();
+        let down = hops.values().filter(|hop| hop.trouble().is_some()).count();
+        self.counters.messages_waiting.set((ready + self.timetable.borrow().len()) as u64);
+        self.counters.next_hops.set(hops.len() as u64);
+        self.counters.next_hops_down.set(down as u64);
+        self.counters.connections_out.set(hops.values().map(|hop| hop.connections() as u64).sum());
+    }
+
+    /// Forgets next hops that have nothing to do, so that a million domains seen once cost nothing.
+    pub fn forget_unused(&self) {
+        self.hops.borrow_mut().retain(|_, hop| Rc::strong_count(hop) > 1 || !hop.is_unused());
+        self.lookup.forget_expired();
+    }
+
+    /// Waits until no transaction is open.
+    pub async fn transactions_over(&self) {
+        while self.transactions.get() > 0 {
+            self.transaction_over.wait().await;
+        }
+    }
+}
+
+/// Takes what the ingest shards hand over, until told to stop.
+pub async fn serve_inbox(shard: Rc<DeliveryShard>, mut inbox: Receiver<ToDelivery>) {
+    loop {
+        match inbox.receive().await {
+            ToDelivery::Handover(handover) => shard.accept(handover),
+            ToDelivery::Stop => {
+                shard.stopping.set(true);
+                shard.hops.borrow().values().for_each(|hop| hop.call_all());
+                return;
+            }
+        }
+    }
+}
+
+/// Brings back what was put off when its time comes. Runs as long as the shard.
+pub async fn keep_time(shard: Rc<DeliveryShard>) {
+    loop {
+        let now = monotonic_millis();
+        let due = shard.timetable.borrow_mut().take_due(now);
+        match due {
+            Some(Due::Item(hop, item)) => shard.make_ready(&hop, item),
+            Some(Due::Probe(hop)) => shard.probe(hop),
+            None => wait_until_due(&shard, now).await,
+        }
+        glommio::yield_if_needed().await;
+    }
+}
+
+async fn wait_until_due(shard: &DeliveryShard, now: u64) {
+    let next = shard.timetable.borrow().next_due();
+    match next {
+        None => shard.timer_is_late.wait().await,
+        Some(due) => {
+            let wait = Duration::from_millis(due.saturating_sub(now).max(1));
+            shard
+                .timer_is_late
+                .wait()
+                .or(async {
+                    glommio::timer::sleep(wait).await;
+                })
+                .await;
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! One mail transaction as the client sees it: the commands still to be sent, and where each
+//! recipient stands (RFC 5321 section 3.3, RFC 2920).
+//!
+//! Pure; belongs to one [`Client`](super::client::Client).
+
+use std::io::Write;
+
+use super::extensions::Extensions;
+use super::failure::{Failure, Scope};
+use super::reply::Reply;
+use super::verdict::{Fate, Peer, Status};
+
+/// What is to be sent. The content itself never comes here; the rim streams it.
+#[derive(Clone, Debug)]
+pub struct Transaction<'a, R> {
+    /// The reverse-path without angle brackets; empty for `<>`.
+    pub sender: &'a str,
+    /// The forward-paths without angle brackets, at least one.
+    pub recipients: R,
+    /// Octets of the content before dot-stuffing, for SIZE (RFC 1870).
+    pub content_bytes: u64,
+    /// The content was declared `BODY=8BITMIME`, or has octets above 127.
+    pub eight_bit: bool,
+}
+
+/// Where one recipient stands.
+#[derive(Debug)]
+enum Standing {
+    /// Decided without a RCPT.
+    NotAsked(Fate),
+    /// RCPT is not answered yet.
+    Asked,
+    /// RCPT was answered with 2yz; end-of-data decides.
+    Accepted,
+    Decided(Fate),
+}
+
+/// A transaction that is under way.
+#[derive(Debug)]
+pub(super) struct Open {
+    standings: Vec<Standing>,
+    /// The commands as octets, and how much of them has been handed out.
+    commands: Vec<u8>,
+    sent: usize,
+    /// A reply to one of the commands has come.
+    pub answered: bool,
+    /// MAIL was answered with 2yz, so the peer is within a transaction.
+    pub mail_accepted: bool,
+    /// The peer accepted a recipient after it had refused MAIL.
+    pub is_misordered: bool,
+}
+
+impl Open {
+    /// Writes the commands and decides at once about the recipients for whom nothing need be asked:
+    /// a message too large for the peer, addresses that cannot be put in a command.
+    pub fn new<'a, R: Iterator<Item = &'a str>>(
+        transaction: Transaction<'a, R>,
+        reset: bool,
+        extensions: &Extensions,
+        peer: &Peer,
+    ) -> Self {
+        let Transaction { sender, recipients, content_bytes, eight_bit } = transaction;
+        let refused = refuse_locally(sender, content_bytes, extensions, peer);
+        let mut commands = Vec::with_capacity(128);
+        if reset {
+            commands.extend_from_slice(b"RSET\r\n");
+        }
+        write_mail(&mut commands, sender, content_bytes, eight_bit, extensions);
+        let standings: Vec<Standing> = recipients
+            .map(|recipient| match &refused {
+                Some(failure) => Standing::NotAsked(Fate::Failed(failure.clone())),
+                None if !fits_in_a_command(recipient) => Standing::NotAsked(Fate::Failed(bad_recipient())),
+                None => {
+                    write_all(&mut commands, format_args!("RCPT TO:<{recipient}>\r\n"));
+                    Standing::Asked
+                }
+            })
+            .collect();
+        commands.extend_from_slice(b"DATA\r\n");
+        Self { standings, commands, sent: 0, answered: false, mail_accepted: false, is_misordered: false }
+    }
+
+    /// The next recipient from `from` on for whom there is a RCPT among the commands.
+    pub fn next_asked(&self, from: usize) -> Option<usize> {
+        (from..self.standings.len()).find(|&index| !matches!(self.standings[index], Standing::NotAsked(_)))
+    }
+
+    /// At least one recipient waits for end-of-data.
+    pub fn has_accepted(&self) -> bool {
+        self.standings.iter().any(|standing| matches!(standing, Standing::Accepted))
+    }
+
+    /// Hands out everything that is left, in one group (RFC 2920 section 3.1).
+    pub fn send_group(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.commands[self.sent..]);
+        self.sent = self.commands.len();
+    }
+
+    /// Hands out the next command.
+    pub fn send_one(&mut self, out: &mut Vec<u8>) {
+        let rest = &self.commands[self.sent..];
+        let end = memchr::memchr(b'\n', rest).map_or(rest.len(), |at| at + 1);
+        out.extend_from_slice(&rest[..end]);
+        self.sent += end;
+    }
+
+    pub fn accept(&mut self, index: usize) {
+        match &self.standings[index] {
+            Standing::Asked => self.standings[index] = Standing::Accepted,
+            _ => self.is_misordered = true,
+        }
+    }
+
+    /// A recipient that fell with MAIL keeps that failure: what RCPT says then follows from it.
+    pub fn refuse(&mut self, index: usize, failure: Failure) {
+        if matches!(self.standings[index], Standing::Asked) {
+            self.standings[index] = Standing::Decided(Fate::Failed(failure));
+        }
+    }
+
+    /// The reply to end-of-data holds for every recipient that was accepted.
+    pub fn deliver(&mut self, reply: &Reply) {
+        self.decide_accepted(&Fate::Delivered(reply.clone()));
+    }
+
+    pub fn fail_accepted(&mut self, failure: Failure) {
+        self.decide_accepted(&Fate::Failed(failure));
+    }
+
+    /// Every recipient that has no fate yet.
+    pub fn fail_undecided(&mut self, failure: &Failure) {
+        for standing in &mut self.standings {
+            if matches!(standing, Standing::Asked | Standing::Accepted) {
+                *standing = Standing::Decided(Fate::Failed(failure.clone()));
+            }
+        }
+    }
+
+    fn decide_accepted(&mut self, fate: &Fate) {
+        for standing in &mut self.standings {
+            if matches!(standing, Standing::Accepted) {
+                *standing = Standing::Decided(fate.clone());
+            }
+        }
+    }
+
+    /// One fate per recipient, in the order given. Every recipient must have been decided.
+    pub fn into_fates(self) -> Vec<Fate> {
+        let decided = self.standings.into_iter().map(|standing| match standing {
+            Standing::Decided(fate) | Standing::NotAsked(fate) => fate,
+            undecided => panic!("a transaction ended with a recipient {undecided:?}"),
+        });
+        decided.collect()
+    }
+}
+
+fn write_mail(commands: &mut Vec<u8>, sender: &str, bytes: u64, eight_bit: bool, extensions: &Extensions) {
+    write_all(commands, format_args!("MAIL FROM:<{sender}>"));
+    if extensions.size {
+        write_all(commands, format_args!(" SIZE={bytes}"));
+    }
+    if eight_bit && extensions.eight_bit_mime {
+        commands.extend_from_slice(b" BODY=8BITMIME");
+    }
+    commands.extend_from_slice(b"\r\n");
+}
+
+fn write_all(commands: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+    commands.write_fmt(text).expect("a Vec takes everything");
+}
+
+/// What speaks against the whole transaction before a word has been said.
+fn refuse_locally(sender: &str, bytes: u64, extensions: &Extensions, peer: &Peer) -> Option<Failure> {
+    if let Some(size_max) = extensions.size_max.filter(|&size_max| bytes > size_max) {
+        let text = format!(
+            "message size {bytes} exceeds size limit {size_max} of server {host}",
+            host = peer.host()
+        );
+        return Some(Failure::local(Scope::Host, Status::TOO_LARGE_FOR_HOST, text));
+    }
+    if !fits_in_a_command(sender) {
+        let text = "the sender address has characters that cannot be sent in MAIL".to_owned();
+        return Some(Failure::local(Scope::Message, Status::BAD_SENDER_SYNTAX, text));
+    }
+    None
+}
+
+fn bad_recipient() -> Failure {
+    let text = "the recipient address has characters that cannot be sent in RCPT".to_owned();
+    Failure::local(Scope::Recipient, Status::BAD_RECIPIENT_SYNTAX, text)
+}
+
+/// Printable ASCII only: a line end would be a command of its own, and without SMTPUTF8 (RFC 6531)
+/// nothing above 127 may be sent.
+fn fits_in_a_command(path: &str) -> bool {
+    path.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+}

@@ -1,0 +1,134 @@
+//! From the spool to the schedule: which delivery shard gets which recipients of a message.
+
+use super::IngestShard;
+use crate::config::{Config, Target};
+use crate::shard::links::{Fresh, Group, Handover, NextHop, ToDelivery};
+use sluice_queue::{ContentFlags, Envelope, QueueId, RecipientState};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// The recipients of a message by next hop, in the order of their first recipient.
+pub fn groups(
+    config: &Config,
+    envelope: &Envelope,
+    waiting: impl Fn(usize) -> bool,
+) -> Vec<(NextHop, Vec<u32>)> {
+    let mut groups: Vec<(NextHop, Vec<u32>)> = Vec::with_capacity(1);
+    for (index, recipient) in envelope.recipients.iter().enumerate().filter(|(index, _)| waiting(*index)) {
+        let next_hop = next_hop(config, &recipient.address);
+        match groups.iter_mut().find(|(known, _)| *known == next_hop) {
+            Some((_, indexes)) => indexes.push(index as u32),
+            None => groups.push((next_hop, vec![index as u32])),
+        }
+    }
+    groups
+}
+
+/// Where a recipient goes. One whose domain no route covers is given to a next hop without a route,
+/// where it gets its answer (5.4.4): the configuration may have changed while it waited.
+fn next_hop(config: &Config, address: &str) -> NextHop {
+    let domain = address.rsplit_once('@').map_or("", |(_, domain)| domain);
+    match config.route_for(domain) {
+        None => NextHop { route: u16::MAX, domain: Some(domain.to_ascii_lowercase().into()) },
+        Some(route) => {
+            let domain = match config.routes[route].target {
+                Target::SmartHosts(_) => None,
+                Target::Mx { .. } => Some(domain.to_ascii_lowercase().into()),
+            };
+            NextHop { route: route as u16, domain }
+        }
+    }
+}
+
+/// A next hop belongs to one delivery shard, so that its connections and limits need no lock. Smart
+/// hosts take more than one core's worth, so each delivery shard has a slice of them.
+fn delivery_shard(next_hop: &NextHop, id: QueueId, shards: usize) -> usize {
+    match &next_hop.domain {
+        None => (id.micros() % shards as u64) as usize,
+        Some(_) => {
+            let mut hasher = DefaultHasher::new();
+            next_hop.hash(&mut hasher);
+            (hasher.finish() % shards as u64) as usize
+        }
+    }
+}
+
+impl IngestShard {
+    /// Hands a committed message over. Never waits and never fails: a message that finds no room now
+    /// goes as a small entry later.
+    pub fn hand_over_fresh(
+        &self,
+        id: QueueId,
+        envelope: &Arc<Envelope>,
+        content: Option<Arc<Vec<u8>>>,
+        flags: ContentFlags,
+    ) {
+        let content = content.and_then(|content| self.budget.hold(content));
+        for (next_hop, indexes) in groups(&self.config, envelope, |_| true) {
+            let fresh =
+                content.clone().map(|content| Box::new(Fresh { envelope: envelope.clone(), content, flags }));
+            let group = Group::new(indexes);
+            let arrived_micros = envelope.arrived_micros;
+            self.send(Handover { id, next_hop, group, attempts: 0, notified: false, arrived_micros, fresh });
+        }
+    }
+
+    /// Hands over what is left of a message that an earlier run accepted.
+    pub fn hand_over_stored(&self, id: QueueId, envelope: &Envelope, states: &[RecipientState]) {
+        for (next_hop, indexes) in groups(&self.config, envelope, |index| !states[index].is_finished()) {
+            let state = states[indexes[0] as usize];
+            self.send(Handover {
+                id,
+                next_hop,
+                group: Group::new(indexes),
+                attempts: state.attempts,
+                notified: state.notified,
+                arrived_micros: envelope.arrived_micros,
+                fresh: None,
+            });
+        }
+    }
+
+    fn send(&self, handover: Handover) {
+        let shard = delivery_shard(&handover.next_hop, handover.id, self.links.delivery.len());
+        let mut overflow = self.overflow.borrow_mut();
+        let refused = if overflow.is_empty() {
+            self.links.delivery[shard].try_send(ToDelivery::Handover(handover)).err()
+        } else {
+            Some(ToDelivery::Handover(handover))
+        };
+        if let Some(ToDelivery::Handover(mut handover)) = refused {
+            handover.fresh = None;
+            overflow.push_back((shard, handover));
+            self.overflow_grew.raise();
+        }
+    }
+}
+
+/// Sends what did not fit, in order, as places become free. Runs as long as the shard.
+pub async fn pump_overflow(shard: Rc<IngestShard>) {
+    loop {
+        // The first entry stays in the queue while it waits, so that later ones line up behind it.
+        let next = shard.overflow.borrow_mut().front_mut().map(|(index, handover)| (*index, take(handover)));
+        match next {
+            None => shard.overflow_grew.wait().await,
+            Some((index, handover)) => {
+                shard.links.delivery[index].send(ToDelivery::Handover(handover)).await;
+                shard.overflow.borrow_mut().pop_front();
+            }
+        }
+    }
+}
+
+fn take(handover: &mut Handover) -> Handover {
+    Handover {
+        id: handover.id,
+        next_hop: handover.next_hop.clone(),
+        group: std::mem::replace(&mut handover.group, Group::One(0)),
+        attempts: handover.attempts,
+        notified: handover.notified,
+        arrived_micros: handover.arrived_micros,
+        fresh: None,
+    }
+}

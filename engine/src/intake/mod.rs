@@ -1,0 +1,140 @@
+//! One ingest shard: its sessions, its spool, and what it hands to the delivery shards.
+//!
+//! Lives on one glommio executor; nothing here is shared with another thread but what
+//! [`shard::links`](crate::shard::links) carries.
+//!
+//! Invariants: 250 after end-of-data is written only after [`Spool::commit`] has resolved; a message
+//! that is committed is handed over exactly once in this run, in memory or, when there is no room,
+//! as an index entry that makes the delivery shard ask for it.
+
+mod buffers;
+mod handover;
+mod inbox;
+mod outcomes;
+mod recovery;
+pub mod session_task;
+
+use crate::config::Config;
+use crate::observe::counters;
+use crate::session;
+use crate::shard::event::{Event, Stop};
+use crate::shard::links::{Budget, Handover, Links};
+use buffers::Buffers;
+use sluice_queue::{GlommioStorage, QueueId, Spool};
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+pub(crate) use handover::pump_overflow;
+pub use inbox::describe;
+pub(crate) use inbox::serve_inbox;
+pub(crate) use recovery::{OpenedSpools, hand_over_recovered, open_spools};
+pub use recovery::{spool_directory, spool_numbers};
+
+pub type ShardSpool = Spool<GlommioStorage>;
+
+/// What all tasks of one ingest shard share.
+pub struct IngestShard {
+    pub index: usize,
+    pub config: Arc<Config>,
+    pub links: Arc<Links>,
+    pub counters: Arc<counters::Ingest>,
+    /// By listener.
+    pub contexts: Vec<Arc<session::Context>>,
+    /// New mail goes here.
+    pub spool: ShardSpool,
+    /// Spools of shards that do not exist any more; they are emptied and take no new mail.
+    pub adopted: Vec<ShardSpool>,
+    pub stop: Stop,
+    /// Kept by the service thread: the spool's file system has room for new mail.
+    pub has_space: Arc<AtomicBool>,
+    pub budget: Arc<Budget>,
+    sessions: Cell<usize>,
+    session_ended: Event,
+    buffers: Buffers,
+    /// Handovers whose mailbox was full.
+    overflow: RefCell<VecDeque<(usize, Handover)>>,
+    overflow_grew: Event,
+}
+
+/// What the parts of an ingest shard are made of.
+pub struct Parts {
+    pub index: usize,
+    pub config: Arc<Config>,
+    pub links: Arc<Links>,
+    pub counters: Arc<counters::Ingest>,
+    pub contexts: Vec<Arc<session::Context>>,
+    pub has_space: Arc<AtomicBool>,
+    pub budget: Arc<Budget>,
+}
+
+impl IngestShard {
+    pub fn new(parts: Parts, spool: ShardSpool, adopted: Vec<ShardSpool>) -> Self {
+        Self {
+            index: parts.index,
+            config: parts.config,
+            links: parts.links,
+            counters: parts.counters,
+            contexts: parts.contexts,
+            spool,
+            adopted,
+            stop: Stop::default(),
+            has_space: parts.has_space,
+            budget: parts.budget,
+            sessions: Cell::new(0),
+            session_ended: Event::default(),
+            buffers: Buffers::default(),
+            overflow: RefCell::default(),
+            overflow_grew: Event::default(),
+        }
+    }
+
+    /// The spool that holds a message, when this shard looks after it.
+    pub fn spool_of(&self, id: QueueId) -> Option<&ShardSpool> {
+        self.spools().find(|spool| spool.number() == id.spool())
+    }
+
+    pub fn spools(&self) -> impl Iterator<Item = &ShardSpool> {
+        std::iter::once(&self.spool).chain(&self.adopted)
+    }
+
+    /// Waits until the last session has ended.
+    pub async fn sessions_ended(&self) {
+        while self.sessions.get() > 0 {
+            self.session_ended.wait().await;
+        }
+    }
+
+    /// What a ticker does a few times a second.
+    pub fn tick(self: &Rc<Self>) {
+        let mut live = 0;
+        let (mut batches, mut bytes) = (0, 0);
+        for spool in self.spools() {
+            spool.nudge();
+            self.claim(spool);
+            let stats = spool.stats();
+            live += stats.messages as u64;
+            batches += stats.batches;
+            bytes += stats.bytes_written;
+        }
+        self.counters.messages_queued.set(live);
+        self.counters.batches_total.set(batches);
+        self.counters.spool_bytes_written_total.set(bytes);
+        self.counters.sessions.set(self.sessions.get() as u64);
+    }
+
+    /// A session that ended by a fault while its message was being committed has told nobody of it.
+    fn claim(self: &Rc<Self>, spool: &ShardSpool) {
+        for id in spool.unclaimed() {
+            let (shard, spool) = (self.clone(), spool.clone());
+            glommio::spawn_local(async move {
+                if let Ok(message) = spool.load(id).await {
+                    shard.hand_over_stored(id, &message.envelope, &message.states);
+                }
+            })
+            .detach();
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! What a delivery shard reports: recorded in the spool, and told to the sender where that is due.
+//!
+//! A DSN and the outcomes that it tells of are committed in one batch, both or neither: after a crash
+//! there is never a bounced recipient without its DSN nor a second DSN for the same recipient.
+
+use super::{IngestShard, ShardSpool};
+use crate::clock;
+use crate::delivery::verdict::Status;
+use crate::dsn::{self, Action, Dsn, ReportedRecipient};
+use crate::observe::{line, log};
+use crate::schedule::retry;
+use crate::shard::links::{Disposition, Fate, Report};
+use sluice_queue::{CommitError, ContentFlags, Message, Outcome, OutcomeKind, QueueId};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A DSN that the spool could not take is tried again after this.
+const DSN_AGAIN: Duration = Duration::from_secs(30);
+
+/// Records a report. A DSN takes time and becomes a task.
+pub fn apply_report(shard: &Rc<IngestShard>, report: Report) {
+    let Some(spool) = shard.spool_of(report.id).cloned() else { return };
+    let now = clock::wall_micros();
+    if report.fates.iter().any(is_told) {
+        let shard = shard.clone();
+        glommio::spawn_local(async move { tell(&shard, &spool, report, now).await }).detach();
+    } else {
+        spool.record(report.id, outcomes(&report.fates, now));
+    }
+}
+
+/// The sender hears of it, if there is one.
+fn is_told(fate: &Fate) -> bool {
+    match fate.disposition {
+        Disposition::Delivered => false,
+        Disposition::Deferred { notice, .. } => notice,
+        Disposition::Bounced | Disposition::Expired => true,
+    }
+}
+
+fn outcomes(fates: &[Fate], now: u64) -> Vec<Outcome> {
+    fates
+        .iter()
+        .map(|fate| {
+            let (kind, notified) = match fate.disposition {
+                Disposition::Delivered => (OutcomeKind::Delivered, false),
+                Disposition::Deferred { notified, .. } => (OutcomeKind::Deferred, notified),
+                Disposition::Bounced => (OutcomeKind::Bounced, false),
+                Disposition::Expired => (OutcomeKind::Expired, false),
+            };
+            // Of a delivered recipient nobody asks why.
+            let text = if kind == OutcomeKind::Delivered { String::new() } else { fate.text.clone() };
+            Outcome {
+                recipient: fate.recipient,
+                kind,
+                attempts: fate.attempts,
+                notified,
+                at_micros: now,
+                text,
+            }
+        })
+        .collect()
+}
+
+/// Makes the DSN and commits it with the outcomes; tries again while the spool has no room.
+async fn tell(shard: &IngestShard, spool: &ShardSpool, report: Report, now: u64) {
+    let message = match spool.load(report.id).await {
+        Ok(message) => message,
+        Err(error) => {
+            return log::note("ingest", &format!("{}: error: no DSN, cannot be read: {error}", report.id));
+        }
+    };
+    let header = spool.read(report.id, 0, dsn::HEADER_BYTES_MAX).await.unwrap_or_default();
+    let Some(dsn) = compose(shard, &message, &report, &header, now) else {
+        return spool.record(report.id, outcomes(&report.fates, now));
+    };
+    loop {
+        match commit(spool, &dsn, &report, now).await {
+            Ok(id) => return hand_over(shard, id, dsn, report.id),
+            Err(CommitError::Full) => glommio::timer::sleep(DSN_AGAIN).await,
+            // The spool takes nothing until a restart, which finds the message unfinished.
+            Err(error) => return log::note("ingest", &format!("{}: error: no DSN: {error}", report.id)),
+        }
+    }
+}
+
+async fn commit(spool: &ShardSpool, dsn: &Dsn, report: &Report, now: u64) -> Result<QueueId, CommitError> {
+    let mut draft = spool.begin(now);
+    let id = draft.id();
+    spool.append(&mut draft, &dsn.content).await?;
+    let finishing = (report.id, outcomes(&report.fates, now));
+    spool.commit_with(draft, Arc::new(dsn.envelope.clone()), flags(&dsn.content), finishing).await?;
+    Ok(id)
+}
+
+fn flags(content: &[u8]) -> ContentFlags {
+    let dot_lines = content.first() == Some(&b'.') || memchr::memmem::find(content, b"\n.").is_some();
+    ContentFlags { eight_bit: !content.is_ascii(), dot_lines }
+}
+
+fn hand_over(shard: &IngestShard, id: QueueId, dsn: Dsn, about: QueueId) {
+    shard.counters.dsns_total.add(1);
+    let octets = dsn.content.len() as u64;
+    log::note("ingest", &format!("{about}: sender notification: {id}"));
+    log::write("ingest", |text| line::accepted(text, id, &dsn.envelope, octets));
+    let flags = flags(&dsn.content);
+    shard.hand_over_fresh(id, &Arc::new(dsn.envelope), Some(Arc::new(dsn.content)), flags);
+}
+
+/// The DSN about those recipients of a report that the sender hears of; `None` for a null reverse-path.
+fn compose(shard: &IngestShard, message: &Message, report: &Report, header: &[u8], now: u64) -> Option<Dsn> {
+    let date = clock::mail_date(now);
+    let retry = &shard.config.retry;
+    let until = clock::mail_date(retry::expires_micros(retry, message.envelope.arrived_micros));
+    let expired = Status::EXPIRED.to_string();
+    let told = report.fates.iter().filter(|fate| is_told(fate));
+    let recipients: Vec<_> = told
+        .filter_map(|fate| {
+            let address = &message.envelope.recipients.get(fate.recipient as usize)?.address;
+            let (action, status) = match fate.disposition {
+                Disposition::Bounced => (Action::Bounced, &fate.dsn),
+                Disposition::Expired => (Action::Expired, &expired),
+                _ => (Action::Delayed { until_date: &until }, &fate.dsn),
+            };
+            Some(ReportedRecipient {
+                address,
+                action,
+                status,
+                text: &fate.text,
+                reply: fate.is_reply.then_some(fate.text.as_str()),
+                remote: (!fate.remote.is_empty()).then_some(fate.remote.as_str()),
+                last_attempt_date: Some(&date),
+            })
+        })
+        .collect();
+    dsn::compose(&dsn::Report {
+        hostname: &shard.config.hostname,
+        postmaster: &shard.config.postmaster,
+        queue_id: &report.id.to_string(),
+        original: &message.envelope,
+        header,
+        arrival_date: &clock::mail_date(message.envelope.arrived_micros),
+        date: &date,
+        now_micros: now,
+        recipients: &recipients,
+    })
+}

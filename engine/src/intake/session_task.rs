@@ -1,0 +1,295 @@
+//! The async rim of one SMTP server session: octets from the socket into the pure session, its
+//! replies back, its content into the spool.
+//!
+//! One task per connection. A fault in it ends this session with 421 and no other.
+
+use super::IngestShard;
+use crate::clock;
+use crate::observe::{line, log};
+use crate::session::{self, Refusal, Session, Step};
+use crate::shard::event::Place;
+use futures_lite::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use futures_util::FutureExt;
+use glommio::net::TcpStream;
+use sluice_queue::{CommitError, ContentFlags, Draft};
+use std::future::poll_fn;
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::Poll;
+use std::time::Duration;
+
+/// A peer that takes none of our replies for this long is gone.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long, and for how many reads, a client may go on sending after its session was closed.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_READS_MAX: usize = 16;
+
+/// Starts the session of a connection that was just accepted.
+pub fn start(shard: &Rc<IngestShard>, listener: usize, mut stream: TcpStream) {
+    shard.counters.connections_total.add(1);
+    let Ok(client) = stream.peer_addr() else { return };
+    let _ = stream.set_nodelay(true);
+    let _ = stream.set_write_timeout(Some(WRITE_TIMEOUT));
+    let shard = shard.clone();
+    if shard.sessions.get() >= shard.config.limits.sessions_max {
+        shard.counters.connections_refused_total.add(1);
+        let mut reply = Vec::new();
+        session::too_many_sessions(&shard.contexts[listener], &mut reply);
+        // The reply fits into an empty socket buffer; a peer that is gone already needs none.
+        glommio::spawn_local(async move { drop(stream.write_all(&reply).await) }).detach();
+        return;
+    }
+    shard.sessions.set(shard.sessions.get() + 1);
+    glommio::spawn_local(async move {
+        let session = AssertUnwindSafe(run(&shard, listener, &mut stream, client)).catch_unwind().await;
+        if session.is_err() {
+            shard.counters.session_panics_total.add(1);
+            log::note(
+                "ingest",
+                &format!("error: a session with [{}] ended by an internal fault", client.ip()),
+            );
+            let mut reply = Vec::new();
+            session::fault(&shard.contexts[listener], &mut reply);
+            let _ = stream.write_all(&reply).await;
+        }
+        shard.sessions.set(shard.sessions.get() - 1);
+        shard.session_ended.raise();
+    })
+    .detach();
+}
+
+async fn run(shard: &Rc<IngestShard>, listener: usize, stream: &mut TcpStream, client: SocketAddr) {
+    let mut out = Vec::with_capacity(256);
+    let session = Session::new(shard.contexts[listener].clone(), client, clock::monotonic_millis(), &mut out);
+    let mut task = SessionTask {
+        shard,
+        place: shard.stop.place(),
+        stream,
+        session,
+        out,
+        carried: Vec::new(),
+        draft: None,
+        unread: false,
+    };
+    // A connection that breaks is the end of its session and nothing to report.
+    if task.converse().await.is_ok() && task.session.is_closed() {
+        task.linger().await;
+    }
+}
+
+struct SessionTask<'a> {
+    shard: &'a Rc<IngestShard>,
+    place: Place<'a>,
+    stream: &'a mut TcpStream,
+    session: Session,
+    out: Vec<u8>,
+    /// Octets that were read and not yet used: a command line whose end is still to come.
+    carried: Vec<u8>,
+    draft: Option<Draft>,
+    /// The client may have sent more than was read.
+    unread: bool,
+}
+
+enum Input {
+    Octets(Box<[u8]>, usize),
+    Stopped,
+    TimedOut,
+}
+
+impl SessionTask<'_> {
+    async fn converse(&mut self) -> io::Result<()> {
+        loop {
+            self.flush().await?;
+            match self.read().await? {
+                Input::Octets(_, 0) => return Ok(()),
+                Input::Octets(buffer, len) => {
+                    let goes_on = self.use_input(&buffer[..len]).await;
+                    self.shard.buffers.give_back(buffer);
+                    if !goes_on? {
+                        // QUIT is the last thing that a client says; anything else may have more behind it.
+                        self.unread = !last_line(&self.out).starts_with(b"221 ");
+                        return self.flush().await;
+                    }
+                }
+                Input::Stopped => {
+                    self.session.shutting_down(&mut self.out);
+                    return self.flush().await;
+                }
+                Input::TimedOut => {
+                    self.session.timed_out(&mut self.out);
+                    return self.flush().await;
+                }
+            }
+        }
+    }
+
+    /// Closes so that the last reply arrives: input that nobody reads would make the kernel reset the
+    /// connection and with it what the client has not read yet.
+    async fn linger(&mut self) {
+        if !self.unread {
+            return;
+        }
+        if self.stream.shutdown(Shutdown::Write).await.is_err() {
+            return;
+        }
+        let _ = self.stream.set_read_timeout(Some(LINGER));
+        let mut buffer = self.shard.buffers.take();
+        for _ in 0..LINGER_READS_MAX {
+            match self.stream.read(&mut buffer).await {
+                Ok(read) if read > 0 => {}
+                _ => break,
+            }
+        }
+        self.shard.buffers.give_back(buffer);
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        if !self.out.is_empty() {
+            self.stream.write_all(&self.out).await?;
+            self.out.clear();
+        }
+        Ok(())
+    }
+
+    /// The next octets, with those carried over from the last read in front.
+    async fn read(&mut self) -> io::Result<Input> {
+        let remaining = self.session.deadline().saturating_sub(clock::monotonic_millis());
+        if remaining == 0 {
+            return Ok(Input::TimedOut);
+        }
+        self.stream.set_read_timeout(Some(Duration::from_millis(remaining)))?;
+        let Self { shard, place, stream, session, carried, .. } = self;
+        let read = poll_fn(|context| {
+            // A message whose content is on its way may come to its end within the bound of the stop.
+            if place.poll_stopped(context) && !session.is_in_message() {
+                return Poll::Ready(Ok(Input::Stopped));
+            }
+            let mut buffer = shard.buffers.take();
+            buffer[..carried.len()].copy_from_slice(carried);
+            match Pin::new(&mut **stream).poll_read(context, &mut buffer[carried.len()..]) {
+                Poll::Ready(Ok(read)) => {
+                    let len = if read == 0 { 0 } else { carried.len() + read };
+                    carried.clear();
+                    Poll::Ready(Ok(Input::Octets(buffer, len)))
+                }
+                Poll::Ready(Err(error)) => {
+                    shard.buffers.give_back(buffer);
+                    Poll::Ready(Err(error))
+                }
+                Poll::Pending => {
+                    shard.buffers.give_back(buffer);
+                    Poll::Pending
+                }
+            }
+        });
+        match read.await {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(Input::TimedOut),
+            other => other,
+        }
+    }
+
+    /// Lets the session work through `input`. False when the session is over.
+    async fn use_input(&mut self, input: &[u8]) -> io::Result<bool> {
+        let mut used = 0;
+        loop {
+            let now = clock::monotonic_millis();
+            let (consumed, step) = self.session.advance(now, &input[used..], &mut self.out);
+            self.log_refusals();
+            let start = used;
+            used += consumed;
+            match step {
+                Step::Read => {
+                    self.carried.extend_from_slice(&input[used..]);
+                    return Ok(true);
+                }
+                Step::Open => self.open().await,
+                Step::Content(range) => self.append(&input[start + range.start..start + range.end]).await,
+                Step::Abandon => self.draft = None,
+                Step::Commit => self.commit().await?,
+                Step::Close => return Ok(false),
+            }
+        }
+    }
+
+    fn log_refusals(&mut self) {
+        for note in self.session.take_notes() {
+            self.shard.counters.refusals_total.add(1);
+            let (client, listener) = (self.session.client(), &self.session.context().listener_name);
+            log::write("ingest", |text| line::refused(text, &note, client, listener));
+        }
+    }
+
+    async fn open(&mut self) {
+        if !self.shard.has_space.load(Relaxed) {
+            return self.session.open_failed(Refusal::NoSpace, &mut self.out);
+        }
+        let now = clock::wall_micros();
+        let draft = self.shard.spool.begin(now);
+        let trace = self.session.opened(draft.id(), &clock::mail_date_cached(now), &mut self.out);
+        self.draft = Some(draft);
+        self.append(&trace).await;
+    }
+
+    async fn append(&mut self, octets: &[u8]) {
+        if let Some(mut draft) = self.draft.take() {
+            match self.shard.spool.append(&mut draft, octets).await {
+                Ok(()) => self.draft = Some(draft),
+                // The session swallows the rest; the refusal is the answer to its end-of-data.
+                Err(error) => self.storage_failed(&error.to_string()),
+            }
+        }
+    }
+
+    async fn commit(&mut self) -> io::Result<()> {
+        // Replies to commands that came before must not wait for the disk.
+        self.flush().await?;
+        let envelope = self.session.take_envelope(clock::wall_micros());
+        let findings = self.session.findings();
+        let flags = ContentFlags { eight_bit: findings.eight_bit, dot_lines: findings.dot_lines };
+        let Some(draft) = self.draft.take() else {
+            self.session.committed(Err(Refusal::Storage), &mut self.out);
+            return Ok(());
+        };
+        let envelope = Arc::new(envelope);
+        match self.shard.spool.commit(draft, envelope.clone(), flags).await {
+            Ok(stored) => {
+                let shard = self.shard;
+                shard.counters.messages_accepted_total.add(1);
+                shard.counters.message_bytes_accepted_total.add(stored.content_bytes);
+                log::write("ingest", |text| line::accepted(text, stored.id, &envelope, stored.content_bytes));
+                shard.hand_over_fresh(stored.id, &envelope, stored.content, flags);
+                self.session.committed(Ok(()), &mut self.out);
+            }
+            Err(error) => {
+                let refusal = refusal(&error);
+                self.storage_failed(&error.to_string());
+                self.session.committed(Err(refusal), &mut self.out);
+            }
+        }
+        Ok(())
+    }
+
+    fn storage_failed(&self, why: &str) {
+        self.shard.counters.messages_failed_total.add(1);
+        log::note("ingest", &format!("error: a message was not stored: {why}"));
+    }
+}
+
+/// The last of some lines that all end in CRLF.
+fn last_line(lines: &[u8]) -> &[u8] {
+    let end = lines.len().saturating_sub(2);
+    &lines[memchr::memrchr(b'\n', &lines[..end]).map_or(0, |lf| lf + 1)..]
+}
+
+fn refusal(error: &CommitError) -> Refusal {
+    match error {
+        CommitError::Full => Refusal::NoSpace,
+        CommitError::Closed => Refusal::ShuttingDown,
+        CommitError::Poisoned(_) | CommitError::TooLarge | CommitError::Broken => Refusal::Storage,
+    }
+}

@@ -1,0 +1,115 @@
+//! The listening sockets: bound once before any shard starts, one per address and ingest shard.
+//!
+//! All sockets of one address are in one SO_REUSEPORT group, and the kernel spreads connections over
+//! them. A socket does not listen before its shard has recovered its spool.
+
+use crate::config::Config;
+use crate::intake::{IngestShard, session_task};
+use glommio::net::TcpListener;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{FromRawFd, IntoRawFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Connections that the kernel completes before the relay takes them; net.core.somaxconn bounds it too.
+const BACKLOG: i32 = 4096;
+/// How long a shard stops accepting when it is out of descriptors, so that it does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A bound socket that does not listen yet.
+pub struct Bound {
+    /// Index in `Config::listeners`.
+    pub listener: usize,
+    pub address: SocketAddr,
+    socket: Socket,
+}
+
+/// An address that could not be bound.
+#[derive(Debug)]
+pub struct BindError {
+    pub listener: String,
+    pub address: SocketAddr,
+    pub error: io::Error,
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "listener \"{}\" cannot bind {}: ", self.listener, self.address)?;
+        match self.error.kind() {
+            io::ErrorKind::AddrInUse => f.write_str(
+                "the port is taken by another program; stop that program (ss -ltnp shows it) or change listener.bind",
+            ),
+            io::ErrorKind::PermissionDenied => f.write_str(
+                "ports below 1024 need CAP_NET_BIND_SERVICE; start through the systemd unit or as root",
+            ),
+            io::ErrorKind::AddrNotAvailable => {
+                f.write_str("no interface of this host has that address; ip addr shows those it has")
+            }
+            _ => write!(f, "{}", self.error),
+        }
+    }
+}
+
+/// Binds every address of every listener once for each ingest shard. The outer list is by shard.
+pub fn bind_all(config: &Config, shards: usize) -> Result<Vec<Vec<Bound>>, BindError> {
+    let mut by_shard: Vec<Vec<Bound>> = (0..shards).map(|_| Vec::new()).collect();
+    for (index, listener) in config.listeners.iter().enumerate() {
+        for &address in &listener.bind {
+            let failed = |error| BindError { listener: listener.name.clone(), address, error };
+            // Another program of the same user could share a SO_REUSEPORT port unnoticed.
+            let probe = socket(address, false).map_err(failed)?;
+            let address = probe.local_addr().map_err(failed)?.as_socket().unwrap_or(address);
+            drop(probe);
+            for bound in &mut by_shard {
+                let socket = socket(address, true).map_err(failed)?;
+                bound.push(Bound { listener: index, address, socket });
+            }
+        }
+    }
+    Ok(by_shard)
+}
+
+fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// Takes connections until the shard stops. Each becomes a task of its own.
+pub async fn accept_connections(shard: Rc<IngestShard>, bound: Bound) -> io::Result<()> {
+    bound.socket.listen(BACKLOG)?;
+    let listener = glommio_listener(bound.socket);
+    loop {
+        match listener.accept().await {
+            _ if shard.stop.is_stopped() => return Ok(()),
+            Ok(stream) => session_task::start(&shard, bound.listener, stream),
+            Err(error) => {
+                let error = io::Error::from(error);
+                // A client that has gone before it was accepted is no trouble of ours.
+                if error.kind() != io::ErrorKind::ConnectionAborted {
+                    crate::observe::log::note(
+                        "ingest",
+                        &format!("warning: accept on {}: {error}", bound.address),
+                    );
+                    glommio::timer::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+#[allow(unsafe_code)]
+fn glommio_listener(socket: Socket) -> TcpListener {
+    // SAFETY: the descriptor is a listening TCP socket that was just taken out of its only owner.
+    unsafe { TcpListener::from_raw_fd(socket.into_raw_fd()) }
+}

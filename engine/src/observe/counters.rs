@@ -1,0 +1,77 @@
+//! Counters of one shard, read by the admin page.
+//!
+//! Each shard writes its own (no cache line is shared between shards) and everybody may read.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// A number that only its shard changes.
+#[derive(Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    pub fn add(&self, n: u64) {
+        self.0.store(self.get().wrapping_add(n), Relaxed);
+    }
+
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+macro_rules! counters {
+    ($(#[$doc:meta])* $name:ident { $($(#[$help:meta])* $field:ident: $kind:literal, $text:literal;)* }) => {
+        $(#[$doc])*
+        #[derive(Default)]
+        #[repr(align(128))]
+        pub struct $name {
+            $(#[doc = $text] pub $field: Counter,)*
+        }
+
+        impl $name {
+            /// Name (without the prefix `sluice_`), kind, help text and the sum over all shards.
+            pub fn sums(all: &[std::sync::Arc<Self>]) -> Vec<(&'static str, &'static str, &'static str, u64)> {
+                vec![$((stringify!($field), $kind, $text, all.iter().map(|c| c.$field.get()).sum()),)*]
+            }
+        }
+    };
+}
+
+counters! {
+    /// The receiving side.
+    Ingest {
+        connections_total: "counter", "Connections accepted.";
+        sessions: "gauge", "Sessions open now.";
+        connections_refused_total: "counter", "Connections refused because sessions_max was reached.";
+        messages_accepted_total: "counter", "Messages acknowledged with 250 after they were durable.";
+        message_bytes_accepted_total: "counter", "Octets of accepted messages.";
+        refusals_total: "counter", "Replies of the 4yz and 5yz kind.";
+        messages_failed_total: "counter", "Messages refused because the spool could not take them.";
+        session_panics_total: "counter", "Sessions ended by a fault of the program.";
+        messages_queued: "gauge", "Messages in the spool that are not finished.";
+        batches_total: "counter", "Durable writes to the spool; one covers all messages that were ready.";
+        spool_bytes_written_total: "counter", "Bytes written to the spool's segments.";
+        dsns_total: "counter", "DSNs made.";
+        spool_full: "gauge", "1 while new mail is refused for want of space.";
+    }
+}
+
+counters! {
+    /// The sending side.
+    Delivery {
+        connections_out_total: "counter", "Connections opened to next hops.";
+        connections_out: "gauge", "Connections to next hops open now.";
+        connects_failed_total: "counter", "Next hops that could not be reached at any address.";
+        recipients_delivered_total: "counter", "Recipients accepted by their next hop.";
+        recipients_deferred_total: "counter", "Attempts put off, by recipient.";
+        recipients_bounced_total: "counter", "Recipients refused for good.";
+        recipients_expired_total: "counter", "Recipients given up after retry.expire.";
+        delivery_panics_total: "counter", "Delivery attempts ended by a fault of the program.";
+        messages_waiting: "gauge", "Messages in the schedule, ready or waiting for their time.";
+        next_hops: "gauge", "Next hops known.";
+        next_hops_down: "gauge", "Next hops that answer at no address.";
+    }
+}

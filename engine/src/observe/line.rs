@@ -1,0 +1,149 @@
+//! The log lines about messages, in the form that users of Postfix know.
+//!
+//! ```text
+//! QID: from=<SENDER>, size=OCTETS, nrcpt=N, client=[IP], helo=<NAME>, listener=NAME
+//! QID: to=<RECIPIENT>, relay=HOST[IP]:PORT, delay=S, delays=A/B/C/D, dsn=X.Y.Z, status=sent (REPLY)
+//! ```
+//!
+//! `delays`: A receiving the message, B waiting in the queue, C setting the connection up (zero on a
+//! reused one), D the transaction. Pure.
+
+use sluice_queue::{Envelope, QueueId};
+use std::io::Write;
+
+pub fn accepted(line: &mut Vec<u8>, id: QueueId, envelope: &Envelope, octets: u64) {
+    let _ = write!(
+        line,
+        "{id}: from=<{}>, size={octets}, nrcpt={}",
+        Shown(&envelope.sender),
+        envelope.recipients.len()
+    );
+    if !envelope.client.is_empty() {
+        let _ = write!(line, ", client=[{}], helo=<{}>", envelope.client, Shown(&envelope.helo));
+    }
+    let _ = write!(line, ", listener={}", envelope.listener);
+}
+
+/// A command or a message that was refused, in the shape of Postfix's reject lines.
+pub fn refused(line: &mut Vec<u8>, note: &str, client: std::net::IpAddr, listener: &str) {
+    let _ = write!(line, "NOQUEUE: reject: from [{client}]: {}, listener={listener}", Shown(note));
+}
+
+/// What one attempt at one recipient came to.
+pub struct Attempt<'a> {
+    pub id: QueueId,
+    pub recipient: &'a str,
+    /// `host[ip]:port`, or `none`.
+    pub relay: &'a str,
+    pub delays: Delays,
+    pub dsn: &'a str,
+    /// `sent`, `deferred`, `bounced` or `expired`.
+    pub status: &'a str,
+    pub reply: &'a str,
+}
+
+/// In microseconds; see the head of this file.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Delays {
+    pub receiving: u64,
+    pub waiting: u64,
+    pub connecting: u64,
+    pub transaction: u64,
+}
+
+impl Delays {
+    fn sum(&self) -> u64 {
+        self.receiving
+            .saturating_add(self.waiting)
+            .saturating_add(self.connecting)
+            .saturating_add(self.transaction)
+    }
+}
+
+pub fn attempt(line: &mut Vec<u8>, attempt: &Attempt<'_>) {
+    let delays = &attempt.delays;
+    let _ = write!(
+        line,
+        "{}: to=<{}>, relay={}, delay={}, delays={}/{}/{}/{}, dsn={}, status={} ({})",
+        attempt.id,
+        Shown(attempt.recipient),
+        attempt.relay,
+        Seconds(delays.sum()),
+        Seconds(delays.receiving),
+        Seconds(delays.waiting),
+        Seconds(delays.connecting),
+        Seconds(delays.transaction),
+        attempt.dsn,
+        attempt.status,
+        Shown(attempt.reply),
+    );
+}
+
+/// Microseconds as seconds with two significant digits below ten, as Postfix prints them.
+struct Seconds(u64);
+
+impl std::fmt::Display for Seconds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            0..5_000 if self.0 < 500 => f.write_str("0"),
+            0..100_000 => write!(f, "0.{:03}", (self.0 + 500) / 1_000),
+            100_000..10_000_000 => write!(f, "{}.{:02}", self.0 / 1_000_000, self.0 % 1_000_000 / 10_000),
+            _ => write!(f, "{}", self.0 / 1_000_000),
+        }
+    }
+}
+
+/// Foreign text with control octets shown as `?`, so that it can end no line and steer no terminal.
+struct Shown<'a>(&'a str);
+
+impl std::fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if !self.0.chars().any(char::is_control) {
+            return f.write_str(self.0);
+        }
+        self.0.chars().try_for_each(|c| std::fmt::Write::write_char(f, if c.is_control() { '?' } else { c }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sluice_queue::SpoolNumber;
+
+    #[test]
+    fn a_delivery_line_has_the_fields_of_postfix() {
+        let mut line = Vec::new();
+        attempt(
+            &mut line,
+            &Attempt {
+                id: QueueId::new(1, SpoolNumber::new(0).unwrap()),
+                recipient: "bob@example.com",
+                relay: "mx.example.com[192.0.2.1]:25",
+                delays: Delays { receiving: 0, waiting: 1_500, connecting: 250_000, transaction: 12_345_678 },
+                dsn: "2.0.0",
+                status: "sent",
+                reply: "250 2.0.0 Ok:\r\nqueued",
+            },
+        );
+        assert_eq!(
+            String::from_utf8(line).unwrap(),
+            "0000000000400: to=<bob@example.com>, relay=mx.example.com[192.0.2.1]:25, delay=12, \
+             delays=0/0.002/0.25/12, dsn=2.0.0, status=sent (250 2.0.0 Ok:??queued)"
+        );
+    }
+
+    #[test]
+    fn seconds_are_short_and_never_lie_about_their_order() {
+        for (micros, text) in [
+            (0, "0"),
+            (499, "0"),
+            (500, "0.001"),
+            (99_499, "0.099"),
+            (100_000, "0.10"),
+            (1_234_567, "1.23"),
+            (61_000_000, "61"),
+        ] {
+            assert_eq!(Seconds(micros).to_string(), text);
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The way of a log line from any thread to standard error or a file.
+//!
+//! A thread gathers lines ([`write`]) and hands them over in blocks ([`flush`]). One log thread
+//! writes blocks in order. When the disk or the pipe is slower than the relay, a thread keeps up to
+//! [`BUFFER_BYTES_MAX`] and then drops lines; the next line that goes through says how many. Mail is
+//! never held up by its log.
+
+use crate::clock;
+use crossbeam::channel::{Receiver, Sender, bounded};
+use std::cell::RefCell;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::thread::JoinHandle;
+
+/// A block goes to the log thread when a thread has gathered this much.
+const BLOCK_BYTES: usize = 32 * 1024;
+/// Lines kept by one thread while the log thread does not keep up. Prevents a stuck log from taking all memory.
+const BUFFER_BYTES_MAX: usize = 1024 * 1024;
+/// Blocks on their way to the log thread, for the same reason.
+const BLOCKS_MAX: usize = 256;
+
+enum Message {
+    Block(Vec<u8>),
+    Reopen,
+    Stop,
+}
+
+struct Target {
+    blocks: Sender<Message>,
+    /// ` HOST sluice/`: the constant part of each line.
+    tag: Box<[u8]>,
+}
+
+static TARGET: OnceLock<Target> = OnceLock::new();
+
+thread_local! {
+    static BUFFER: RefCell<Buffer> = const { RefCell::new(Buffer { lines: Vec::new(), dropped: 0 }) };
+}
+
+struct Buffer {
+    lines: Vec<u8>,
+    dropped: u64,
+}
+
+/// The log thread; [`LogThread::finish`] at the very end, so that no line is lost.
+pub struct LogThread(Option<JoinHandle<()>>);
+
+/// Opens the log and starts its thread. Called once, before any shard starts.
+pub fn start(hostname: &str, file: Option<&Path>) -> std::io::Result<LogThread> {
+    let sink = match file {
+        Some(path) => Sink::File { file: open(path)?, path: path.to_owned() },
+        None => Sink::StandardError,
+    };
+    let (blocks, incoming) = bounded(BLOCKS_MAX);
+    let tag = format!(" {hostname} sluice/").into_bytes().into();
+    assert!(TARGET.set(Target { blocks, tag }).is_ok(), "the log is started once");
+    let thread = std::thread::Builder::new().name("log".into()).spawn(move || run(sink, incoming))?;
+    Ok(LogThread(Some(thread)))
+}
+
+impl LogThread {
+    /// Writes out what this thread has gathered and waits until everything sent so far is written.
+    pub fn finish(mut self) {
+        flush();
+        if let (Some(target), Some(thread)) = (TARGET.get(), self.0.take()) {
+            let _ = target.blocks.send(Message::Stop);
+            let _ = thread.join();
+        }
+    }
+}
+
+/// SIGUSR1: opens the log file again under its name.
+pub fn reopen() {
+    flush();
+    if let Some(target) = TARGET.get() {
+        let _ = target.blocks.try_send(Message::Reopen);
+    }
+}
+
+/// Gathers one line: `TIME HOST sluice/PART[PID]: TEXT`. The text holds no line end.
+pub fn write(part: &str, text: impl FnOnce(&mut Vec<u8>)) {
+    let Some(target) = TARGET.get() else { return };
+    BUFFER.with_borrow_mut(|buffer| {
+        if buffer.lines.len() >= BLOCK_BYTES {
+            buffer.hand_over(target);
+        }
+        if buffer.lines.len() >= BUFFER_BYTES_MAX {
+            buffer.dropped += 1;
+            return;
+        }
+        if buffer.dropped > 0 {
+            let dropped = std::mem::take(&mut buffer.dropped);
+            let note = format!("warning: {dropped} log lines dropped: the log is slower than the relay");
+            append_line(&mut buffer.lines, target, "log", |line| line.extend_from_slice(note.as_bytes()));
+        }
+        append_line(&mut buffer.lines, target, part, text);
+    });
+}
+
+/// A line from a text that is already there.
+pub fn note(part: &str, text: &str) {
+    write(part, |line| line.extend_from_slice(text.as_bytes()));
+}
+
+/// Hands the gathered lines of this thread to the log thread.
+pub fn flush() {
+    let Some(target) = TARGET.get() else { return };
+    BUFFER.with_borrow_mut(|buffer| buffer.hand_over(target));
+}
+
+impl Buffer {
+    fn hand_over(&mut self, target: &Target) {
+        if self.lines.is_empty() {
+            return;
+        }
+        let block = std::mem::take(&mut self.lines);
+        if let Err(refused) = target.blocks.try_send(Message::Block(block))
+            && let Message::Block(block) = refused.into_inner()
+        {
+            self.lines = block;
+        }
+    }
+}
+
+fn append_line(lines: &mut Vec<u8>, target: &Target, part: &str, text: impl FnOnce(&mut Vec<u8>)) {
+    clock::append_log_time(lines, clock::wall_micros());
+    lines.extend_from_slice(&target.tag);
+    lines.extend_from_slice(part.as_bytes());
+    let _ = write!(lines, "[{}]: ", std::process::id());
+    text(lines);
+    lines.push(b'\n');
+}
+
+enum Sink {
+    StandardError,
+    File { file: File, path: PathBuf },
+}
+
+impl Sink {
+    fn write(&mut self, block: &[u8]) {
+        // A log that cannot be written has nowhere to say so.
+        let _ = match self {
+            Self::StandardError => std::io::stderr().write_all(block),
+            Self::File { file, .. } => file.write_all(block),
+        };
+    }
+
+    fn reopen(&mut self) {
+        if let Self::File { file, path } = self {
+            match open(path) {
+                Ok(fresh) => *file = fresh,
+                Err(error) => {
+                    let _ =
+                        writeln!(file, "warning: {}: {error}; the old log file stays open", path.display());
+                }
+            }
+        }
+    }
+}
+
+fn open(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
+fn run(mut sink: Sink, incoming: Receiver<Message>) {
+    for message in incoming {
+        match message {
+            Message::Block(block) => sink.write(&block),
+            Message::Reopen => sink.reopen(),
+            Message::Stop => return,
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! The resolvers: one per `[[resolver]]`, each asking its own servers and nobody else (no
+//! /etc/resolv.conf, no /etc/hosts).
+//!
+//! Lives on the service thread, on its tokio runtime; delivery shards put questions to it through
+//! channels and cache the answers for as long as [`Answer::valid_for`] says. UDP first, TCP when an
+//! answer was truncated. The same question is asked once however many wait for it; look-ups in flight
+//! are bounded. A failure says which name, which server and which answer.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{Shared, join, join_all};
+use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use tokio::sync::Semaphore;
+
+use super::error::{ResolveError, ResolveErrorKind};
+use super::lookup::{Missing, MissingReason, host_name, parse_name};
+use super::mx::{Exchange, MxHost, MxRecord, exchange, literal, order_addresses};
+use super::servers::{LOOKUPS_MAX, NEGATIVE_VALID_MAX, POSITIVE_VALID_MAX, Servers, TRY_PATIENCE};
+use crate::config::Resolver;
+
+/// What an address literal is good for.
+const LITERAL_VALID: Duration = POSITIVE_VALID_MAX;
+
+/// Errors of MX hosts that are told in full when none of them resolves.
+const TOLD_MAX: usize = 3;
+
+/// The answer to a question, and how long it may be kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer<T> {
+    pub result: Result<T, ResolveError>,
+    pub valid_for: Duration,
+}
+
+type UnderWay<T> = Mutex<HashMap<String, Shared<Pin<Box<dyn Future<Output = Answer<T>> + Send>>>>>;
+
+/// All resolvers of the configuration.
+pub struct Resolvers {
+    resolvers: Vec<Arc<OneResolver>>,
+}
+
+struct OneResolver {
+    servers: Servers,
+    /// Makes the order of equal MX hosts differ from one answer to the next.
+    seed: AtomicU64,
+    mx_under_way: UnderWay<Vec<MxHost>>,
+    addresses_under_way: UnderWay<Vec<IpAddr>>,
+}
+
+impl Resolvers {
+    /// Opens nothing yet. `seed` is any number that differs from start to start.
+    ///
+    /// # Errors
+    /// What hickory-resolver has against it, with the resolver's name.
+    pub fn new(resolvers: &[Resolver], seed: u64) -> Result<Self, String> {
+        Self::with_patience(resolvers, seed, TRY_PATIENCE)
+    }
+
+    pub(super) fn with_patience(
+        resolvers: &[Resolver],
+        seed: u64,
+        try_patience: Duration,
+    ) -> Result<Self, String> {
+        let permits = Arc::new(Semaphore::new(LOOKUPS_MAX));
+        let one = |resolver: &Resolver| {
+            let servers = Servers::new(resolver, Arc::clone(&permits), try_patience)
+                .map_err(|error| format!("resolver {}: {error}", resolver.name))?;
+            Ok(Arc::new(OneResolver {
+                servers,
+                seed: AtomicU64::new(seed),
+                mx_under_way: UnderWay::default(),
+                addresses_under_way: UnderWay::default(),
+            }))
+        };
+        Ok(Self { resolvers: resolvers.iter().map(one).collect::<Result<_, String>>()? })
+    }
+
+    /// The hosts that take mail for a domain (RFC 5321 section 5.1), in the order of an attempt, each
+    /// with its addresses; hosts without an address are left out. `resolver` is an index into the
+    /// configuration's resolvers.
+    pub async fn mx(&self, resolver: usize, domain: &str) -> Answer<Vec<MxHost>> {
+        let one = Arc::clone(&self.resolvers[resolver]);
+        let domain = domain.to_ascii_lowercase();
+        let find = Arc::clone(&one).find_mx(domain.clone());
+        ask_once(&one.mx_under_way, domain, find).await
+    }
+
+    /// The addresses of a host name; an address or an address literal is its own answer.
+    pub async fn addresses(&self, resolver: usize, host: &str) -> Answer<Vec<IpAddr>> {
+        let one = Arc::clone(&self.resolvers[resolver]);
+        let host = host.to_ascii_lowercase();
+        let find = Arc::clone(&one).find_addresses(host.clone());
+        ask_once(&one.addresses_under_way, host, find).await
+    }
+}
+
+/// Joins a question that is under way, or puts it under way.
+async fn ask_once<T: Clone>(
+    under_way: &UnderWay<T>,
+    key: String,
+    find: impl Future<Output = Answer<T>> + Send + 'static,
+) -> Answer<T> {
+    let lock = || under_way.lock().unwrap_or_else(PoisonError::into_inner);
+    let shared = lock().entry(key.clone()).or_insert_with(|| find.boxed().shared()).clone();
+    let answer = shared.clone().await;
+    let mut under_way = lock();
+    if under_way.get(&key).is_some_and(|other| other.ptr_eq(&shared)) {
+        under_way.remove(&key);
+    }
+    answer
+}
+
+impl OneResolver {
+    async fn find_mx(self: Arc<Self>, domain: String) -> Answer<Vec<MxHost>> {
+        match literal(&domain) {
+            Some(Ok(address)) => return implicit(&address.to_string(), literal_answer(address)),
+            Some(Err(_)) => return bad_name(&domain),
+            None => {}
+        }
+        let Some(name) = parse_name(&domain) else { return bad_name(&domain) };
+        match self.servers.look_up(&name, RecordType::MX).await {
+            Ok(found) => {
+                let records = found.records.iter().filter_map(mx_record).collect();
+                match exchange(records, self.seed.fetch_add(1, Ordering::Relaxed)) {
+                    Exchange::Hosts(hosts) => self.find_hosts(&domain, hosts, found.valid_for).await,
+                    Exchange::Implicit => implicit(&domain, self.find_addresses_of(&name).await),
+                    Exchange::Null => null_mx(&domain, &found.said_by, found.valid_for),
+                }
+            }
+            Err(missing) if missing.reason == MissingReason::NoData => {
+                implicit(&domain, self.find_addresses_of(&name).await)
+            }
+            Err(missing) => failed(missing),
+        }
+    }
+
+    /// The addresses of all hosts of a domain, looked up side by side.
+    async fn find_hosts(&self, domain: &str, records: Vec<MxRecord>, valid: Duration) -> Answer<Vec<MxHost>> {
+        let answers = join_all(records.iter().map(|record| self.find_addresses_by_name(&record.name))).await;
+        let valid_for = answers.iter().map(|answer| answer.valid_for).fold(valid, Duration::min);
+        let mut hosts = Vec::new();
+        let mut errors = Vec::new();
+        for (MxRecord { name, preference }, answer) in records.into_iter().zip(answers) {
+            match answer.result {
+                Ok(addresses) => hosts.push(MxHost { name, preference, addresses }),
+                Err(error) => errors.push(error),
+            }
+        }
+        let result = if hosts.is_empty() { Err(no_host_resolves(domain, &errors)) } else { Ok(hosts) };
+        Answer { result, valid_for }
+    }
+
+    async fn find_addresses(self: Arc<Self>, host: String) -> Answer<Vec<IpAddr>> {
+        match (host.parse(), literal(&host)) {
+            (Ok(address), _) | (_, Some(Ok(address))) => literal_answer(address),
+            _ => self.find_addresses_by_name(&host).await,
+        }
+    }
+
+    async fn find_addresses_by_name(&self, host: &str) -> Answer<Vec<IpAddr>> {
+        match parse_name(host) {
+            Some(name) => self.find_addresses_of(&name).await,
+            None => bad_name(host),
+        }
+    }
+
+    /// A and AAAA side by side. One of them is enough; none of both is as good as the better reason.
+    async fn find_addresses_of(&self, name: &Name) -> Answer<Vec<IpAddr>> {
+        let both =
+            join(self.servers.look_up(name, RecordType::A), self.servers.look_up(name, RecordType::AAAA))
+                .await;
+        match both {
+            (Ok(four), Ok(six)) => {
+                let valid_for = four.valid_for.min(six.valid_for);
+                found_addresses(four.records.iter().chain(&six.records), valid_for)
+            }
+            (Ok(one), Err(other)) | (Err(other), Ok(one)) => {
+                found_addresses(one.records.iter(), one.valid_for.min(other.valid_for))
+            }
+            (Err(four), Err(six)) => {
+                let valid_for = four.valid_for.min(six.valid_for);
+                let worse = if four.reason >= six.reason { four } else { six };
+                failed(Missing { valid_for, ..worse })
+            }
+        }
+    }
+}
+
+fn bad_name<T>(name: &str) -> Answer<T> {
+    let text = format!("{} is not a domain that can be looked up", name.escape_debug());
+    let error = ResolveError { kind: ResolveErrorKind::BadName, text };
+    Answer { result: Err(error), valid_for: NEGATIVE_VALID_MAX }
+}
+
+fn null_mx<T>(domain: &str, said_by: &str, valid_for: Duration) -> Answer<T> {
+    let text = format!("{domain} takes no mail: its MX record is the null MX, says {said_by}");
+    Answer { result: Err(ResolveError { kind: ResolveErrorKind::NullMx, text }), valid_for }
+}
+
+fn mx_record(record: &RData) -> Option<MxRecord> {
+    match record {
+        RData::MX(mx) => Some(MxRecord { preference: mx.preference, name: host_name(&mx.exchange) }),
+        _ => None,
+    }
+}
+
+fn found_addresses<'a>(records: impl Iterator<Item = &'a RData>, valid_for: Duration) -> Answer<Vec<IpAddr>> {
+    let addresses = records.filter_map(|record| match record {
+        RData::A(address) => Some(IpAddr::V4(address.0)),
+        RData::AAAA(address) => Some(IpAddr::V6(address.0)),
+        _ => None,
+    });
+    Answer { result: Ok(order_addresses(addresses.collect())), valid_for }
+}
+
+fn literal_answer(address: IpAddr) -> Answer<Vec<IpAddr>> {
+    Answer { result: Ok(vec![address]), valid_for: LITERAL_VALID }
+}
+
+/// A name that is its own and only host.
+fn implicit(name: &str, answer: Answer<Vec<IpAddr>>) -> Answer<Vec<MxHost>> {
+    let host = |addresses| vec![MxHost { name: name.to_owned(), preference: 0, addresses }];
+    Answer { result: answer.result.map(host), valid_for: answer.valid_for }
+}
+
+fn failed<T>(missing: Missing) -> Answer<T> {
+    let kind = match missing.reason {
+        MissingReason::NoData => ResolveErrorKind::NoAddress,
+        MissingReason::NoName => ResolveErrorKind::NoDomain,
+        MissingReason::Failed => ResolveErrorKind::Temporary,
+    };
+    Answer { result: Err(ResolveError { kind, text: missing.text }), valid_for: missing.valid_for }
+}
+
+fn no_host_resolves(domain: &str, errors: &[ResolveError]) -> ResolveError {
+    let lasting = errors.iter().all(|error| error.kind.is_lasting());
+    let mut told: Vec<&str> = errors.iter().take(TOLD_MAX).map(|error| error.text.as_str()).collect();
+    if errors.len() > TOLD_MAX {
+        told.push("and so on");
+    }
+    let text = format!("no MX host of {domain} has an address: {}", told.join("; "));
+    ResolveError { kind: ResolveErrorKind::NoMxHostResolves { lasting }, text }
+}

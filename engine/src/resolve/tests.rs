@@ -1,0 +1,271 @@
+//! The service against a DNS server on loopback that answers from a table and counts questions.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hickory_resolver::proto::op::{Message, OpCode, ResponseCode};
+use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, MX, SOA};
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, UdpSocket};
+
+use super::error::ResolveErrorKind;
+use super::service::Resolvers;
+use crate::config::Resolver;
+
+type Zone = fn(&str, RecordType) -> Result<Vec<RData>, ResponseCode>;
+type Counts = Arc<Mutex<HashMap<String, usize>>>;
+
+fn name(text: &str) -> Name {
+    Name::from_ascii(format!("{text}.")).unwrap()
+}
+
+fn mx(preference: u16, exchange: &str) -> RData {
+    let exchange = if exchange.is_empty() { Name::root() } else { name(exchange) };
+    RData::MX(MX::new(preference, exchange))
+}
+
+fn a(text: &str) -> RData {
+    match text.parse::<IpAddr>().unwrap() {
+        IpAddr::V4(address) => RData::A(A(address)),
+        IpAddr::V6(address) => RData::AAAA(AAAA(address)),
+    }
+}
+
+/// The zone: `Err` is a response code for the name, whatever the type.
+fn zone(question: &str, of_type: RecordType) -> Result<Vec<RData>, ResponseCode> {
+    let all = match question {
+        "two.test" => vec![mx(20, "b.two.test"), mx(10, "A.two.test")],
+        "a.two.test" => vec![a("192.0.2.1"), a("2001:db8::1")],
+        "b.two.test" => vec![a("192.0.2.2")],
+        "implicit.test" => vec![a("192.0.2.3")],
+        "many.test" => (0..200).map(|n| mx(n, &format!("a-rather-long-name-{n}.many.test"))).collect(),
+        "a-rather-long-name-7.many.test" => vec![a("192.0.2.7")],
+        "null.test" => vec![mx(0, "")],
+        "empty.test" => vec![],
+        "half.test" => vec![mx(10, "gone.test"), mx(20, "b.two.test")],
+        "lost.test" => vec![mx(10, "gone.test"), mx(10, "empty.test")],
+        "shaky.test" => vec![mx(10, "gone.test"), mx(10, "servfail.test")],
+        "servfail.test" => return Err(ResponseCode::ServFail),
+        "refused.test" => return Err(ResponseCode::Refused),
+        _ => return Err(ResponseCode::NXDomain),
+    };
+    Ok(all.into_iter().filter(|record| record.record_type() == of_type).collect())
+}
+
+/// Octets of an answer that UDP carries here.
+const UDP_BYTES_MAX: usize = 1_232;
+
+fn respond(question: &[u8], zone: Zone, counts: &Counts) -> Vec<u8> {
+    let question = Message::from_vec(question).unwrap();
+    let query = question.queries[0].clone();
+    let asked = query.name().to_ascii().trim_end_matches('.').to_ascii_lowercase();
+    *counts.lock().unwrap().entry(format!("{asked} {}", query.query_type())).or_insert(0) += 1;
+    let mut answer = Message::response(question.metadata.id, OpCode::Query);
+    answer.metadata.recursion_available = true;
+    let mut owner = query.name().clone();
+    if let Some(target) = asked.strip_prefix("alias.") {
+        let cname = RData::CNAME(CNAME(name(target)));
+        answer.add_answer(Record::from_rdata(owner, 300, cname));
+        owner = name(target);
+    }
+    let records = zone(asked.trim_start_matches("alias."), query.query_type());
+    if !matches!(&records, Ok(records) if !records.is_empty()) {
+        let soa = SOA::new(name("ns.test"), name("admin.test"), 1, 1, 1, 1, 60);
+        answer.add_authority(Record::from_rdata(name("test"), 60, RData::SOA(soa)));
+    }
+    match records {
+        Ok(records) => {
+            answer.add_answers(records.into_iter().map(|data| Record::from_rdata(owner.clone(), 300, data)));
+        }
+        Err(code) => answer.metadata.response_code = code,
+    }
+    answer.add_query(query);
+    answer.to_vec().unwrap()
+}
+
+async fn serve() -> (Resolvers, SocketAddr, Counts) {
+    let (address, counts) = spawn_server(zone).await;
+    let resolver = Resolver { name: "external".into(), servers: vec![address] };
+    (Resolvers::new(&[resolver], 7).unwrap(), address, counts)
+}
+
+async fn spawn_server(zone: Zone) -> (SocketAddr, Counts) {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    let counts = Counts::default();
+    let counting = Arc::clone(&counts);
+    tokio::spawn(async move {
+        let mut buffer = [0; 4_096];
+        while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
+            let mut answer = respond(&buffer[..length], zone, &counting);
+            if answer.len() > UDP_BYTES_MAX {
+                answer = Message::from_vec(&answer).unwrap().truncate().to_vec().unwrap();
+            }
+            socket.send_to(&answer, client).await.unwrap();
+        }
+    });
+    let (listener, counting) = (TcpListener::bind(address).await.unwrap(), Arc::clone(&counts));
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            while let Ok(length) = stream.read_u16().await {
+                let mut question = vec![0; length.into()];
+                stream.read_exact(&mut question).await.unwrap();
+                let answer = respond(&question, zone, &counting);
+                stream.write_u16(answer.len().try_into().unwrap()).await.unwrap();
+                stream.write_all(&answer).await.unwrap();
+            }
+        }
+    });
+    (address, counts)
+}
+
+fn run(test: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
+}
+
+#[test]
+fn every_kind_of_domain_gets_its_hosts() {
+    run(async {
+        let (resolvers, ..) = serve().await;
+        let table = [
+            ("two.test", "10 a.two.test 192.0.2.1 2001:db8::1, 20 b.two.test 192.0.2.2"),
+            ("TWO.test", "10 a.two.test 192.0.2.1 2001:db8::1, 20 b.two.test 192.0.2.2"),
+            ("implicit.test", "0 implicit.test 192.0.2.3"),
+            ("half.test", "20 b.two.test 192.0.2.2"),
+            ("alias.two.test", "10 a.two.test 192.0.2.1 2001:db8::1, 20 b.two.test 192.0.2.2"),
+            ("alias.implicit.test", "0 alias.implicit.test 192.0.2.3"),
+            ("many.test", "7 a-rather-long-name-7.many.test 192.0.2.7"),
+            ("[192.0.2.9]", "0 192.0.2.9 192.0.2.9"),
+            ("[IPv6:2001:db8::9]", "0 2001:db8::9 2001:db8::9"),
+        ];
+        for (domain, expected) in table {
+            let hosts = resolvers.mx(0, domain).await.result.unwrap();
+            let shown = hosts.iter().map(|host| {
+                let addresses: Vec<String> = host.addresses.iter().map(ToString::to_string).collect();
+                format!("{} {} {}", host.preference, host.name, addresses.join(" "))
+            });
+            assert_eq!(shown.collect::<Vec<_>>().join(", "), expected, "{domain}");
+        }
+    });
+}
+
+#[test]
+fn every_kind_of_failure_names_the_name_the_server_and_the_answer() {
+    use ResolveErrorKind::*;
+    run(async {
+        let (resolvers, server, _) = serve().await;
+        let table = [
+            ("gone.test", NoDomain, "looking up MX of gone.test", "NXDOMAIN"),
+            ("null.test", NullMx, "null.test takes no mail", "null MX"),
+            ("empty.test", NoAddress, "of empty.test", "no such record"),
+            ("servfail.test", Temporary, "looking up MX of servfail.test", "SERVFAIL"),
+            ("refused.test", Temporary, "looking up MX of refused.test", "REFUSED"),
+            ("lost.test", NoMxHostResolves { lasting: true }, "of gone.test", "of empty.test"),
+            ("shaky.test", NoMxHostResolves { lasting: false }, "no MX host of shaky.test", "SERVFAIL"),
+        ];
+        for (domain, kind, one, other) in table {
+            let error = resolvers.mx(0, domain).await.result.unwrap_err();
+            assert_eq!(error.kind, kind, "{error}");
+            let at = server.to_string();
+            for part in [one, other, &at, "resolver external"] {
+                assert!(error.text.contains(part), "{part:?} is not in: {error}");
+            }
+        }
+        for domain in ["", "[1.2]", "a..b", "a\r\nb"] {
+            let error = resolvers.mx(0, domain).await.result.unwrap_err();
+            assert_eq!(error.kind, BadName);
+            assert!(!error.text.contains('\n'));
+        }
+    });
+}
+
+#[test]
+fn answers_hold_as_long_as_their_ttl_says() {
+    run(async {
+        let (resolvers, ..) = serve().await;
+        let valid = async |domain: &str| resolvers.mx(0, domain).await.valid_for.as_secs();
+        assert!((1..=300).contains(&valid("half.test").await));
+        assert!((55..=60).contains(&valid("gone.test").await), "negative TTL of the SOA");
+        assert_eq!(valid("servfail.test").await, 10);
+    });
+}
+
+#[test]
+fn the_same_question_is_asked_once() {
+    run(async {
+        let (resolvers, _, counts) = serve().await;
+        let all = (0..50).map(|_| resolvers.mx(0, "two.test"));
+        let answers = futures_util::future::join_all(all).await;
+        assert!(answers.iter().all(|answer| answer == &answers[0]));
+        // A datagram may be sent again when the machine is slow; 50 questions are not.
+        for question in ["two.test MX", "a.two.test A", "a.two.test AAAA"] {
+            assert!((1..=5).contains(&counts.lock().unwrap()[question]), "{question}");
+        }
+    });
+}
+
+#[test]
+fn host_names_and_addresses_of_smart_hosts() {
+    run(async {
+        let (resolvers, _, counts) = serve().await;
+        let addresses = async |host: &str| resolvers.addresses(0, host).await.result;
+        let parse = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert_eq!(addresses("A.two.test").await, Ok(vec![parse("192.0.2.1"), parse("2001:db8::1")]));
+        let asked = counts.lock().unwrap().len();
+        let table =
+            [("10.1.0.10", "10.1.0.10"), ("2001:db8::5", "2001:db8::5"), ("[10.1.0.10]", "10.1.0.10")];
+        for (host, address) in table {
+            assert_eq!(addresses(host).await, Ok(vec![parse(address)]), "{host}");
+        }
+        assert_eq!(counts.lock().unwrap().len(), asked, "an address is not looked up");
+        assert_eq!(addresses("gone.test").await.unwrap_err().kind, ResolveErrorKind::NoDomain);
+    });
+}
+
+#[test]
+fn a_server_that_is_not_there_is_a_temporary_failure() {
+    run(async {
+        let unused = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let resolver = Resolver { name: "dead".into(), servers: vec![unused] };
+        let resolvers = Resolvers::with_patience(&[resolver], 7, Duration::from_millis(500)).unwrap();
+        let answer = resolvers.mx(0, "two.test").await;
+        assert_eq!(answer.result.unwrap_err().kind, ResolveErrorKind::Temporary);
+        assert_eq!(answer.valid_for, Duration::from_secs(10));
+    });
+}
+
+#[test]
+fn a_server_that_refuses_or_is_silent_gives_way_to_the_next() {
+    run(async {
+        let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let (refusing, refused) = spawn_server(|_, _| Err(ResponseCode::Refused)).await;
+        let (answering, answered) = spawn_server(zone).await;
+        let servers = vec![silent.local_addr().unwrap(), refusing, answering];
+        let resolver = Resolver { name: "external".into(), servers: servers.clone() };
+        let resolvers = Resolvers::with_patience(&[resolver], 7, Duration::from_millis(500)).unwrap();
+        let error = resolvers.mx(0, "gone.test").await.result.unwrap_err();
+        assert_eq!(error.kind, ResolveErrorKind::NoDomain, "{error}");
+        let before = refused.lock().unwrap().len();
+        assert_eq!(resolvers.mx(0, "two.test").await.result.unwrap().len(), 2);
+        assert_eq!(refused.lock().unwrap().len(), before, "the server that answered is asked first");
+        assert!(answered.lock().unwrap().contains_key("two.test MX"));
+        let error = resolvers.mx(0, "servfail.test").await.result.unwrap_err();
+        assert_eq!(error.kind, ResolveErrorKind::Temporary);
+        for (server, said) in servers.iter().zip(["no answer in time", "REFUSED", "SERVFAIL"]) {
+            let one = error.text.split("; ").find(|one| one.contains(&server.to_string()));
+            assert!(one.is_some_and(|one| one.contains(said)), "{server} {said}: {error}");
+        }
+    });
+}
+
+#[test]
+fn an_answer_too_large_for_udp_is_fetched_by_tcp() {
+    run(async {
+        let (resolvers, _, counts) = serve().await;
+        assert_eq!(resolvers.mx(0, "many.test").await.result.unwrap().len(), 1);
+        assert!(counts.lock().unwrap()["many.test MX"] >= 2, "by UDP, then by TCP");
+    });
+}

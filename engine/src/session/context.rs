@@ -1,0 +1,50 @@
+//! What all sessions of one listener share: built once from the configuration, then immutable.
+
+use crate::config::{Config, Limits};
+use crate::policy::Rules;
+use crate::smtp::reply;
+use std::time::Duration;
+
+/// The listener's side of every session.
+#[derive(Debug)]
+pub struct Context {
+    pub hostname: String,
+    pub listener_name: String,
+    pub limits: Limits,
+    /// The mailbox behind `<Postmaster>` (RFC 5321 section 4.5.1).
+    pub postmaster: String,
+    pub(super) listener: usize,
+    pub(super) rules: Rules,
+    pub(super) command_millis: u64,
+    pub(super) content_millis: u64,
+}
+
+impl Context {
+    /// `listener` is its index in `Config::listeners`.
+    ///
+    /// # Panics
+    /// When there is no such listener.
+    pub fn new(config: &Config, listener: usize) -> Self {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            hostname: config.hostname.clone(),
+            listener_name: config.listeners[listener].name.clone(),
+            limits: config.limits.clone(),
+            postmaster: config.postmaster.clone(),
+            listener,
+            rules: Rules::new(config),
+            command_millis: millis(config.timeouts.command),
+            content_millis: millis(config.timeouts.content),
+        }
+    }
+}
+
+/// The answer in place of a greeting when `limits.sessions_max` is reached. Close afterwards.
+pub fn too_many_sessions(context: &Context, out: &mut Vec<u8>) {
+    reply::TOO_MANY_SESSIONS.put_with(out, &context.hostname);
+}
+
+/// The answer for a session that failed by a fault of the program. Close afterwards.
+pub fn fault(context: &Context, out: &mut Vec<u8>) {
+    reply::INTERNAL_FAULT.put_with(out, &context.hostname);
+}

@@ -1,0 +1,31 @@
+//! EHLO and HELO (RFC 5321 section 4.1.1.1). In every state between transactions and within one, which
+//! it ends (section 4.1.4).
+//!
+//! Replies: 250, without enhanced codes (RFC 2034 section 4). The 501 to a bad name comes from the
+//! grammar.
+
+use super::{Handled, Hello, Session, State};
+use crate::smtp::reply;
+
+pub(super) fn hello(session: &mut Session, name: &str, extended: bool, out: &mut Vec<u8>) -> Handled {
+    session.hello = Some(Hello { name: name.into(), extended });
+    session.transaction = None;
+    session.state = State::AwaitMail;
+    let context = &session.context;
+    if extended {
+        reply::put_lines(
+            out,
+            reply::HELLO.code,
+            &[
+                &context.hostname,
+                &"PIPELINING",
+                &format_args!("SIZE {}", context.limits.message_bytes_max),
+                &"8BITMIME",
+                &"ENHANCEDSTATUSCODES",
+            ],
+        );
+    } else {
+        reply::HELLO.put_with(out, &context.hostname);
+    }
+    Ok(None)
+}

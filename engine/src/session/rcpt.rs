@@ -1,0 +1,47 @@
+//! RCPT (RFC 5321 section 4.1.1.3).
+//!
+//! Replies: 250 2.1.5; 503 5.5.1 outside a transaction; 452 4.5.3 past `limits.recipients_max` (section
+//! 4.5.3.1.10), not counted as an error until as many again have been refused, because a client that
+//! pipelines cannot know; what `policy` answers: 550 5.7.1, 530 5.7.0. From the grammar: 501 5.5.4,
+//! 501 5.1.3, 553 5.6.7, 555 5.5.4.
+//!
+//! A recipient given twice is kept twice; both are delivered as one next hop sees fit.
+
+use super::{Handled, Refused, Session, State};
+use crate::policy::{Question, Verdict, decide};
+use crate::smtp::ForwardPath;
+use crate::smtp::reply;
+use sluice_queue::Recipient;
+
+pub(super) fn rcpt(session: &mut Session, path: &ForwardPath<'_>, out: &mut Vec<u8>) -> Handled {
+    let context = &session.context;
+    let Some(transaction) = &mut session.transaction else {
+        return Err(match session.hello {
+            None => (&reply::SEQUENCE_HELLO_FIRST).into(),
+            Some(_) => (&reply::MAIL_FIRST).into(),
+        });
+    };
+    if transaction.recipients.len() >= context.limits.recipients_max {
+        transaction.recipients_over += 1;
+        let refused = Refused::from(&reply::TOO_MANY_RECIPIENTS);
+        let excessive = transaction.recipients_over > context.limits.recipients_max;
+        return Err(if excessive { refused } else { refused.uncounted() });
+    }
+    let question = Question {
+        listener: context.listener,
+        client: session.client,
+        authenticated: false,
+        recipient: path,
+    };
+    if let Verdict::Refuse(answer, _) = decide(&context.rules, &question) {
+        return Err(answer.into());
+    }
+    let address = match path {
+        ForwardPath::Postmaster => context.postmaster.clone(),
+        ForwardPath::Mailbox(mailbox) => mailbox.to_string(),
+    };
+    transaction.recipients.push(Recipient { address });
+    session.state = State::AwaitRcptOrData;
+    reply::RCPT_OK.put(out);
+    Ok(None)
+}

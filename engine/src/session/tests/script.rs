@@ -1,0 +1,304 @@
+//! Plays the dialogues of `dialogues/*.txt`.
+//!
+//! A dialogue begins with `## its name`. Its lines, each after a word:
+//!
+//! | word | means |
+//! |---|---|
+//! | `listener`, `client`, `limit` | set before the session begins; `outside`, `192.0.2.9` and the defaults otherwise |
+//! | `C` | the client sends a line with CRLF |
+//! | `c` | the client sends octets as they are |
+//! | `S` | the server sends a line that begins so |
+//! | `opens`, `commits` | how the next message fares in the spool: `no-space`, `storage`, `busy`, `stopping` |
+//! | `stored` | the message committed last, without the Received field |
+//! | `received` | what the Received field of the message opened last holds |
+//! | `from`, `to`, `body` | its envelope |
+//! | `dropped` | so many drafts have been dropped so far |
+//! | `wait` | so many milliseconds pass |
+//! | `stop` | the relay shuts down |
+//! | `closed` | the session is over |
+//!
+//! `C*3` and `S*3` repeat, and `{}` is the number; `\r`, `\n`, `\t`, `\0`, `\xff` and `\\` are octets, `\(x*9)`
+//! nine times x. Lines of the client that follow each other are one group. Each dialogue is played with
+//! its groups whole, octet by octet, and in two pieces cut at every place (20 places in a long one), unless its name begins with
+//! `whole:`; a message open at its end is a failure.
+
+use super::super::*;
+use crate::policy::tests::config;
+use sluice_queue::SpoolNumber;
+
+#[derive(Debug)]
+pub(super) struct Dialogue {
+    pub name: String,
+    /// The number in its file, the word, how often, the text.
+    lines: Vec<(usize, String, usize, String)>,
+}
+
+pub(super) fn dialogues(text: &str) -> Vec<Dialogue> {
+    let mut dialogues: Vec<Dialogue> = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        if let Some(name) = line.strip_prefix("## ") {
+            dialogues.push(Dialogue { name: name.into(), lines: Vec::new() });
+        } else if !line.is_empty() && !line.starts_with("# ") {
+            let (word, text) =
+                line.split_once(':').unwrap_or_else(|| panic!("line {}: no colon", number + 1));
+            let (word, times) = word.split_once('*').unwrap_or((word, "1"));
+            let dialogue = dialogues.last_mut().expect("a dialogue begins with its name");
+            let text = text.strip_prefix(' ').unwrap_or(text);
+            dialogue.lines.push((number + 1, word.into(), times.parse().unwrap(), text.into()));
+        }
+    }
+    dialogues
+}
+
+fn octets(text: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('\\') {
+        out.extend_from_slice(before.as_bytes());
+        let (kind, mut tail) = after.split_at(1);
+        match kind {
+            "r" => out.push(b'\r'),
+            "n" => out.push(b'\n'),
+            "t" => out.push(b'\t'),
+            "0" => out.push(0),
+            "\\" => out.push(b'\\'),
+            "x" => {
+                out.push(u8::from_str_radix(&tail[..2], 16).unwrap());
+                tail = &tail[2..];
+            }
+            "(" => {
+                let (repeat, end) = tail.split_once(')').unwrap();
+                let (what, times) = repeat.split_once('*').unwrap();
+                out.extend(octets(what).repeat(times.parse().unwrap()));
+                tail = end;
+            }
+            other => panic!("unknown escape {other}"),
+        }
+        rest = tail;
+    }
+    out.extend_from_slice(rest.as_bytes());
+    out
+}
+
+/// How a group of client lines is cut.
+#[derive(Clone, Copy, Debug)]
+enum Cut {
+    Whole,
+    EveryOctet,
+    At(usize),
+}
+
+/// The rim of one session: an input buffer and a spool of one draft.
+struct Rim {
+    session: Session,
+    now: u64,
+    buffer: Vec<u8>,
+    out: Vec<u8>,
+    draft: Option<Vec<u8>>,
+    received: String,
+    stored: Vec<u8>,
+    envelope: Option<Envelope>,
+    dropped: usize,
+    opens: Option<Refusal>,
+    commits: Option<Refusal>,
+}
+
+impl Rim {
+    fn feed(&mut self, octets: &[u8]) {
+        self.buffer.extend_from_slice(octets);
+        loop {
+            let (consumed, step) = self.session.advance(self.now, &self.buffer, &mut self.out);
+            match &step {
+                Step::Content(range) => {
+                    let draft = self.draft.as_mut().expect("content needs a draft");
+                    draft.extend_from_slice(&self.buffer[range.clone()]);
+                }
+                Step::Open => self.open(),
+                Step::Abandon => self.drop_draft(),
+                Step::Commit => self.commit(),
+                Step::Close => {
+                    assert!(self.session.is_closed());
+                    self.dropped += usize::from(self.draft.take().is_some());
+                }
+                Step::Read => assert!(self.buffer.len() - consumed < LINE_OCTETS_MAX),
+            }
+            self.buffer.drain(..consumed);
+            if matches!(step, Step::Read | Step::Close) {
+                return;
+            }
+        }
+    }
+
+    fn open(&mut self) {
+        assert!(self.draft.is_none());
+        if let Some(why) = self.opens.take() {
+            return self.session.open_failed(why, &mut self.out);
+        }
+        let id = QueueId::new(self.now, SpoolNumber::new(7).unwrap());
+        let field = self.session.opened(id, "Sun, 22 Nov 2026 01:41:40 +0000", &mut self.out);
+        self.received = String::from_utf8(field).unwrap();
+        self.draft = Some(Vec::new());
+    }
+
+    fn commit(&mut self) {
+        self.stored = self.draft.take().expect("a commit needs a draft");
+        assert_eq!(self.stored.len() as u64, self.session.findings().octets);
+        assert_eq!(self.session.deadline(), u64::MAX);
+        self.envelope = Some(self.session.take_envelope(1));
+        let result = self.commits.take().map_or(Ok(()), Err);
+        self.session.committed(result, &mut self.out);
+    }
+
+    fn drop_draft(&mut self) {
+        self.draft.take().expect("only a draft can be abandoned");
+        self.dropped += 1;
+    }
+}
+
+fn refusal(word: &str) -> Option<Refusal> {
+    Some(match word {
+        "no-space" => Refusal::NoSpace,
+        "storage" => Refusal::Storage,
+        "busy" => Refusal::Busy,
+        "stopping" => Refusal::ShuttingDown,
+        other => panic!("unknown refusal {other}"),
+    })
+}
+
+fn begin(dialogue: &Dialogue) -> Rim {
+    let mut config = config();
+    let (mut listener, mut client) = (0, "192.0.2.9");
+    for (_, word, _, text) in &dialogue.lines {
+        match word.as_str() {
+            "listener" => listener = config.listeners.iter().position(|one| one.name == *text).unwrap(),
+            "client" => client = text,
+            "limit" => {
+                let (name, value) = text.split_once(' ').unwrap();
+                let (limits, value): (_, usize) = (&mut config.limits, value.parse().unwrap());
+                match name {
+                    "message_bytes_max" => limits.message_bytes_max = value as u64,
+                    "recipients_max" => limits.recipients_max = value,
+                    "line_bytes_max" => limits.line_bytes_max = value,
+                    "received_max" => limits.received_max = value,
+                    "errors_max" => limits.errors_max = value,
+                    "transactions_max" => limits.transactions_max = value,
+                    other => panic!("unknown limit {other}"),
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut out = Vec::new();
+    let client = SocketAddr::new(client.parse().unwrap(), 4711);
+    let session = Session::new(Arc::new(Context::new(&config, listener)), client, 0, &mut out);
+    Rim {
+        session,
+        now: 0,
+        buffer: Vec::new(),
+        out,
+        draft: None,
+        received: String::new(),
+        stored: Vec::new(),
+        envelope: None,
+        dropped: 0,
+        opens: None,
+        commits: None,
+    }
+}
+
+fn play_cut(dialogue: &Dialogue, cut: Cut) {
+    let mut rim = begin(dialogue);
+    let mut group: Vec<u8> = Vec::new();
+    let mut said: usize = 0;
+    for (number, word, times, text) in &dialogue.lines {
+        let place = || format!("{:?}, line {number}, {cut:?}", dialogue.name);
+        if !matches!(word.as_str(), "C" | "c") && !group.is_empty() {
+            let early = rim.out[said..].escape_ascii();
+            assert!(said == rim.out.len(), "{}: nobody expects {early}", place());
+            for piece in pieces(&group, cut) {
+                rim.feed(piece);
+            }
+            group.clear();
+        }
+        for time in 0..*times {
+            let text = octets(&text.replace("{}", &time.to_string()));
+            match word.as_str() {
+                "C" => group.extend([&text[..], b"\r\n"].concat()),
+                "c" => group.extend(text),
+                "S" => said += expect_line(&rim.out[said..], &text, &place()),
+                _ => other(&mut rim, word, &String::from_utf8_lossy(&text), &text, &place()),
+            }
+        }
+    }
+    let rest = rim.out[said..].escape_ascii();
+    assert!(said == rim.out.len(), "{}: the server goes on: {rest}", dialogue.name);
+    assert!(group.is_empty() && rim.draft.is_none(), "{}: something is left", dialogue.name);
+}
+
+fn pieces(group: &[u8], cut: Cut) -> Vec<&[u8]> {
+    match cut {
+        Cut::Whole => vec![group],
+        Cut::EveryOctet => group.chunks(1).collect(),
+        Cut::At(at) => {
+            let (head, tail) = group.split_at(at.min(group.len()));
+            vec![head, tail]
+        }
+    }
+}
+
+fn expect_line(out: &[u8], expected: &[u8], place: &str) -> usize {
+    let end = out.windows(2).position(|w| w == b"\r\n");
+    let Some(end) = end else { panic!("{place}: the server is silent") };
+    let line = &out[..end];
+    assert!(line.starts_with(expected), "{place}: the server says {}", line.escape_ascii());
+    end + 2
+}
+
+fn other(rim: &mut Rim, word: &str, text: &str, raw: &[u8], place: &str) {
+    let envelope = || rim.envelope.as_ref().expect(place);
+    match word {
+        "listener" | "client" | "limit" => {}
+        "opens" => rim.opens = refusal(text),
+        "commits" => rim.commits = refusal(text),
+        "stored" => {
+            assert_eq!(rim.stored.escape_ascii().to_string(), raw.escape_ascii().to_string(), "{place}")
+        }
+        "received" => assert!(rim.received.contains(text), "{place}: {}", rim.received),
+        "from" => assert_eq!(envelope().sender, text, "{place}"),
+        "to" => {
+            let to: Vec<_> = envelope().recipients.iter().map(|one| one.address.as_str()).collect();
+            assert_eq!(to.join(" "), text, "{place}");
+        }
+        "body" => assert_eq!(format!("{:?}", envelope().body), text, "{place}"),
+        "dropped" => assert_eq!(rim.dropped.to_string(), text, "{place}"),
+        "wait" => {
+            rim.now += text.parse::<u64>().unwrap();
+            if rim.now >= rim.session.deadline() {
+                rim.session.timed_out(&mut rim.out);
+                rim.feed(b"");
+            }
+        }
+        "stop" => {
+            rim.session.shutting_down(&mut rim.out);
+            rim.feed(b"");
+        }
+        "closed" => assert!(rim.session.is_closed(), "{place}"),
+        unknown => panic!("{place}: unknown word {unknown}"),
+    }
+}
+
+/// Plays a dialogue in every way.
+pub(super) fn play(dialogue: &Dialogue) {
+    const CUTS_OF_LONG: usize = 20;
+    const LONG: usize = 1500;
+    play_cut(dialogue, Cut::Whole);
+    if dialogue.name.starts_with("whole:") {
+        return;
+    }
+    play_cut(dialogue, Cut::EveryOctet);
+    // Written length: an upper bound of a group's, which is what matters.
+    let sent = dialogue.lines.iter().filter(|(_, word, ..)| matches!(word.as_str(), "C" | "c"));
+    let longest: usize = sent.map(|(_, _, times, text)| times * (text.len() + 2)).sum();
+    let step = if longest > LONG { longest / CUTS_OF_LONG } else { 1 };
+    (1..longest).step_by(step).for_each(|at| play_cut(dialogue, Cut::At(at)));
+}

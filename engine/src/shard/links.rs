@@ -1,0 +1,257 @@
+//! What the threads of the relay say to each other, and the mailboxes that carry it.
+//!
+//! ```text
+//! ingest ──Handover──▶ delivery ──Load, Read, Report──▶ ingest
+//!                      delivery ──Question──▶ service
+//!          admin (service) ──Page, Show──▶ ingest
+//! ```
+//!
+//! Everything here is `Send` and owned; nothing refers back into a shard.
+
+use crate::channel::Sender;
+use crate::resolve::mx::MxHost;
+use crate::resolve::service::Answer;
+use sluice_queue::{ContentFlags, Envelope, QueueId, RecipientState, SpoolNumber};
+use std::net::IpAddr;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use tokio::sync::oneshot;
+
+/// Handovers waiting for a delivery shard. Past it they wait, without their content, in the ingest shard.
+pub const HANDOVERS_MAX: usize = 16 * 1024;
+/// Requests and reports waiting for an ingest shard; past it the delivery side waits.
+pub const REPORTS_MAX: usize = 16 * 1024;
+/// Questions waiting for the service thread; past it the delivery side waits.
+pub const QUESTIONS_MAX: usize = 4 * 1024;
+
+/// All mailboxes; every thread holds one of these.
+pub struct Links {
+    pub ingest: Vec<Sender<ToIngest>>,
+    pub delivery: Vec<Sender<ToDelivery>>,
+    pub service: Sender<Question>,
+}
+
+impl Links {
+    /// The ingest shard that looks after a spool: its own, or one that was adopted because its shard
+    /// does not exist any more.
+    pub fn owner(&self, spool: SpoolNumber) -> usize {
+        spool.get() as usize % self.ingest.len()
+    }
+
+    pub fn owner_of(&self, id: QueueId) -> &Sender<ToIngest> {
+        &self.ingest[self.owner(id.spool())]
+    }
+}
+
+/// Where a group of recipients goes: one queue, one set of connections.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct NextHop {
+    /// Index in `Config::routes`.
+    pub route: u16,
+    /// The recipients' domain on an MX route; `None` on a route with smart hosts.
+    pub domain: Option<Arc<str>>,
+}
+
+/// The recipients of one message that go to one next hop, by their index in the envelope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Group {
+    One(u32),
+    Many(Box<[u32]>),
+}
+
+impl Group {
+    pub fn new(mut indexes: Vec<u32>) -> Self {
+        match indexes.len() {
+            1 => Self::One(indexes.remove(0)),
+            _ => Self::Many(indexes.into()),
+        }
+    }
+
+    pub fn indexes(&self) -> &[u32] {
+        match self {
+            Self::One(index) => std::slice::from_ref(index),
+            Self::Many(indexes) => indexes,
+        }
+    }
+}
+
+/// A message, or the part of it that goes to one next hop, given to the delivery shard.
+pub struct Handover {
+    pub id: QueueId,
+    pub next_hop: NextHop,
+    pub group: Group,
+    pub attempts: u16,
+    pub notified: bool,
+    pub arrived_micros: u64,
+    /// The message itself when it has just come in and the budget allowed.
+    pub fresh: Option<Box<Fresh>>,
+}
+
+/// A message that never left memory.
+pub struct Fresh {
+    pub envelope: Arc<Envelope>,
+    pub content: HeldContent,
+    pub flags: ContentFlags,
+}
+
+/// The budget for content that is handed over in memory; shared by all ingest shards.
+pub struct Budget {
+    left: AtomicUsize,
+}
+
+impl Budget {
+    pub fn new(octets: usize) -> Arc<Self> {
+        Arc::new(Self { left: AtomicUsize::new(octets) })
+    }
+
+    /// Content counted against the budget until its last holder drops it; `None` when there is no room.
+    pub fn hold(self: &Arc<Self>, content: Arc<Vec<u8>>) -> Option<HeldContent> {
+        let octets = content.len();
+        self.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(octets)).ok()?;
+        Some(HeldContent(Arc::new(Held { content, budget: self.clone() })))
+    }
+}
+
+struct Held {
+    content: Arc<Vec<u8>>,
+    budget: Arc<Budget>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.budget.left.fetch_add(self.content.len(), Relaxed);
+    }
+}
+
+#[derive(Clone)]
+pub struct HeldContent(Arc<Held>);
+
+impl Deref for HeldContent {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0.content
+    }
+}
+
+pub enum ToDelivery {
+    Handover(Handover),
+    /// Open transactions may end; nothing new begins.
+    Stop,
+}
+
+/// A message as the spool has it.
+pub struct Loaded {
+    pub envelope: Arc<Envelope>,
+    pub states: Vec<RecipientState>,
+    pub content_bytes: u64,
+    pub flags: ContentFlags,
+    /// The first octets of the content; all of it when it is small.
+    pub head: Vec<u8>,
+}
+
+pub enum ToIngest {
+    Load {
+        id: QueueId,
+        reply: oneshot::Sender<Result<Loaded, String>>,
+    },
+    Read {
+        id: QueueId,
+        offset: u64,
+        reply: oneshot::Sender<Result<Vec<u8>, String>>,
+    },
+    Report(Report),
+    /// Up to `limit` messages with an id above `after`, in order.
+    Page {
+        after: Option<QueueId>,
+        limit: usize,
+        reply: oneshot::Sender<Vec<QueueItem>>,
+    },
+    Show {
+        id: QueueId,
+        reply: oneshot::Sender<Option<QueueItem>>,
+    },
+    /// No new session; open ones end within the bound.
+    Stop,
+    /// The delivery shards are done: write out what is left and end.
+    Finish,
+}
+
+/// What the delivery of a message came to, for some of its recipients.
+pub struct Report {
+    pub id: QueueId,
+    pub fates: Vec<Fate>,
+}
+
+/// The state of one recipient after an attempt.
+pub struct Fate {
+    pub recipient: u32,
+    pub attempts: u16,
+    pub disposition: Disposition,
+    /// Enhanced status code (RFC 3463).
+    pub dsn: String,
+    /// The reply of the next hop, or what went wrong on the way to it.
+    pub text: String,
+    /// The host that gave the reply; empty when none did.
+    pub remote: String,
+    /// The text is a reply of that host (RFC 3464 Diagnostic-Code).
+    pub is_reply: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disposition {
+    Delivered,
+    /// `notice`: tell the sender now that it takes longer. `notified`: the sender has been told.
+    Deferred {
+        notice: bool,
+        notified: bool,
+    },
+    Bounced,
+    Expired,
+}
+
+/// A message in the queue, for people.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct QueueItem {
+    pub id: String,
+    pub arrived_micros: u64,
+    pub octets: u64,
+    pub sender: String,
+    pub client: String,
+    pub helo: String,
+    pub listener: String,
+    pub recipients: Vec<QueueRecipient>,
+}
+
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct QueueRecipient {
+    pub address: String,
+    pub status: String,
+    pub attempts: u16,
+    /// Why it is still here; empty before the first attempt.
+    pub reason: String,
+}
+
+/// Asked of the service thread.
+pub enum Question {
+    Mx { resolver: usize, domain: Arc<str>, reply: oneshot::Sender<Answer<Vec<MxHost>>> },
+    Addresses { resolver: usize, host: Arc<str>, reply: oneshot::Sender<Answer<Vec<IpAddr>>> },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_budget_is_given_back_with_the_last_holder() {
+        let budget = Budget::new(10);
+        let held = budget.hold(Arc::new(vec![0; 7])).unwrap();
+        assert!(budget.hold(Arc::new(vec![0; 4])).is_none());
+        let again = held.clone();
+        drop(held);
+        assert!(budget.hold(Arc::new(vec![0; 4])).is_none());
+        drop(again);
+        assert!(budget.hold(Arc::new(vec![0; 10])).is_some());
+    }
+}

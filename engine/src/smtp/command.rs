@@ -1,0 +1,415 @@
+//! Command lines (RFC 5321 section 4.1.1): octets to a [`Command`] that borrows from them.
+//!
+//! Pure. A line comes without its CRLF and holds at most [`LINE_OCTETS_MAX`] octets; who cuts lines is
+//! `session`. Verbs and parameter names are taken in any case. Tolerated, because clients in use do it
+//! and nothing can be smuggled by it: white space before the end of a line (RFC 5321 section 4.1.1 asks
+//! for that), and spaces after `FROM:` and `TO:`. Not tolerated: control characters anywhere, NUL
+//! included, an address without angle brackets, a parameter that no extension announced.
+
+use super::path::{self, ForwardPath, Mailbox, PathFault};
+use sluice_queue::Body;
+
+/// Octets of a command line with its CRLF (RFC 5321 section 4.5.3.1.4).
+pub const COMMAND_OCTETS_MAX: usize = 512;
+/// The same for MAIL and RCPT, whose parameters extensions make longer.
+pub const LINE_OCTETS_MAX: usize = 2048;
+/// Octets of the name in EHLO and HELO.
+pub const HELLO_OCTETS_MAX: usize = path::DOMAIN_OCTETS_MAX;
+
+/// One command with its arguments checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command<'a> {
+    /// What the client calls itself; see [`is_hello_name`].
+    Ehlo(&'a str),
+    Helo(&'a str),
+    Mail(Mail<'a>),
+    Rcpt(ForwardPath<'a>),
+    Data,
+    Rset,
+    Noop,
+    Vrfy,
+    Help,
+    Quit,
+    /// A command that RFC 5321 or an extension defines and this server does not offer.
+    NotOffered(NotOffered),
+}
+
+/// `MAIL FROM:<reverse-path> [SP parameters]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mail<'a> {
+    /// `None`: the null reverse-path `<>`.
+    pub sender: Option<Mailbox<'a>>,
+    /// SIZE (RFC 1870); 20 digits that do not fit are the largest number.
+    pub size: Option<u64>,
+    /// BODY (RFC 6152).
+    pub body: Option<Body>,
+}
+
+impl Mail<'_> {
+    /// Whether the client used a service extension, which it may only after EHLO.
+    pub fn has_parameters(&self) -> bool {
+        self.size.is_some() || self.body.is_some()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotOffered {
+    Auth,
+    Bdat,
+    Etrn,
+    Expn,
+    StartTls,
+    Turn,
+}
+
+/// Why a line is no command. Always the client's fault, and lasting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// No verb that anybody defines.
+    UnknownVerb,
+    /// A browser or proxy abused as an SMTP client (`GET / HTTP/1.1`).
+    ForeignProtocol,
+    ControlCharacter,
+    /// Longer than [`COMMAND_OCTETS_MAX`] or [`LINE_OCTETS_MAX`].
+    TooLong,
+    /// EHLO or HELO without a name, or with one that could not be quoted in a Received field.
+    HelloName,
+    /// MAIL without `FROM:`.
+    MailKeyword,
+    /// RCPT without `TO:`.
+    RcptKeyword,
+    ReversePath(PathFault),
+    ForwardPath(PathFault),
+    /// Something after the end of the command, or an argument that it does not take.
+    Argument,
+    /// A parameter that no extension of this server defines (RFC 5321 section 4.1.1.11).
+    UnknownParameter,
+    /// A known parameter with a bad value, or twice.
+    Parameter,
+    /// VRFY without what to verify.
+    MissingArgument,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verb {
+    Ehlo,
+    Helo,
+    Mail,
+    Rcpt,
+    Data,
+    Rset,
+    Noop,
+    Vrfy,
+    Help,
+    Quit,
+    NotOffered(NotOffered),
+    Foreign,
+}
+
+/// The longest verb below.
+const VERB_OCTETS_MAX: usize = 8;
+
+fn verb(word: &[u8]) -> Option<Verb> {
+    if word.len() > VERB_OCTETS_MAX {
+        return None;
+    }
+    let mut upper = [0; VERB_OCTETS_MAX];
+    upper[..word.len()].copy_from_slice(word);
+    upper.make_ascii_uppercase();
+    Some(match &upper[..word.len()] {
+        b"EHLO" => Verb::Ehlo,
+        b"HELO" => Verb::Helo,
+        b"MAIL" => Verb::Mail,
+        b"RCPT" => Verb::Rcpt,
+        b"DATA" => Verb::Data,
+        b"RSET" => Verb::Rset,
+        b"NOOP" => Verb::Noop,
+        b"VRFY" => Verb::Vrfy,
+        b"HELP" => Verb::Help,
+        b"QUIT" => Verb::Quit,
+        b"AUTH" => Verb::NotOffered(NotOffered::Auth),
+        b"BDAT" => Verb::NotOffered(NotOffered::Bdat),
+        b"ETRN" => Verb::NotOffered(NotOffered::Etrn),
+        b"EXPN" => Verb::NotOffered(NotOffered::Expn),
+        b"STARTTLS" => Verb::NotOffered(NotOffered::StartTls),
+        b"TURN" => Verb::NotOffered(NotOffered::Turn),
+        b"GET" | b"POST" | b"PUT" | b"HEAD" | b"OPTIONS" | b"CONNECT" => Verb::Foreign,
+        _ => return None,
+    })
+}
+
+/// Reads one line, given without its CRLF.
+///
+/// # Errors
+/// [`Fault`] names what is wrong; the reply to each stands in `session`.
+pub fn parse_command(line: &[u8]) -> Result<Command<'_>, Fault> {
+    const CRLF_OCTETS: usize = 2;
+    if line.len() + CRLF_OCTETS > LINE_OCTETS_MAX {
+        return Err(Fault::TooLong);
+    }
+    if line.iter().any(u8::is_ascii_control) {
+        return Err(Fault::ControlCharacter);
+    }
+    let word = &line[..line.iter().position(|&b| b == b' ').unwrap_or(line.len())];
+    let verb = verb(word).ok_or(Fault::UnknownVerb)?;
+    if !matches!(verb, Verb::Mail | Verb::Rcpt) && line.len() + CRLF_OCTETS > COMMAND_OCTETS_MAX {
+        return Err(Fault::TooLong);
+    }
+    let argument = line[word.len()..].trim_ascii();
+    match verb {
+        Verb::Ehlo => hello(argument).map(Command::Ehlo),
+        Verb::Helo => hello(argument).map(Command::Helo),
+        Verb::Mail => mail(argument).map(Command::Mail),
+        Verb::Rcpt => rcpt(argument).map(Command::Rcpt),
+        Verb::Data => alone(argument, Command::Data),
+        Verb::Rset => alone(argument, Command::Rset),
+        Verb::Quit => alone(argument, Command::Quit),
+        Verb::Noop => Ok(Command::Noop),
+        Verb::Help => Ok(Command::Help),
+        Verb::Vrfy if argument.is_empty() => Err(Fault::MissingArgument),
+        Verb::Vrfy => Ok(Command::Vrfy),
+        Verb::NotOffered(which) => Ok(Command::NotOffered(which)),
+        Verb::Foreign => Err(Fault::ForeignProtocol),
+    }
+}
+
+fn alone<'a>(argument: &[u8], command: Command<'a>) -> Result<Command<'a>, Fault> {
+    if argument.is_empty() { Ok(command) } else { Err(Fault::Argument) }
+}
+
+/// Whether the argument of EHLO or HELO is taken. RFC 5321 section 4.1.1.1 wants a domain or an address
+/// literal; many clients send something else, and section 4.1.4 forbids to refuse mail for a name that
+/// does not resolve. So every printable ASCII word is taken that can stand in a Received field without
+/// changing its meaning.
+pub fn is_hello_name(name: &[u8]) -> bool {
+    (1..=HELLO_OCTETS_MAX).contains(&name.len())
+        && name.iter().all(|&b| b.is_ascii_graphic() && !b"()<>;,\\\"".contains(&b))
+}
+
+fn hello(argument: &[u8]) -> Result<&str, Fault> {
+    if !is_hello_name(argument) {
+        return Err(Fault::HelloName);
+    }
+    str::from_utf8(argument).map_err(|_| Fault::HelloName)
+}
+
+/// Skips `FROM:` or `TO:` and the spaces that some clients put after it.
+fn after_keyword<'a>(argument: &'a [u8], keyword: &str) -> Option<&'a [u8]> {
+    match argument.split_at_checked(keyword.len()) {
+        Some((head, rest)) if head.eq_ignore_ascii_case(keyword.as_bytes()) => Some(rest.trim_ascii_start()),
+        _ => None,
+    }
+}
+
+fn mail(argument: &[u8]) -> Result<Mail<'_>, Fault> {
+    let text = after_keyword(argument, "FROM:").ok_or(Fault::MailKeyword)?;
+    let text = str::from_utf8(text).map_err(|_| Fault::ReversePath(PathFault::NonAscii))?;
+    let (sender, rest) = path::reverse_path(text).map_err(Fault::ReversePath)?;
+    let mut mail = Mail { sender, size: None, body: None };
+    for parameter in parameters(rest)? {
+        let (name, value) = parameter?;
+        if name.eq_ignore_ascii_case("SIZE") {
+            let size = value.and_then(size).ok_or(Fault::Parameter)?;
+            once(&mut mail.size, size)?;
+        } else if name.eq_ignore_ascii_case("BODY") {
+            let body = value.and_then(body).ok_or(Fault::Parameter)?;
+            once(&mut mail.body, body)?;
+        } else {
+            return Err(Fault::UnknownParameter);
+        }
+    }
+    Ok(mail)
+}
+
+fn rcpt(argument: &[u8]) -> Result<ForwardPath<'_>, Fault> {
+    let text = after_keyword(argument, "TO:").ok_or(Fault::RcptKeyword)?;
+    let text = str::from_utf8(text).map_err(|_| Fault::ForwardPath(PathFault::NonAscii))?;
+    let (path, rest) = path::forward_path(text).map_err(Fault::ForwardPath)?;
+    match parameters(rest)?.next() {
+        None => Ok(path),
+        Some(parameter) => Err(parameter.err().unwrap_or(Fault::UnknownParameter)),
+    }
+}
+
+fn once<T>(slot: &mut Option<T>, value: T) -> Result<(), Fault> {
+    if slot.replace(value).is_some() { Err(Fault::Parameter) } else { Ok(()) }
+}
+
+type Parameter<'a> = Result<(&'a str, Option<&'a str>), Fault>;
+
+/// `SP esmtp-param *(SP esmtp-param)` (RFC 5321 section 4.1.2), as name and value.
+fn parameters(rest: &str) -> Result<impl Iterator<Item = Parameter<'_>>, Fault> {
+    if !rest.is_empty() && !rest.starts_with(' ') {
+        return Err(Fault::Argument);
+    }
+    Ok(rest.split(' ').filter(|word| !word.is_empty()).map(|word| {
+        let (name, value) = match word.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (word, None),
+        };
+        let name_ok = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !name.is_empty()
+            && !name.starts_with('-');
+        let value_ok =
+            value.is_none_or(|v| !v.is_empty() && v.bytes().all(|b| b.is_ascii_graphic() && b != b'='));
+        if name_ok && value_ok { Ok((name, value)) } else { Err(Fault::Parameter) }
+    }))
+}
+
+/// `1*20DIGIT` (RFC 1870 section 6.2).
+fn size(value: &str) -> Option<u64> {
+    if value.len() > 20 || !value.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    Some(value.bytes().fold(0u64, |n, digit| n.saturating_mul(10).saturating_add(u64::from(digit - b'0'))))
+}
+
+/// RFC 6152 section 2.
+fn body(value: &str) -> Option<Body> {
+    if value.eq_ignore_ascii_case("7BIT") {
+        Some(Body::SevenBit)
+    } else if value.eq_ignore_ascii_case("8BITMIME") {
+        Some(Body::EightBit)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smtp::path::Domain;
+
+    const JOE: Mailbox<'static> = Mailbox { local: "joe", domain: Domain::Name("x.example") };
+
+    /// RFC 5321 section 4.1.1.
+    #[test]
+    fn every_verb_is_read_in_any_case() {
+        let mail = |size, body| Command::Mail(Mail { sender: Some(JOE), size, body });
+        for (line, expected) in [
+            ("EHLO client.example", Command::Ehlo("client.example")),
+            ("ehlo [192.0.2.1]", Command::Ehlo("[192.0.2.1]")),
+            ("EhLo [IPv6:2001:db8::1]", Command::Ehlo("[IPv6:2001:db8::1]")),
+            ("HELO MY_PC", Command::Helo("MY_PC")),
+            ("HELO odd+name=:/@!", Command::Helo("odd+name=:/@!")),
+            ("MAIL FROM:<joe@x.example>", mail(None, None)),
+            ("mail from:<joe@x.example>", mail(None, None)),
+            ("MAIL FROM: <joe@x.example>", mail(None, None)),
+            ("MAIL FROM:<joe@x.example>  ", mail(None, None)),
+            ("MAIL FROM:<joe@x.example> SIZE=12", mail(Some(12), None)),
+            ("MAIL FROM:<joe@x.example> SIZE=0", mail(Some(0), None)),
+            ("MAIL FROM:<joe@x.example> size=99999999999999999999", mail(Some(u64::MAX), None)),
+            ("MAIL FROM:<joe@x.example> Body=8bitMime SIZE=1", mail(Some(1), Some(Body::EightBit))),
+            ("MAIL FROM:<joe@x.example> BODY=7BIT", mail(None, Some(Body::SevenBit))),
+            ("MAIL FROM:<@a,@b:joe@x.example>", mail(None, None)),
+            ("MAIL FROM:<>", Command::Mail(Mail { sender: None, size: None, body: None })),
+            ("RCPT TO:<joe@x.example>", Command::Rcpt(ForwardPath::Mailbox(JOE))),
+            ("rcpt to:<postmaster>", Command::Rcpt(ForwardPath::Postmaster)),
+            ("DATA", Command::Data),
+            ("data  ", Command::Data),
+            ("RSET", Command::Rset),
+            ("NOOP", Command::Noop),
+            ("NOOP anything at all", Command::Noop),
+            ("VRFY joe", Command::Vrfy),
+            ("HELP", Command::Help),
+            ("HELP MAIL", Command::Help),
+            ("QUIT", Command::Quit),
+            ("EXPN list", Command::NotOffered(NotOffered::Expn)),
+            ("ETRN x.example", Command::NotOffered(NotOffered::Etrn)),
+            ("STARTTLS", Command::NotOffered(NotOffered::StartTls)),
+            ("starttls", Command::NotOffered(NotOffered::StartTls)),
+            ("AUTH PLAIN", Command::NotOffered(NotOffered::Auth)),
+            ("BDAT 12 LAST", Command::NotOffered(NotOffered::Bdat)),
+            ("TURN", Command::NotOffered(NotOffered::Turn)),
+        ] {
+            assert_eq!(parse_command(line.as_bytes()), Ok(expected), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_command_says_why() {
+        for (line, fault) in [
+            (&b""[..], Fault::UnknownVerb),
+            (b" ", Fault::UnknownVerb),
+            (b" NOOP", Fault::UnknownVerb),
+            (b"NOOPS", Fault::UnknownVerb),
+            (b"STARTTLSX", Fault::UnknownVerb),
+            (b"\xff\xfe", Fault::UnknownVerb),
+            (b"GET / HTTP/1.1", Fault::ForeignProtocol),
+            (b"post /", Fault::ForeignProtocol),
+            (b"NOOP\0", Fault::ControlCharacter),
+            (b"NOOP\r", Fault::ControlCharacter),
+            (b"DATA\t", Fault::ControlCharacter),
+            (b"EHLO", Fault::HelloName),
+            (b"EHLO ", Fault::HelloName),
+            (b"EHLO two words", Fault::HelloName),
+            (b"EHLO a(b)", Fault::HelloName),
+            (b"HELO a;b", Fault::HelloName),
+            (b"HELO b\xc3\xbcro", Fault::HelloName),
+            (b"MAIL", Fault::MailKeyword),
+            (b"MAIL FROM", Fault::MailKeyword),
+            (b"MAIL FROM <joe@x.example>", Fault::MailKeyword),
+            (b"MAIL TO:<joe@x.example>", Fault::MailKeyword),
+            (b"MAIL FROM:", Fault::ReversePath(PathFault::NoBrackets)),
+            (b"MAIL FROM:joe@x.example", Fault::ReversePath(PathFault::NoBrackets)),
+            (b"MAIL FROM:<joe>", Fault::ReversePath(PathFault::NoDomain)),
+            (b"MAIL FROM:<j\xc3\xb6@x>", Fault::ReversePath(PathFault::NonAscii)),
+            (b"MAIL FROM:<j\xf6@x>", Fault::ReversePath(PathFault::NonAscii)),
+            (b"MAIL FROM:<joe@x.example>SIZE=1", Fault::Argument),
+            (b"MAIL FROM:<joe@x.example> SIZE", Fault::Parameter),
+            (b"MAIL FROM:<joe@x.example> SIZE=", Fault::Parameter),
+            (b"MAIL FROM:<joe@x.example> SIZE=1k", Fault::Parameter),
+            (b"MAIL FROM:<joe@x.example> SIZE=-1", Fault::Parameter),
+            (b"MAIL FROM:<joe@x.example> SIZE=000000000000000000001", Fault::Parameter),
+            (b"MAIL FROM:<joe@x.example> SIZE=1 SIZE=1", Fault::Parameter),
+            (b"MAIL FROM:<joe@x.example> BODY=BINARYMIME", Fault::Parameter),
+            (b"MAIL FROM:<joe@x.example> =1", Fault::Parameter),
+            (b"MAIL FROM:<joe@x.example> -A=1", Fault::Parameter),
+            (b"MAIL FROM:<joe@x.example> A=b=c", Fault::Parameter),
+            (b"MAIL FROM:<joe@x.example> AUTH=<>", Fault::UnknownParameter),
+            (b"MAIL FROM:<joe@x.example> SMTPUTF8", Fault::UnknownParameter),
+            (b"RCPT", Fault::RcptKeyword),
+            (b"RCPT TO:<>", Fault::ForwardPath(PathFault::NullForwardPath)),
+            (b"RCPT TO:<joe@x.example> NOTIFY=NEVER", Fault::UnknownParameter),
+            (b"RCPT TO:<joe@x.example> \xff", Fault::ForwardPath(PathFault::NonAscii)),
+            (b"RCPT TO:<joe@x.example> ?", Fault::Parameter),
+            (b"RCPT TO:<joe@x.example> <kim@x.example>", Fault::Parameter),
+            (b"DATA now", Fault::Argument),
+            (b"RSET x", Fault::Argument),
+            (b"QUIT x", Fault::Argument),
+            (b"VRFY", Fault::MissingArgument),
+        ] {
+            assert_eq!(parse_command(line), Err(fault), "{}", line.escape_ascii());
+        }
+    }
+
+    /// RFC 5321 section 4.5.3.1.4.
+    #[test]
+    fn lines_are_limited_to_the_octet() {
+        let noop = |octets: usize| format!("{:x<1$}", "NOOP ", octets - 2);
+        assert_eq!(parse_command(noop(512).as_bytes()), Ok(Command::Noop));
+        assert_eq!(parse_command(noop(513).as_bytes()), Err(Fault::TooLong));
+        let mail = |octets: usize| format!("{: <1$}", "MAIL FROM:<>", octets - 2);
+        assert!(parse_command(mail(2048).as_bytes()).is_ok());
+        assert_eq!(parse_command(mail(2049).as_bytes()), Err(Fault::TooLong));
+        let name = "h".repeat(255);
+        assert_eq!(parse_command(format!("EHLO {name}").as_bytes()), Ok(Command::Ehlo(&name)));
+        assert_eq!(parse_command(format!("EHLO {name}h").as_bytes()), Err(Fault::HelloName));
+    }
+
+    #[test]
+    fn no_line_of_few_octets_makes_the_parser_panic() {
+        let alphabet = b"<>@:\"\\.[ =M\xc3";
+        for prefix in ["MAIL FROM:", "RCPT TO:", "EHLO ", "MAIL FROM:<a@b> "] {
+            for number in 0..alphabet.len().pow(4) {
+                let mut line = prefix.as_bytes().to_vec();
+                line.extend(
+                    (0..4).map(|place| alphabet[number / alphabet.len().pow(place) % alphabet.len()]),
+                );
+                if let Ok(Command::Mail(Mail { sender: Some(mailbox), .. })) = parse_command(&line) {
+                    assert!(mailbox.to_string().is_ascii());
+                }
+            }
+        }
+    }
+}

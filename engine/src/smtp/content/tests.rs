@@ -1,0 +1,198 @@
+//! The decoder against a slow and obvious twin, over one table and over all short sequences.
+
+use super::*;
+
+const LINE_OCTETS_MAX: usize = 5;
+
+/// What a decoder made of a whole stream.
+#[derive(Debug, PartialEq, Eq)]
+struct Decoded {
+    content: Vec<u8>,
+    /// Octets of the stream up to and including end-of-data.
+    end: Option<usize>,
+    findings: Findings,
+}
+
+/// The twin: looks at the whole stream, any number of times. Only for streams that end.
+fn twin(stream: &[u8]) -> Option<Decoded> {
+    // The CRLF that ended the DATA command counts as the start of the first line.
+    let whole = [b"\r\n", stream].concat();
+    let end = whole.windows(5).position(|w| w == b"\r\n.\r\n")?;
+    let stuffed = &whole[..end + 2];
+    let mut content = Vec::new();
+    let mut dot_lines = false;
+    for (at, &octet) in stuffed.iter().enumerate().skip(2) {
+        if octet == b'.' && stuffed[..at].ends_with(b"\r\n") {
+            dot_lines |= stuffed.get(at + 1) == Some(&b'.');
+        } else {
+            content.push(octet);
+        }
+    }
+    let bare_cr = (0..content.len()).any(|at| content[at] == b'\r' && content.get(at + 1) != Some(&b'\n'));
+    let bare_lf = (0..content.len()).any(|at| content[at] == b'\n' && (at == 0 || content[at - 1] != b'\r'));
+    let text = String::from_utf8_lossy(&content).replace('\u{fffd}', "8");
+    let lines: Vec<&str> = text.split_terminator("\r\n").collect();
+    let header = lines.iter().take_while(|line| !line.is_empty());
+    let findings = Findings {
+        octets: content.len() as u64,
+        bare_cr,
+        bare_lf,
+        nul: content.contains(&0),
+        eight_bit: content.iter().any(|&b| b > 127),
+        dot_lines,
+        long_line: lines.iter().any(|line| line.len() > LINE_OCTETS_MAX),
+        received: header.clone().filter(|line| line.to_lowercase().starts_with("received:")).count() as u32,
+        header_octets: lines
+            .iter()
+            .any(|line| line.is_empty())
+            .then(|| header.map(|line| line.len() as u64 + 2).sum::<u64>() + 2),
+    };
+    Some(Decoded { content, end: Some(end + 5 - 2), findings })
+}
+
+/// Feeds the stream in pieces that end at `cuts`, as a session does: what is left comes again.
+fn decode(stream: &[u8], cuts: &[usize]) -> Decoded {
+    let mut decoder = Decoder::new(LINE_OCTETS_MAX);
+    let mut content = Vec::new();
+    let (mut at, mut end) = (0, None);
+    'pieces: for cut in cuts.iter().copied().chain([stream.len()]) {
+        while at < cut {
+            let (consumed, piece) = decoder.decode(&stream[at..cut]);
+            let more = piece == Piece::More;
+            match piece {
+                Piece::Content(range) => {
+                    assert!(!range.is_empty() && range.end == consumed);
+                    content.extend_from_slice(&stream[at..][range]);
+                }
+                Piece::End => end = Some(at + consumed),
+                Piece::More => assert!(cut - at - consumed <= 1),
+            }
+            at += consumed;
+            if end.is_some() {
+                break 'pieces;
+            }
+            if more {
+                break;
+            }
+        }
+    }
+    Decoded { content, end, findings: *decoder.findings() }
+}
+
+fn each_split(stream: &[u8], mut check: impl FnMut(Decoded, &[usize])) {
+    check(decode(stream, &[]), &[]);
+    let every_byte: Vec<usize> = (1..stream.len()).collect();
+    check(decode(stream, &every_byte), &every_byte);
+    for cut in 1..stream.len() {
+        check(decode(stream, &[cut]), &[cut]);
+    }
+}
+
+fn agrees_with_the_twin(stream: &[u8]) {
+    let expected = twin(stream);
+    each_split(stream, |decoded, cuts| match &expected {
+        Some(expected) => assert_eq!(&decoded, expected, "{} cut at {cuts:?}", stream.escape_ascii()),
+        None => assert_eq!(decoded.end, None, "{} cut at {cuts:?}", stream.escape_ascii()),
+    });
+}
+
+/// RFC 5321 sections 4.1.1.4 and 4.5.2.
+#[test]
+fn content_and_its_end_are_what_the_rfc_says() {
+    for (stream, content, rest) in [
+        (&b".\r\n"[..], &b""[..], &b""[..]),
+        (b".\r\nQUIT\r\n", b"", b"QUIT\r\n"),
+        (b"x\r\n.\r\n", b"x\r\n", b""),
+        (b"\r\n.\r\n", b"\r\n", b""),
+        (b"\r\n\r\n.\r\n.\r\n", b"\r\n\r\n", b".\r\n"),
+        (b"..\r\n.\r\n", b".\r\n", b""),
+        (b"...\r\n..x\r\n.\r\n", b"..\r\n.x\r\n", b""),
+        (b".x\r\n.\r\n", b"x\r\n", b""),
+        (b"a.b\r\n.\r\n", b"a.b\r\n", b""),
+        (b"a\r\n..\r\n.\r\n.\r\n", b"a\r\n.\r\n", b".\r\n"),
+        // None of these is an end of data.
+        (b"a\n.\n\r\n.\r\n", b"a\n.\n\r\n", b""),
+        (b"a\n.\r\n\r\n.\r\n", b"a\n.\r\n\r\n", b""),
+        (b"a\r.\r\r\n.\r\n", b"a\r.\r\r\n", b""),
+        (b"a\r\n.\n\r\n.\r\n", b"a\r\n\n\r\n", b""),
+        (b"a\r\n.\r\r\n.\r\n", b"a\r\n\r\r\n", b""),
+        (b"a\r\n\x00.\r\n.\r\n", b"a\r\n\x00.\r\n", b""),
+        (b"a\r\n.\x00\r\n.\r\n", b"a\r\n\x00\r\n", b""),
+    ] {
+        let decoded = decode(stream, &[]);
+        assert_eq!(decoded.content, content, "{}", stream.escape_ascii());
+        assert_eq!(&stream[decoded.end.expect("the stream ends")..], rest, "{}", stream.escape_ascii());
+        agrees_with_the_twin(stream);
+    }
+}
+
+#[test]
+fn all_sequences_of_seven_octets_agree_with_the_twin() {
+    let alphabet = b"\r\n.\0x";
+    let mut stream = Vec::new();
+    for octets in 0..=7u32 {
+        for number in 0..alphabet.len().pow(octets) {
+            stream.clear();
+            stream.extend(
+                (0..octets).map(|place| alphabet[number / alphabet.len().pow(place) % alphabet.len()]),
+            );
+            // As it is, and behind a line; each time with an end, so that the content is compared.
+            stream.extend_from_slice(b"\r\n.\r\n");
+            let expected = twin(&stream);
+            let every_byte: Vec<usize> = (1..stream.len()).collect();
+            let cut = [1 + number % (stream.len() - 1)];
+            for cuts in [&[][..], &every_byte, &cut] {
+                assert_eq!(Some(decode(&stream, cuts)), expected, "{} {cuts:?}", stream.escape_ascii());
+            }
+        }
+    }
+}
+
+#[test]
+fn findings_agree_with_the_twin() {
+    for stream in [
+        &b"Received: x\r\nrEcEiVeD: y\r\n folded\r\nReceived-SPF: no\r\nX: received:\r\n\r\nReceived: z\r\n.\r\n"[..],
+        b"Received:\r\n.\r\n",
+        b"Received\r\n:\r\n.\r\n",
+        b".Received:\r\n.\r\n",
+        b" Received:\r\n.\r\n",
+        b"Recei\rved:\r\n.\r\n",
+        b"Recei\nved:\r\nReceived:\r\n.\r\n",
+        b"x\nReceived:\r\n.\r\n",
+        b"x\rReceived:\r\n.\r\n",
+        b"\r\nReceived:\r\n.\r\n",
+        b"\r\r\nReceived:\r\n\r\n.\r\n",
+        b"12345\r\n.12345\r\n.\r\n",
+        b"123456\r\n.\r\n",
+        b".123456\r\n.\r\n",
+        b"..2345\r\n.\r\n",
+        b"..23456\r\n.\r\n",
+        b"1234\r\r\n.\r\n",
+        b"12345\r\r\n.\r\n",
+        b"1234\n\r\n.\r\n",
+        b"12345\n\r\n.\r\n",
+        b"1\xff\r\n.\r\n",
+        b"\x00\x80\r\n.\r\n",
+    ] {
+        agrees_with_the_twin(stream);
+    }
+}
+
+#[test]
+fn a_stream_without_an_end_never_ends() {
+    for stream in [&b""[..], b".", b".\r", b"x\r\n.\r", b"x\r\n", b"x\n.\n", b"\r.\r", b"x.\r\n", b"..\r\n"] {
+        agrees_with_the_twin(stream);
+    }
+}
+
+/// RFC 5321 section 4.5.3.1.6: 998 octets and CRLF, the stuffing dot not counted.
+#[test]
+fn the_line_limit_holds_to_the_octet() {
+    for (line, long) in
+        [("x".repeat(998), false), ("x".repeat(999), true), (format!("..{}", "x".repeat(997)), false)]
+    {
+        let mut decoder = Decoder::new(998);
+        decoder.decode(format!("{line}\r\n.\r\n").as_bytes());
+        assert_eq!(decoder.findings().long_line, long, "{} octets", line.len());
+    }
+}

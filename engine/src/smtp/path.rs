@@ -1,0 +1,440 @@
+//! Paths and mailboxes (RFC 5321 sections 4.1.2, 4.1.3 and 4.5.3.1).
+//!
+//! Pure; values borrow from the command line. A [`Mailbox`] exists only if its text obeyed the
+//! grammar, so its canonical form (its `Display`) is printable ASCII without CR, LF or NUL, and can be
+//! put in an envelope, in a Received field and in another server's command line as it is.
+//!
+//! Read and dropped: source routes (RFC 5321 section 4.1.1.3 and appendix C). Taken though the grammar
+//! does not know it: underscores in domains. Not yet: UTF-8 (RFC 6531).
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Octets of a local part as written (RFC 5321 section 4.5.3.1.1).
+pub const LOCAL_PART_OCTETS_MAX: usize = 64;
+/// Octets of a domain (RFC 5321 section 4.5.3.1.2).
+pub const DOMAIN_OCTETS_MAX: usize = 255;
+/// Octets of a path with its punctuation (RFC 5321 section 4.5.3.1.3).
+pub const PATH_OCTETS_MAX: usize = 256;
+/// Octets of one label of a domain (RFC 1035 section 2.3.4).
+const LABEL_OCTETS_MAX: usize = 63;
+
+/// What stands right of the `@`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Domain<'a> {
+    /// A domain name in the sender's case, without a trailing dot.
+    Name(&'a str),
+    /// `[192.0.2.1]` or `[IPv6:2001:db8::1]`.
+    Literal(IpAddr),
+}
+
+/// `Local-part "@" ( Domain / address-literal )`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mailbox<'a> {
+    /// As written: an atom string, or a quoted string with its quotes.
+    pub local: &'a str,
+    pub domain: Domain<'a>,
+}
+
+/// The path of RCPT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForwardPath<'a> {
+    /// `<Postmaster>` without a domain, in any case (RFC 5321 section 4.5.1).
+    Postmaster,
+    Mailbox(Mailbox<'a>),
+}
+
+/// Why a path is none. Always the client's fault, and lasting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathFault {
+    NoBrackets,
+    NonAscii,
+    PathTooLong,
+    LocalPart,
+    LocalPartTooLong,
+    NoDomain,
+    Domain,
+    DomainTooLong,
+    Literal,
+    NullForwardPath,
+}
+
+impl fmt::Display for PathFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoBrackets => "the address must stand in angle brackets",
+            Self::NonAscii => "non-ASCII octets in the address",
+            Self::PathTooLong => "the path is longer than 256 octets",
+            Self::LocalPart => "the local part is malformed",
+            Self::LocalPartTooLong => "the local part is longer than 64 octets",
+            Self::NoDomain => "the domain is missing",
+            Self::Domain => "the domain is malformed",
+            Self::DomainTooLong => "the domain is longer than 255 octets",
+            Self::Literal => "the address literal is malformed",
+            Self::NullForwardPath => "a recipient cannot be the null path",
+        })
+    }
+}
+
+impl Domain<'_> {
+    /// The name, or `None` for an address literal.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Name(name) => Some(name),
+            Self::Literal(_) => None,
+        }
+    }
+}
+
+/// The canonical text: names in lower case, literals in their RFC 5321 section 4.1.3 form.
+impl fmt::Display for Domain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => {
+                name.chars().try_for_each(|c| fmt::Write::write_char(f, c.to_ascii_lowercase()))
+            }
+            Self::Literal(address) => write!(f, "{}", AddressLiteral(*address)),
+        }
+    }
+}
+
+/// An address as SMTP writes it: `[192.0.2.1]`, `[IPv6:2001:db8::1]`; a mapped IPv4 address as IPv4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressLiteral(pub IpAddr);
+
+impl fmt::Display for AddressLiteral {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.to_canonical() {
+            IpAddr::V4(address) => write!(f, "[{address}]"),
+            IpAddr::V6(address) => write!(f, "[IPv6:{address}]"),
+        }
+    }
+}
+
+impl Mailbox<'_> {
+    /// The characters of the local part without quotes and quoting backslashes.
+    pub fn local_characters(&self) -> impl Iterator<Item = char> + '_ {
+        let quoted = self.local.starts_with('"');
+        let inner = if quoted { &self.local[1..self.local.len() - 1] } else { self.local };
+        let mut escaped = false;
+        inner.chars().filter(move |&c| {
+            if quoted && c == '\\' && !escaped {
+                escaped = true;
+                return false;
+            }
+            escaped = false;
+            true
+        })
+    }
+}
+
+/// The canonical text: the local part quoted only where it must be, with the fewest backslashes
+/// (RFC 5321 section 4.1.2: `"joe"@x` and `joe@x` are one mailbox), the domain in lower case.
+impl fmt::Display for Mailbox<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let needs_quotes = self.local.starts_with('"') && !is_dot_string(self.local_characters());
+        if !needs_quotes {
+            self.local_characters().try_for_each(|c| fmt::Write::write_char(f, c))?;
+        } else {
+            f.write_str("\"")?;
+            for c in self.local_characters() {
+                if matches!(c, '"' | '\\') {
+                    f.write_str("\\")?;
+                }
+                fmt::Write::write_char(f, c)?;
+            }
+            f.write_str("\"")?;
+        }
+        write!(f, "@{}", self.domain)
+    }
+}
+
+/// Reads a reverse-path, `None` for the null reverse-path `<>`; returns what follows it.
+pub fn reverse_path(text: &str) -> Result<(Option<Mailbox<'_>>, &str), PathFault> {
+    if let Some(rest) = text.strip_prefix("<>") {
+        return Ok((None, rest));
+    }
+    let (mailbox, rest) = path(text)?;
+    Ok((Some(mailbox), rest))
+}
+
+/// Reads a forward-path; returns what follows it.
+pub fn forward_path(text: &str) -> Result<(ForwardPath<'_>, &str), PathFault> {
+    const POSTMASTER: &str = "<postmaster>";
+    if text.starts_with("<>") {
+        return Err(PathFault::NullForwardPath);
+    }
+    if text.get(..POSTMASTER.len()).is_some_and(|head| head.eq_ignore_ascii_case(POSTMASTER)) {
+        return Ok((ForwardPath::Postmaster, &text[POSTMASTER.len()..]));
+    }
+    let (mailbox, rest) = path(text)?;
+    Ok((ForwardPath::Mailbox(mailbox), rest))
+}
+
+/// `"<" [ A-d-l ":" ] Mailbox ">"`.
+fn path(text: &str) -> Result<(Mailbox<'_>, &str), PathFault> {
+    if !text.is_ascii() {
+        return Err(PathFault::NonAscii);
+    }
+    let inner = text.strip_prefix('<').ok_or(PathFault::NoBrackets)?;
+    let (mailbox, rest) = mailbox(source_route(inner)?)?;
+    let rest = rest.strip_prefix('>').ok_or(match mailbox.domain {
+        _ if rest.is_empty() => PathFault::NoBrackets,
+        Domain::Name(_) => PathFault::Domain,
+        Domain::Literal(_) => PathFault::Literal,
+    })?;
+    if text.len() - rest.len() > PATH_OCTETS_MAX {
+        return Err(PathFault::PathTooLong);
+    }
+    Ok((mailbox, rest))
+}
+
+/// Skips `@one.example,@two.example:`.
+fn source_route(mut text: &str) -> Result<&str, PathFault> {
+    if !text.starts_with('@') {
+        return Ok(text);
+    }
+    loop {
+        let (_, rest) = domain(text.strip_prefix('@').ok_or(PathFault::Domain)?)?;
+        if let Some(mailbox) = rest.strip_prefix(':') {
+            return Ok(mailbox);
+        }
+        text = rest.strip_prefix(',').ok_or(PathFault::Domain)?;
+    }
+}
+
+fn mailbox(text: &str) -> Result<(Mailbox<'_>, &str), PathFault> {
+    let local_octets = if text.starts_with('"') { quoted_string(text)? } else { dot_string(text)? };
+    if local_octets > LOCAL_PART_OCTETS_MAX {
+        return Err(PathFault::LocalPartTooLong);
+    }
+    let (local, rest) = text.split_at(local_octets);
+    match rest.as_bytes().first() {
+        Some(b'@') => {}
+        Some(b'>') => return Err(PathFault::NoDomain),
+        None => return Err(PathFault::NoBrackets),
+        Some(_) => return Err(PathFault::LocalPart),
+    }
+    let (domain, rest) = domain(&rest[1..])?;
+    Ok((Mailbox { local, domain }, rest))
+}
+
+/// Octets of the quoted string at the start, quotes included.
+fn quoted_string(text: &str) -> Result<usize, PathFault> {
+    let bytes = text.as_bytes();
+    let mut at = 1;
+    while let Some(&byte) = bytes.get(at) {
+        match byte {
+            b'"' => return Ok(at + 1),
+            b'\\' => match bytes.get(at + 1) {
+                Some(b' '..=b'~') => at += 2,
+                _ => return Err(PathFault::LocalPart),
+            },
+            b' '..=b'~' => at += 1,
+            _ => return Err(PathFault::LocalPart),
+        }
+    }
+    Err(PathFault::LocalPart)
+}
+
+/// Octets of the dot string at the start.
+fn dot_string(text: &str) -> Result<usize, PathFault> {
+    let octets = text.bytes().position(|b| !is_atext(b) && b != b'.').unwrap_or(text.len());
+    if is_dot_string(text[..octets].chars()) { Ok(octets) } else { Err(PathFault::LocalPart) }
+}
+
+/// `Atom *("." Atom)`.
+fn is_dot_string(characters: impl Iterator<Item = char>) -> bool {
+    let mut atom_is_empty = true;
+    for c in characters {
+        match c {
+            '.' if atom_is_empty => return false,
+            '.' => atom_is_empty = true,
+            _ if u8::try_from(c).is_ok_and(is_atext) => atom_is_empty = false,
+            _ => return false,
+        }
+    }
+    !atom_is_empty
+}
+
+/// RFC 5322 section 3.2.3.
+fn is_atext(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&byte)
+}
+
+fn domain(text: &str) -> Result<(Domain<'_>, &str), PathFault> {
+    if let Some(inner) = text.strip_prefix('[') {
+        let (literal, rest) = inner.split_once(']').ok_or(PathFault::Literal)?;
+        let address = address_literal(literal).ok_or(PathFault::Literal)?;
+        return Ok((Domain::Literal(address), rest));
+    }
+    let octets = text.bytes().position(|b| !is_domain_octet(b)).unwrap_or(text.len());
+    let (name, rest) = text.split_at(octets);
+    if name.len() > DOMAIN_OCTETS_MAX {
+        return Err(PathFault::DomainTooLong);
+    }
+    if !is_domain(name) {
+        return Err(if name.is_empty() { PathFault::NoDomain } else { PathFault::Domain });
+    }
+    Ok((Domain::Name(name), rest))
+}
+
+/// What stands between the brackets of an address literal (RFC 5321 section 4.1.3). General address
+/// literals, for which no tag is registered, are none.
+pub fn address_literal(text: &str) -> Option<IpAddr> {
+    const TAG: &str = "IPv6:";
+    match text.get(..TAG.len()) {
+        Some(tag) if tag.eq_ignore_ascii_case(TAG) => {
+            text[TAG.len()..].parse::<Ipv6Addr>().ok().map(IpAddr::V6)
+        }
+        _ => text.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
+    }
+}
+
+fn is_domain_octet(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')
+}
+
+/// Labels of letters, digits, hyphens and underscores; no empty label, no hyphen at its ends, at most
+/// 255 octets (RFC 5321 section 4.1.2, RFC 1035 section 2.3.4).
+pub fn is_domain(name: &str) -> bool {
+    name.len() <= DOMAIN_OCTETS_MAX
+        && name.split('.').all(|label| {
+            (1..=LABEL_OCTETS_MAX).contains(&label.len())
+                && label.bytes().all(|b| b != b'.' && is_domain_octet(b))
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        })
+}
+
+/// Splits a canonical address, as envelopes hold it, at its last `@` (a domain has none).
+///
+/// `None` for the null reverse-path and for anything without a domain.
+pub fn split_address(address: &str) -> Option<(&str, &str)> {
+    address.rsplit_once('@').filter(|(local, domain)| !local.is_empty() && !domain.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn canonical(path: &str) -> Result<String, PathFault> {
+        match forward_path(path)? {
+            (ForwardPath::Postmaster, "") => Ok("Postmaster".into()),
+            (ForwardPath::Mailbox(mailbox), "") => Ok(mailbox.to_string()),
+            (_, rest) => panic!("{rest:?} is left of {path:?}"),
+        }
+    }
+
+    /// RFC 5321 sections 4.1.2 and 4.1.3.
+    #[test]
+    fn paths_that_obey_the_grammar_have_one_canonical_form() {
+        for (path, expected) in [
+            ("<joe@example.com>", "joe@example.com"),
+            ("<Joe@EXAMPLE.Com>", "Joe@example.com"),
+            ("<a.b+c!d#e$f%g&h'i*j-k/l=m?n^o_p`q{r|s}t~u@x>", "a.b+c!d#e$f%g&h'i*j-k/l=m?n^o_p`q{r|s}t~u@x"),
+            ("<joe@my_host.example.com>", "joe@my_host.example.com"),
+            ("<joe@_dmarc.example>", "joe@_dmarc.example"),
+            ("<joe@1.2.3.4>", "joe@1.2.3.4"),
+            (r#"<"joe"@x.example>"#, "joe@x.example"),
+            (r#"<"j\o\e"@x.example>"#, "joe@x.example"),
+            (r#"<"joe smith"@x.example>"#, r#""joe smith"@x.example"#),
+            (r#"<"a@b"@x.example>"#, r#""a@b"@x.example"#),
+            (r#"<"a\"b\\c\>"@x.example>"#, r#""a\"b\\c>"@x.example"#),
+            (r#"<"a..b"@x.example>"#, r#""a..b"@x.example"#),
+            (r#"<""@x.example>"#, r#"""@x.example"#),
+            ("<joe@[192.0.2.1]>", "joe@[192.0.2.1]"),
+            ("<joe@[ipv6:2001:DB8::1]>", "joe@[IPv6:2001:db8::1]"),
+            ("<@one.example:joe@x.example>", "joe@x.example"),
+            ("<@one.example,@[192.0.2.7]:joe@x.example>", "joe@x.example"),
+            ("<Postmaster>", "Postmaster"),
+            ("<pOSTMASTER>", "Postmaster"),
+            ("<postmaster@x.example>", "postmaster@x.example"),
+        ] {
+            assert_eq!(canonical(path).as_deref(), Ok(expected), "{path}");
+        }
+    }
+
+    #[test]
+    fn paths_that_break_the_grammar_say_where() {
+        use PathFault::*;
+        for (path, fault) in [
+            ("", NoBrackets),
+            ("joe@x.example", NoBrackets),
+            ("<joe@x.example", NoBrackets),
+            ("<joe", NoBrackets),
+            ("<>", NullForwardPath),
+            ("<joe>", NoDomain),
+            ("<joe@>", NoDomain),
+            ("<@x.example>", Domain),
+            ("<@x.example,:joe@y>", Domain),
+            ("<@:joe@y>", NoDomain),
+            ("<.joe@x>", LocalPart),
+            ("<joe.@x>", LocalPart),
+            ("<j..oe@x>", LocalPart),
+            ("<j oe@x>", LocalPart),
+            ("<jo(e)@x>", LocalPart),
+            ("<\"joe@x>", LocalPart),
+            ("<\"joe\\", LocalPart),
+            ("<\"joe\"x@x>", LocalPart),
+            ("<\"jo\te\"@x>", LocalPart),
+            ("<jo\0e@x>", LocalPart),
+            ("<joe@x.>", Domain),
+            ("<joe@.x>", Domain),
+            ("<joe@x..y>", Domain),
+            ("<joe@-x>", Domain),
+            ("<joe@x->", Domain),
+            ("<joe@x y>", Domain),
+            ("<joe@x@y>", Domain),
+            ("<joe@x!y>", Domain),
+            ("<joe@[1.2.3]>", Literal),
+            ("<joe@[1.2.3.256]>", Literal),
+            ("<joe@[IPv6:1.2.3.4]>", Literal),
+            ("<joe@[2001:db8::1]>", Literal),
+            ("<joe@[tag:content]>", Literal),
+            ("<joe@[1.2.3.4>", Literal),
+            ("<joe@[1.2.3.4]x>", Literal),
+            ("<jö@x>", NonAscii),
+            ("<joe@bücher.example>", NonAscii),
+        ] {
+            assert_eq!(canonical(path), Err(fault), "{path}");
+        }
+    }
+
+    /// RFC 5321 section 4.5.3.1.
+    #[test]
+    fn limits_hold_to_the_octet() {
+        let local = |n| format!("<{}@x.example>", "l".repeat(n));
+        assert!(canonical(&local(64)).is_ok());
+        assert_eq!(canonical(&local(65)), Err(PathFault::LocalPartTooLong));
+        let label = |n| format!("<joe@{}.example>", "d".repeat(n));
+        assert!(canonical(&label(63)).is_ok());
+        assert_eq!(canonical(&label(64)), Err(PathFault::Domain));
+        let domain = |n: usize| format!("<@r:j@{}{}>", "abcdefg.".repeat(30), "d".repeat(n - 240));
+        assert_eq!(domain(249).len(), 256);
+        assert!(canonical(&domain(249)).is_ok());
+        assert_eq!(canonical(&domain(250)), Err(PathFault::PathTooLong));
+        assert_eq!(canonical(&domain(256)), Err(PathFault::DomainTooLong));
+    }
+
+    #[test]
+    fn the_canonical_form_is_a_fixed_point() {
+        for path in [r#"<"a\ b"@X>"#, r#"<"\""@[192.0.2.1]>"#, "<a@B.c>", r#"<"x\@y"@z>"#] {
+            let once = canonical(path).unwrap();
+            assert_eq!(canonical(&format!("<{once}>")).unwrap(), once);
+        }
+    }
+
+    #[test]
+    fn an_address_splits_at_its_last_at() {
+        assert_eq!(split_address(r#""a@b"@x.example"#), Some((r#""a@b""#, "x.example")));
+        assert_eq!(split_address(""), None);
+        assert_eq!(split_address("joe"), None);
+    }
+
+    #[test]
+    fn the_null_reverse_path_is_not_a_mailbox() {
+        assert_eq!(reverse_path("<> SIZE=1"), Ok((None, " SIZE=1")));
+        assert_eq!(reverse_path("<Postmaster>"), Err(PathFault::NoDomain));
+    }
+}

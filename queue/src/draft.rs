@@ -1,0 +1,42 @@
+//! A message that is arriving. Owned by the session that takes it in.
+//!
+//! At most `extent_bytes_max` octets are in memory; the rest is in extents already durable, which the
+//! draft holds. A draft that is dropped leaves nothing live: its extents die with their segments.
+
+use crate::id::QueueId;
+use crate::pending::ExtentRef;
+
+/// An unfinished message.
+#[derive(Debug)]
+pub struct Draft {
+    pub(crate) id: QueueId,
+    pub(crate) buffer: Vec<u8>,
+    pub(crate) extents: Vec<ExtentRef>,
+    /// Octets in `extents`.
+    pub(crate) written: u64,
+    pub(crate) extent_bytes_max: usize,
+    /// Octets were handed to the spool and their place never came back.
+    pub(crate) broken: bool,
+}
+
+impl Draft {
+    pub fn id(&self) -> QueueId {
+        self.id
+    }
+
+    /// Octets appended so far.
+    pub fn bytes(&self) -> u64 {
+        self.written + self.buffer.len() as u64
+    }
+
+    /// Appends without waiting, when nothing must be written for it: `false` means that nothing was done
+    /// and [`crate::Spool::append`] is wanted.
+    #[must_use]
+    pub fn append_now(&mut self, octets: &[u8]) -> bool {
+        let fits = octets.len() <= self.extent_bytes_max - self.buffer.len();
+        if fits {
+            self.buffer.extend_from_slice(octets);
+        }
+        fits
+    }
+}

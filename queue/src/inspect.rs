@@ -1,0 +1,72 @@
+//! A look at a spool from outside: by plain reads, with nothing written, whether or not a relay runs on it.
+//!
+//! Blocks; for commands, never on a shard.
+
+use crate::envelope::RecipientState;
+use crate::error::{OpenError, ReadError};
+use crate::id::{QueueId, SpoolNumber};
+use crate::index::Index;
+use crate::reading::{self, Message};
+use crate::recovery::{Recovery, recover};
+use crate::segments::Table;
+use crate::storage::ReaderStorage;
+use crate::storage::reader::ReaderFile;
+use futures_lite::future::block_on;
+use std::cell::RefCell;
+use std::path::Path;
+
+/// A relay may be writing while we read: what then looks like damage is gone on another look.
+const LOOKS_MAX: usize = 3;
+
+/// A spool as it was at one moment.
+pub struct Inspection {
+    index: Index,
+    table: RefCell<Table<ReaderFile>>,
+    pub recovery: Recovery,
+}
+
+/// Reads the spool directory `dir` (a `shard-NNNN`, whose number is `number`).
+///
+/// While a relay writes there, messages of the last moment may be missing, and when segments are being
+/// recycled damage may be reported that is none.
+///
+/// # Errors
+/// As [`crate::Spool::open`].
+pub fn inspect(dir: &Path, number: SpoolNumber) -> Result<Inspection, OpenError> {
+    let mut look = 1;
+    loop {
+        let found = block_on(recover(&ReaderStorage::new(dir), number.get()))?;
+        if found.report.damages.is_empty() || look == LOOKS_MAX {
+            let (index, recovery) = (found.index, found.report);
+            return Ok(Inspection { index, table: RefCell::new(found.table), recovery });
+        }
+        look += 1;
+    }
+}
+
+impl Inspection {
+    /// Ids of waiting messages after `after`, rising, at most `count`.
+    pub fn live(&self, after: Option<QueueId>, count: usize) -> Vec<QueueId> {
+        self.index.page(after, count)
+    }
+
+    /// Ids of messages whose octets are not all readable.
+    pub fn damaged(&self) -> Vec<QueueId> {
+        self.index.damaged.keys().copied().collect()
+    }
+
+    pub fn states(&self, id: QueueId) -> Option<Vec<RecipientState>> {
+        self.index.get(id).map(|entry| entry.states())
+    }
+
+    /// As [`crate::Spool::load`].
+    pub fn load(&self, id: QueueId) -> Result<Message, ReadError> {
+        block_on(reading::load(&self.table, reading::known(&self.index, id), id))
+    }
+
+    /// As [`crate::Spool::read`].
+    pub fn read(&self, id: QueueId, offset: u64, len_max: usize) -> Result<Vec<u8>, ReadError> {
+        let commit = self.index.get(id).map(|entry| entry.commit.clone());
+        block_on(reading::read(&self.table, commit, id, offset, len_max))
+    }
+}

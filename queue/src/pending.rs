@@ -1,0 +1,266 @@
+//! What waits to be written: groups of records gather into a batch, a batch is laid out in one buffer.
+//!
+//! Lives in a spool, on its shard. A group is written whole in one batch or not at all. Whoever waits for
+//! a batch holds its [`Ticket`]; all are woken at once.
+
+use crate::envelope::Envelope;
+use crate::id::QueueId;
+use crate::index::Entry;
+use crate::layout::{BATCH_HEADER, BatchHeader};
+use crate::record::{
+    CommitToWrite, ContentFlags, EXTENT_HEAD, ExtentAt, Outcome, Pen, RECORD_HEADER, Written, commit_bytes,
+    outcome_bytes,
+};
+use crate::segments::{Mark, REFERS_TO_NONE};
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+/// What became of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Durable,
+    Full,
+    Poisoned,
+}
+
+/// An extent that is durable. Holding it keeps its segment.
+#[derive(Clone, Debug)]
+pub(crate) struct ExtentRef {
+    pub mark: Rc<Mark>,
+    pub position: u32,
+    pub octets: u32,
+    pub crc: u32,
+}
+
+/// Shared between a batch and those who wait for it.
+#[derive(Debug, Default)]
+pub(crate) struct Ticket {
+    verdict: Cell<Option<Verdict>>,
+    wakers: RefCell<Vec<Waker>>,
+    /// By group number.
+    extents: RefCell<Vec<(usize, ExtentRef)>>,
+}
+
+impl Ticket {
+    pub fn verdict(&self) -> Option<Verdict> {
+        self.verdict.get()
+    }
+
+    /// Sets the verdict and gives the wakers, to be woken when no borrow is held.
+    #[must_use]
+    pub fn close(&self, verdict: Verdict) -> Vec<Waker> {
+        self.verdict.set(Some(verdict));
+        self.wakers.take()
+    }
+
+    pub fn give_extent(&self, group: usize, extent: ExtentRef) {
+        self.extents.borrow_mut().push((group, extent));
+    }
+
+    pub fn take_extent(&self, group: usize) -> Option<ExtentRef> {
+        let mut extents = self.extents.borrow_mut();
+        let at = extents.iter().position(|(of, _)| *of == group)?;
+        Some(extents.swap_remove(at).1)
+    }
+}
+
+/// Resolves when the batch of a ticket is done.
+pub(crate) struct Wait {
+    pub ticket: Rc<Ticket>,
+    waker: Option<usize>,
+}
+
+impl Wait {
+    pub fn new(ticket: Rc<Ticket>) -> Self {
+        Self { ticket, waker: None }
+    }
+}
+
+impl Future for Wait {
+    type Output = Verdict;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Verdict> {
+        if let Some(verdict) = self.ticket.verdict() {
+            return Poll::Ready(verdict);
+        }
+        let mut wakers = self.ticket.wakers.borrow_mut();
+        let slot = self.waker.unwrap_or(wakers.len());
+        match wakers.get_mut(slot) {
+            Some(waker) => waker.clone_from(context.waker()),
+            None => wakers.push(context.waker().clone()),
+        }
+        drop(wakers);
+        self.waker = Some(slot);
+        Poll::Pending
+    }
+}
+
+/// Records that are written together or not at all.
+#[derive(Debug)]
+pub(crate) enum Group {
+    Extent { id: QueueId, offset: u64, octets: Vec<u8> },
+    Message(NewMessage),
+    Outcomes(Finishing, Option<Entry>),
+}
+
+#[derive(Debug)]
+pub(crate) struct NewMessage {
+    pub id: QueueId,
+    pub envelope: Arc<Envelope>,
+    pub flags: ContentFlags,
+    pub content_bytes: u64,
+    /// What is durable already.
+    pub extents: Vec<ExtentRef>,
+    /// The last octets, written with the commit record.
+    pub tail: Option<Arc<Vec<u8>>>,
+    pub finishing: Option<Finishing>,
+}
+
+/// Outcomes of one message. `refers_to`: the segment of its commit record.
+#[derive(Debug)]
+pub(crate) struct Finishing {
+    pub id: QueueId,
+    pub outcomes: Vec<Outcome>,
+    pub refers_to: u64,
+}
+
+impl Finishing {
+    fn payload_bytes(&self) -> usize {
+        RECORD_HEADER + outcome_bytes(&self.outcomes)
+    }
+}
+
+impl Group {
+    /// Octets of its records; `None` when something does not fit the format.
+    pub fn payload_bytes(&self) -> Option<usize> {
+        Some(match self {
+            Self::Extent { octets, .. } => RECORD_HEADER + EXTENT_HEAD + octets.len(),
+            Self::Message(message) => message.payload_bytes()?,
+            Self::Outcomes(outcomes, _) => outcomes.payload_bytes(),
+        })
+    }
+
+    fn records(&self) -> u32 {
+        match self {
+            Self::Extent { .. } | Self::Outcomes(..) => 1,
+            Self::Message(message) => 1 + message.tail.is_some() as u32 + message.finishing.is_some() as u32,
+        }
+    }
+
+    /// The oldest segment that its outcomes speak of.
+    fn refers_to(&self) -> u64 {
+        match self {
+            Self::Extent { .. } => REFERS_TO_NONE,
+            Self::Message(message) => message.finishing.as_ref().map_or(REFERS_TO_NONE, |f| f.refers_to),
+            Self::Outcomes(outcomes, _) => outcomes.refers_to,
+        }
+    }
+
+    fn put(&self, pen: &mut Pen<'_>, segment: u64, base: u64) -> Placed {
+        let mut placed = Placed::default();
+        match self {
+            Self::Extent { id, offset, octets } => placed.extent = pen.extent(id.bits(), *offset, octets),
+            Self::Outcomes(outcomes, _) => {
+                placed.outcome = pen.outcomes(outcomes.id.bits(), &outcomes.outcomes);
+            }
+            Self::Message(message) => message.put(pen, segment, base, &mut placed),
+        }
+        placed
+    }
+}
+
+impl NewMessage {
+    fn payload_bytes(&self) -> Option<usize> {
+        let tail = self.tail.as_ref().map_or(0, |tail| RECORD_HEADER + EXTENT_HEAD + tail.len());
+        let extents = self.extents.len() + self.tail.is_some() as usize;
+        let finishing = self.finishing.as_ref().map_or(0, Finishing::payload_bytes);
+        Some(tail + RECORD_HEADER + commit_bytes(&self.envelope, extents)? + finishing)
+    }
+
+    fn put(&self, pen: &mut Pen<'_>, segment: u64, base: u64, placed: &mut Placed) {
+        let tail = self.tail.as_ref().map(|octets| {
+            let offset = self.content_bytes - octets.len() as u64;
+            placed.extent = pen.extent(self.id.bits(), offset, octets);
+            ExtentAt {
+                segment,
+                position: (base + placed.extent.at as u64) as u32,
+                octets: octets.len() as u32,
+                crc: placed.extent.crc,
+            }
+        });
+        let extents: Vec<ExtentAt> = self.extents.iter().map(ExtentRef::at).collect();
+        placed.commit = pen.commit(&CommitToWrite {
+            id: self.id.bits(),
+            content_bytes: self.content_bytes,
+            flags: self.flags,
+            envelope: &self.envelope,
+            extents: &extents,
+            tail,
+            states: &[],
+        });
+        if let Some(finishing) = &self.finishing {
+            placed.outcome = pen.outcomes(finishing.id.bits(), &finishing.outcomes);
+        }
+    }
+}
+
+impl ExtentRef {
+    fn at(&self) -> ExtentAt {
+        let segment = self.mark.sequence;
+        ExtentAt { segment, position: self.position, octets: self.octets, crc: self.crc }
+    }
+}
+
+/// Where the records of a group came to lie, from the start of the batch.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Placed {
+    pub extent: Written,
+    pub commit: Written,
+    pub outcome: Written,
+}
+
+/// A batch that still takes groups.
+#[derive(Debug, Default)]
+pub(crate) struct Gathering {
+    pub groups: Vec<Group>,
+    pub payload_bytes: usize,
+    /// Holds something else than outcomes.
+    pub mail: bool,
+    pub ticket: Rc<Ticket>,
+}
+
+impl Gathering {
+    pub fn push(&mut self, group: Group, payload_bytes: usize) {
+        self.payload_bytes += payload_bytes;
+        self.mail |= !matches!(group, Group::Outcomes(..));
+        self.groups.push(group);
+    }
+
+    pub fn batch_bytes(&self) -> usize {
+        BatchHeader::batch_bytes(self.payload_bytes)
+    }
+
+    pub fn records(&self) -> u32 {
+        self.groups.iter().map(Group::records).sum()
+    }
+
+    pub fn refers_to(&self) -> u64 {
+        self.groups.iter().map(Group::refers_to).min().unwrap_or(REFERS_TO_NONE)
+    }
+
+    /// Fills `out`, which is `batch_bytes` long and will lie at `base` in the segment.
+    pub fn lay_out(&self, header: &BatchHeader, seed: u32, base: u64, out: &mut [u8]) -> Vec<Placed> {
+        assert_eq!(out.len(), self.batch_bytes());
+        let mut pen = Pen::new(out, BATCH_HEADER, seed);
+        let placed = self.groups.iter().map(|group| group.put(&mut pen, header.segment, base)).collect();
+        let end = pen.at();
+        assert_eq!(end, BATCH_HEADER + self.payload_bytes, "sizes are reckoned before the buffer is made");
+        out[end..].fill(0);
+        header.encode(seed, out);
+        placed
+    }
+}

@@ -1,0 +1,208 @@
+//! Reading messages back from segments: for delivery, and for a look from outside. Lives with its spool.
+//!
+//! Everything read is verified, every time.
+
+use crate::envelope::{Envelope, RecipientState};
+use crate::error::{Fault, ReadError};
+use crate::id::QueueId;
+use crate::index::{Index, Place};
+use crate::record::{
+    ContentFlags, EXTENT_HEAD, ExtentAt, Outcome, OutcomeKind, OutcomeView, RECORD_HEADER, Record,
+    read_record,
+};
+use crate::segments::{Mark, Table};
+use crate::storage::SegmentFile;
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// A waiting message without its content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    pub id: QueueId,
+    pub envelope: Envelope,
+    /// One per recipient, in their order.
+    pub states: Vec<RecipientState>,
+    /// One per recipient: what happened last, where something did.
+    pub reasons: Vec<Option<Reason>>,
+    pub content_bytes: u64,
+    pub flags: ContentFlags,
+    /// Where the content lies.
+    extents: Vec<ExtentAt>,
+}
+
+/// The last outcome of a recipient.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    pub kind: OutcomeKind,
+    /// Microseconds since 1970.
+    pub at_micros: u64,
+    pub text: String,
+}
+
+pub(crate) async fn load<F: SegmentFile>(
+    table: &RefCell<Table<F>>,
+    known: Option<Known>,
+    id: QueueId,
+) -> Result<Message, ReadError> {
+    let known = known.ok_or(ReadError::Unknown)?;
+    let octets = fetch(table, &known.commit).await?;
+    let damaged = || damaged(&known.commit);
+    let found = read_record(octets.seed, &octets.bytes).map_err(|_| damaged())?;
+    let Record::Commit(commit) = found.record else { return Err(damaged()) };
+    if commit.id != id.bits() || commit.recipients as usize != known.states.len() {
+        return Err(damaged());
+    }
+    let (envelope, content_bytes, flags) = (commit.envelope(), commit.content_bytes, commit.flags);
+    let extents = commit.extents().collect();
+    let reasons = reasons(table, id, &known.reasons).await?;
+    Ok(Message { id, envelope, states: known.states, reasons, content_bytes, flags, extents })
+}
+
+/// What the index knows of a message, taken out so that no borrow is held while reading.
+pub(crate) struct Known {
+    commit: Place,
+    states: Vec<RecipientState>,
+    reasons: Vec<Option<Place>>,
+}
+
+pub(crate) fn known(index: &Index, id: QueueId) -> Option<Known> {
+    let entry = index.get(id)?;
+    Some(Known { commit: entry.commit.clone(), states: entry.states(), reasons: entry.reasons() })
+}
+
+async fn reasons<F: SegmentFile>(
+    table: &RefCell<Table<F>>,
+    id: QueueId,
+    places: &[Option<Place>],
+) -> Result<Vec<Option<Reason>>, ReadError> {
+    let mut reasons = vec![None; places.len()];
+    for (recipient, place) in places.iter().enumerate() {
+        let Some(place) = place else { continue };
+        if reasons[recipient].is_some() {
+            continue;
+        }
+        // A reason is for people only: a message is not held up by one that is damaged.
+        let octets = match fetch(table, place).await {
+            Ok(octets) => octets,
+            Err(ReadError::Device(fault)) => return Err(ReadError::Device(fault)),
+            Err(_) => continue,
+        };
+        let found = read_record(octets.seed, &octets.bytes).map(|found| found.record);
+        let Ok(Record::Outcome(outcome)) = found else { continue };
+        if outcome.id == id.bits() {
+            fill(&mut reasons, &outcome, places, place);
+        }
+    }
+    Ok(reasons)
+}
+
+/// One record speaks of many recipients; it is read once for all of those that it is the last of.
+fn fill(reasons: &mut [Option<Reason>], outcome: &OutcomeView<'_>, places: &[Option<Place>], place: &Place) {
+    let same = |other: &Place| other.segment == place.segment && other.position == place.position;
+    for Outcome { recipient, kind, at_micros, text, .. } in outcome.entries() {
+        let at = recipient as usize;
+        if places.get(at).is_some_and(|other| other.as_ref().is_some_and(same)) {
+            reasons[at] = Some(Reason { kind, at_micros, text });
+        }
+    }
+}
+
+/// Up to `len_max` octets of the content from `offset` on, and never beyond the end of an extent: so a
+/// reader that goes on where the last read ended, with `len_max` of at least `extent_bytes_max`, has every
+/// extent read and verified once. Empty at the end of the content.
+pub(crate) async fn read<F: SegmentFile>(
+    table: &RefCell<Table<F>>,
+    commit: Option<Place>,
+    id: QueueId,
+    offset: u64,
+    len_max: usize,
+) -> Result<Vec<u8>, ReadError> {
+    let commit = commit.ok_or(ReadError::Unknown)?;
+    let octets = fetch(table, &commit).await?;
+    let found = read_record(octets.seed, &octets.bytes).map_err(|_| damaged(&commit))?;
+    let Record::Commit(view) = found.record else { return Err(damaged(&commit)) };
+    if view.id != id.bits() {
+        return Err(damaged(&commit));
+    }
+    read_among(table, id, view.extents(), offset, len_max).await
+}
+
+/// The same for a message that was loaded: saves reading its commit record again.
+pub(crate) async fn read_loaded<F: SegmentFile>(
+    table: &RefCell<Table<F>>,
+    message: &Message,
+    offset: u64,
+    len_max: usize,
+) -> Result<Vec<u8>, ReadError> {
+    read_among(table, message.id, message.extents.iter().copied(), offset, len_max).await
+}
+
+async fn read_among<F: SegmentFile>(
+    table: &RefCell<Table<F>>,
+    id: QueueId,
+    extents: impl Iterator<Item = ExtentAt>,
+    offset: u64,
+    len_max: usize,
+) -> Result<Vec<u8>, ReadError> {
+    let mut start = 0;
+    for extent in extents {
+        let end = start + extent.octets as u64;
+        if offset < end {
+            let skip = (offset - start) as usize;
+            let len = len_max.min(extent.octets as usize - skip);
+            return read_extent(table, id, start, &extent, skip, len).await;
+        }
+        start = end;
+    }
+    Ok(Vec::new())
+}
+
+async fn read_extent<F: SegmentFile>(
+    table: &RefCell<Table<F>>,
+    id: QueueId,
+    offset: u64,
+    extent: &ExtentAt,
+    skip: usize,
+    len: usize,
+) -> Result<Vec<u8>, ReadError> {
+    let place = Place {
+        segment: Rc::new(Mark { sequence: extent.segment }),
+        position: extent.position,
+        bytes: (RECORD_HEADER + EXTENT_HEAD) as u32 + extent.octets,
+    };
+    let record = fetch(table, &place).await?;
+    let found = read_record(record.seed, &record.bytes).map_err(|_| damaged(&place))?;
+    match found.record {
+        Record::Extent { id: of, offset: at, octets }
+            if (of, at, found.crc) == (id.bits(), offset, extent.crc)
+                && octets.len() == extent.octets as usize =>
+        {
+            Ok(octets[skip..skip + len].to_vec())
+        }
+        _ => Err(damaged(&place)),
+    }
+}
+
+struct Fetched<B> {
+    bytes: B,
+    seed: u32,
+}
+
+async fn fetch<F: SegmentFile>(
+    table: &RefCell<Table<F>>,
+    place: &Place,
+) -> Result<Fetched<F::Bytes>, ReadError> {
+    let (file, seed) = {
+        let table = table.borrow();
+        let segment = table.get(place.segment.sequence).ok_or_else(|| damaged(place))?;
+        (segment.file.clone(), segment.seed)
+    };
+    match file.read(place.position as u64, place.bytes as usize).await {
+        Ok(bytes) => Ok(Fetched { bytes, seed }),
+        Err(error) => Err(ReadError::Device(Fault::new("reading a segment", &error))),
+    }
+}
+
+fn damaged(place: &Place) -> ReadError {
+    ReadError::Damaged { segment: place.segment.sequence, position: place.position }
+}

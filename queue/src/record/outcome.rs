@@ -1,0 +1,133 @@
+//! The outcome record: what became of recipients. Byte table in the parent module's head.
+
+use super::{Cursor, Pen};
+use crate::envelope::{RecipientState, RecipientStatus};
+
+const FIXED: usize = 8 + 4;
+const ENTRY: usize = 4 + 1 + 2 + 1 + 8 + 2;
+const _: () = assert!(FIXED == 12 && ENTRY == 18);
+
+/// Octets of the text of an outcome that are kept: so that a peer's long reply does not fill the spool.
+pub const OUTCOME_TEXT_MAX: usize = 512;
+
+/// What happened to one recipient of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Its index in the envelope.
+    pub recipient: u32,
+    pub kind: OutcomeKind,
+    /// Finished attempts that ended in a deferral, with this one.
+    pub attempts: u16,
+    /// A delay notice has been sent to the sender.
+    pub notified: bool,
+    /// Microseconds since 1970.
+    pub at_micros: u64,
+    /// The reason, for people; what is past [`OUTCOME_TEXT_MAX`] octets is cut.
+    pub text: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutcomeKind {
+    Delivered,
+    Deferred,
+    Bounced,
+    Expired,
+}
+
+impl OutcomeKind {
+    const ALL: [Self; 4] = [Self::Delivered, Self::Deferred, Self::Bounced, Self::Expired];
+
+    fn code(self) -> u8 {
+        match self {
+            Self::Delivered => 1,
+            Self::Deferred => 2,
+            Self::Bounced => 3,
+            Self::Expired => 4,
+        }
+    }
+
+    fn of(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.code() == code)
+    }
+}
+
+impl Outcome {
+    /// Where the recipient stands after this.
+    pub fn state(&self) -> RecipientState {
+        let status = match self.kind {
+            OutcomeKind::Delivered => RecipientStatus::Delivered,
+            OutcomeKind::Deferred => RecipientStatus::Waiting,
+            OutcomeKind::Bounced => RecipientStatus::Bounced,
+            OutcomeKind::Expired => RecipientStatus::Expired,
+        };
+        RecipientState { status, attempts: self.attempts, notified: self.notified }
+    }
+
+    fn text_kept(&self) -> &str {
+        &self.text[..self.text.floor_char_boundary(OUTCOME_TEXT_MAX)]
+    }
+}
+
+/// Payload octets of the record.
+pub(crate) fn outcome_bytes(outcomes: &[Outcome]) -> usize {
+    FIXED + outcomes.iter().map(|outcome| ENTRY + outcome.text_kept().len()).sum::<usize>()
+}
+
+pub(crate) fn put_outcomes(pen: &mut Pen<'_>, id: u64, outcomes: &[Outcome]) {
+    pen.u64(id);
+    pen.u32(outcomes.len() as u32);
+    for outcome in outcomes {
+        let text = outcome.text_kept();
+        pen.u32(outcome.recipient);
+        pen.u8(outcome.kind.code());
+        pen.u16(outcome.attempts);
+        pen.u8(outcome.notified as u8);
+        pen.u64(outcome.at_micros);
+        pen.u16(text.len() as u16);
+        pen.bytes(text.as_bytes());
+    }
+}
+
+/// An outcome record on disk, checked through.
+#[derive(Clone, Debug)]
+pub(crate) struct OutcomeView<'a> {
+    pub id: u64,
+    count: u32,
+    entries: Cursor<'a>,
+    /// Entries whose kind this version does not know.
+    pub unknown_entries: u32,
+}
+
+impl<'a> OutcomeView<'a> {
+    pub(super) fn decode(payload: &'a [u8]) -> Option<Self> {
+        let mut rest = Cursor::new(payload);
+        let (id, count) = (rest.u64()?, rest.u32()?);
+        let entries = rest.clone();
+        let mut unknown_entries = 0;
+        for _ in 0..count {
+            unknown_entries += take_entry(&mut rest)?.is_none() as u32;
+        }
+        Some(Self { id, count, entries, unknown_entries })
+    }
+
+    pub fn entries(&self) -> impl Iterator<Item = Outcome> + use<'a> {
+        let mut rest = self.entries.clone();
+        (0..self.count).map_while(move |_| take_entry(&mut rest)).flatten()
+    }
+}
+
+/// Outer `None`: too short. Inner `None`: of an unknown kind.
+fn take_entry(rest: &mut Cursor<'_>) -> Option<Option<Outcome>> {
+    let (recipient, code) = (rest.u32()?, rest.u8()?);
+    let (attempts, notified, at_micros) = (rest.u16()?, rest.u8()? != 0, rest.u64()?);
+    let length = rest.u16()?;
+    let text = rest.text(length as usize)?;
+    Some(OutcomeKind::of(code).map(|kind| Outcome {
+        recipient,
+        kind,
+        attempts,
+        notified,
+        at_micros,
+        text: text.to_owned(),
+    }))
+}

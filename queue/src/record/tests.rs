@@ -1,0 +1,159 @@
+use super::*;
+use crate::envelope::{Body, Envelope, Recipient, RecipientState, RecipientStatus};
+
+const SEED: u32 = 77;
+
+fn envelope() -> Envelope {
+    Envelope {
+        sender: "a@out.example".into(),
+        recipients: ["b@in.example", "ü@in.example"].map(|a| Recipient { address: a.into() }).into(),
+        body: Body::EightBit,
+        arrived_micros: 1_795_000_000_000_000,
+        listener: "outside".into(),
+        helo: "mx.out.example".into(),
+        client: "203.0.113.9".into(),
+    }
+}
+
+fn outcomes() -> Vec<Outcome> {
+    [OutcomeKind::Delivered, OutcomeKind::Deferred, OutcomeKind::Bounced, OutcomeKind::Expired]
+        .into_iter()
+        .zip(0..)
+        .map(|(kind, recipient)| Outcome {
+            recipient,
+            kind,
+            attempts: 9,
+            notified: recipient % 2 == 0,
+            at_micros: 5,
+            text: "450 4.2.0 später".into(),
+        })
+        .collect()
+}
+
+fn commit_record(states: &[RecipientState]) -> Vec<u8> {
+    let envelope = envelope();
+    let extents = [ExtentAt { segment: 3, position: 4096, octets: 10, crc: 1 }];
+    let tail = Some(ExtentAt { segment: 4, position: 8192, octets: 5, crc: 2 });
+    let commit = CommitToWrite {
+        id: 42,
+        content_bytes: 15,
+        flags: ContentFlags { eight_bit: false, dot_lines: true },
+        envelope: &envelope,
+        extents: &extents,
+        tail,
+        states,
+    };
+    let mut out = vec![0xff; RECORD_HEADER + commit_bytes(&envelope, 2).unwrap()];
+    let written = Pen::new(&mut out, 0, SEED).commit(&commit);
+    assert_eq!((written.at, written.bytes), (0, out.len()), "the size was reckoned rightly");
+    out
+}
+
+fn outcome_record() -> Vec<u8> {
+    let mut out = vec![0xff; RECORD_HEADER + outcome_bytes(&outcomes())];
+    let written = Pen::new(&mut out, 0, SEED).outcomes(42, &outcomes());
+    assert_eq!(written.bytes, out.len());
+    out
+}
+
+fn extent_record() -> Vec<u8> {
+    let mut out = vec![0xff; RECORD_HEADER + EXTENT_HEAD + 5];
+    Pen::new(&mut out, 0, SEED).extent(42, 10, b"hello");
+    out
+}
+
+#[test]
+fn a_commit_survives_the_disk() {
+    let deferred = RecipientState { status: RecipientStatus::Waiting, attempts: 3, notified: true };
+    let bytes = commit_record(&[RecipientState::NEW, deferred]);
+    let Record::Commit(view) = read_record(SEED, &bytes).unwrap().record else { panic!("a commit") };
+    assert_eq!(view.envelope(), envelope());
+    assert_eq!(view.states().collect::<Vec<_>>(), [RecipientState::NEW, deferred]);
+    assert_eq!((view.id, view.content_bytes, view.recipients), (42, 15, 2));
+    assert_eq!(view.flags, ContentFlags { eight_bit: false, dot_lines: true });
+    assert_eq!(view.extents().map(|e| (e.segment, e.octets)).collect::<Vec<_>>(), [(3, 10), (4, 5)]);
+}
+
+#[test]
+fn outcomes_survive_the_disk_and_long_texts_are_cut_between_characters() {
+    let bytes = outcome_record();
+    let Record::Outcome(view) = read_record(SEED, &bytes).unwrap().record else { panic!("an outcome") };
+    assert_eq!(view.entries().collect::<Vec<_>>(), outcomes());
+
+    let long = vec![Outcome { text: "ü".repeat(OUTCOME_TEXT_MAX), ..outcomes()[0].clone() }];
+    let mut out = vec![0; RECORD_HEADER + outcome_bytes(&long)];
+    Pen::new(&mut out, 0, SEED).outcomes(1, &long);
+    let Record::Outcome(view) = read_record(SEED, &out).unwrap().record else { panic!("an outcome") };
+    assert_eq!(view.entries().next().unwrap().text, "ü".repeat(OUTCOME_TEXT_MAX / 2));
+}
+
+#[test]
+fn extents_and_seals_survive_the_disk() {
+    let bytes = extent_record();
+    let found = read_record(SEED, &bytes).unwrap();
+    assert!(matches!(found.record, Record::Extent { id: 42, offset: 10, octets: b"hello" }));
+    for seal in [Seal::Full, Seal::Cut, Seal::Closed] {
+        let mut out = [0xff; SEAL_RECORD];
+        Pen::new(&mut out, 0, SEED).seal(seal);
+        assert!(matches!(read_record(SEED, &out).unwrap().record, Record::Seal));
+    }
+}
+
+#[test]
+fn every_truncation_and_every_flipped_bit_is_noticed() {
+    for bytes in [commit_record(&[]), outcome_record(), extent_record()] {
+        for end in 0..bytes.len() {
+            assert!(read_record(SEED, &bytes[..end]).is_err(), "cut at {end}");
+        }
+        for at in 0..bytes.len() * 8 {
+            let mut bad = bytes.clone();
+            bad[at / 8] ^= 1 << (at % 8);
+            assert!(read_record(SEED, &bad).is_err(), "bit {at}");
+        }
+        assert!(read_record(SEED + 1, &bytes).is_err(), "another life of the segment");
+    }
+}
+
+#[test]
+fn payloads_that_sum_rightly_but_lie_never_panic() {
+    for bytes in [commit_record(&[]), outcome_record(), extent_record()] {
+        for at in 0..bytes.len() - RECORD_HEADER {
+            for value in [0, 1, 0x7f, 0xff] {
+                let mut payload = bytes[RECORD_HEADER..].to_vec();
+                payload[at] = value;
+                let mut out = vec![0; RECORD_HEADER + payload.len()];
+                Pen::new(&mut out, 0, SEED).record(bytes[4], |pen| pen.bytes(&payload));
+                if let Ok(Found { record: Record::Commit(view), .. }) = read_record(SEED, &out) {
+                    assert_eq!(view.envelope().recipients.len(), view.recipients as usize);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn unknown_types_attributes_and_kinds_are_stepped_over() {
+    let mut out = [0; RECORD_HEADER + 3];
+    Pen::new(&mut out, 0, SEED).record(200, |pen| pen.bytes(b"new"));
+    assert!(matches!(read_record(SEED, &out).unwrap().record, Record::Unknown));
+
+    let mut payload = commit_record(&[])[RECORD_HEADER..].to_vec();
+    payload.extend([9, 0, 3, 0, 0, 0, b'x', b'y', b'z']);
+    let mut out = vec![0; RECORD_HEADER + payload.len()];
+    Pen::new(&mut out, 0, SEED).record(TYPE_COMMIT, |pen| pen.bytes(&payload));
+    let Record::Commit(view) = read_record(SEED, &out).unwrap().record else { panic!("a commit") };
+    assert_eq!((view.unknown_attributes, view.envelope()), (1, envelope()));
+
+    let mut payload = outcome_record()[RECORD_HEADER..].to_vec();
+    payload[12 + 4] = 99;
+    let mut out = vec![0; RECORD_HEADER + payload.len()];
+    Pen::new(&mut out, 0, SEED).record(TYPE_OUTCOME, |pen| pen.bytes(&payload));
+    let Record::Outcome(view) = read_record(SEED, &out).unwrap().record else { panic!("an outcome") };
+    assert_eq!((view.unknown_entries, view.entries().count()), (1, 3));
+}
+
+#[test]
+fn a_text_that_does_not_fit_its_field_is_refused() {
+    let long = Envelope { helo: "x".repeat(65536), ..envelope() };
+    assert_eq!(commit_bytes(&long, 0), None);
+}

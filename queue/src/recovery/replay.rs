@@ -1,0 +1,124 @@
+//! Records, in the order of the log, become an index. Pure.
+//!
+//! A later commit of the same id replaces the earlier one. A commit whose extents did not all verify makes
+//! a damaged message; an outcome that finishes it later makes it finished all the same (its extents may be
+//! gone *because* it is finished, when their segment was recycled before the commit record's).
+
+use super::{DamageKind, Recovery};
+use crate::id::QueueId;
+use crate::index::{Entry, Index, Place};
+use crate::record::{CommitView, Found, OutcomeView, Record};
+use crate::segments::{Mark, REFERS_TO_NONE};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
+
+#[derive(Default)]
+pub(super) struct Replay {
+    pub index: Index,
+    /// Highest microseconds of any id seen.
+    pub id_micros: u64,
+    pub report: Recovery,
+    marks: HashMap<u64, Rc<Mark>>,
+    slots: HashMap<u64, u32>,
+    /// Per segment the verified extents: position and checksum, by position.
+    extents: HashMap<u64, Vec<(u32, u32)>>,
+    refers_to: BTreeMap<u64, u64>,
+    /// Segments with outcomes of messages whose commit record was not seen.
+    speaks_of_unknown: BTreeSet<u64>,
+}
+
+impl Replay {
+    pub fn segment(&mut self, mark: &Rc<Mark>, slot: u32) {
+        self.marks.insert(mark.sequence, mark.clone());
+        self.slots.insert(mark.sequence, slot);
+    }
+
+    /// `position`: of the record in its segment.
+    pub fn record(&mut self, segment: &Rc<Mark>, position: u32, found: &Found<'_>) {
+        self.report.records += 1;
+        let place = Place { segment: segment.clone(), position, bytes: found.bytes as u32 };
+        match &found.record {
+            Record::Extent { id, .. } => {
+                self.seen(*id);
+                self.extents.entry(segment.sequence).or_default().push((position, found.crc));
+            }
+            Record::Commit(commit) => self.commit(place, commit),
+            Record::Outcome(outcome) => self.outcome(place, outcome),
+            Record::Seal => {}
+            Record::Unknown => self.report.unknown += 1,
+        }
+    }
+
+    fn seen(&mut self, id: u64) {
+        self.id_micros = self.id_micros.max(QueueId::from_bits(id).micros());
+    }
+
+    fn commit(&mut self, place: Place, commit: &CommitView<'_>) {
+        self.seen(commit.id);
+        self.report.unknown += commit.unknown_attributes as u64;
+        let id = QueueId::from_bits(commit.id);
+        let replaced = self.index.waiting.remove(&id).or_else(|| self.index.damaged.remove(&id));
+        if let Some(replaced) = replaced {
+            self.refer(place.segment.sequence, replaced.commit.segment.sequence);
+        }
+        let whole = commit.extents().all(|extent| {
+            let known = self.extents.get(&extent.segment);
+            known.is_some_and(|known| {
+                let found = known.binary_search_by_key(&extent.position, |(position, _)| *position);
+                found.is_ok_and(|at| known[at].1 == extent.crc)
+            })
+        });
+        let states: Vec<_> = commit.states().collect();
+        let marks = commit.extents().filter_map(|extent| self.marks.get(&extent.segment).cloned());
+        let entry = Entry::new(place, commit.content_bytes, commit.flags, states.into_iter(), marks);
+        if entry.unfinished > 0 {
+            let to = if whole { &mut self.index.waiting } else { &mut self.index.damaged };
+            to.insert(id, entry);
+        }
+    }
+
+    fn outcome(&mut self, place: Place, outcome: &OutcomeView<'_>) {
+        self.seen(outcome.id);
+        self.report.unknown += outcome.unknown_entries as u64;
+        let id = QueueId::from_bits(outcome.id);
+        let Some(entry) = self.index.get(id) else {
+            self.speaks_of_unknown.insert(place.segment.sequence);
+            return;
+        };
+        let of = entry.commit.segment.sequence;
+        let entries: Vec<_> = outcome.entries().collect();
+        self.refer(place.segment.sequence, of);
+        if self.index.apply(id, &entries).is_none()
+            && let Some(entry) = self.index.get_mut(id)
+        {
+            entry.set_reason(&entries, &place);
+        }
+    }
+
+    fn refer(&mut self, from: u64, to: u64) {
+        let oldest = self.refers_to.entry(from).or_insert(REFERS_TO_NONE);
+        *oldest = to.min(*oldest);
+    }
+
+    /// The oldest segment that `segment` speaks of. `damaged_first` is the oldest damaged segment: what is
+    /// not known may be about a commit record in there.
+    pub fn refers_to(&self, segment: u64, damaged_first: Option<u64>) -> u64 {
+        let known = self.refers_to.get(&segment).copied().unwrap_or(REFERS_TO_NONE);
+        match damaged_first {
+            Some(damaged) if self.speaks_of_unknown.contains(&segment) => known.min(damaged),
+            _ => known,
+        }
+    }
+
+    /// Reports the messages that are still damaged at the end of the log.
+    pub fn close(&mut self) {
+        for (id, entry) in &self.index.damaged {
+            let segment = entry.commit.segment.sequence;
+            let slot = self.slots.get(&segment).copied().unwrap_or_default();
+            let what = DamageKind::Extent(*id);
+            self.report.damage(slot, Some(segment), entry.commit.position as u64, what);
+            self.report.messages_damaged.push(*id);
+        }
+        self.report.messages = self.index.waiting.len();
+    }
+}

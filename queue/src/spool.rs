@@ -1,0 +1,387 @@
+//! The spool: takes messages in, makes them durable in batches, keeps what waits, records what became of it.
+//!
+//! Lives on one shard and is cheap to clone there. One task runs [`Spool::writer`]; sessions call
+//! [`Spool::begin`], [`Spool::append`] and [`Spool::commit`], deliveries [`Spool::load`], [`Spool::read`]
+//! and [`Spool::record`].
+//!
+//! What holds when a call has returned:
+//! - `commit` with `Ok`: the message and its envelope are on stable storage, and it is in the index.
+//! - `commit` with `Err`: the message is not in the index. After `Poisoned` a restart may find it.
+//! - `commit_with` with `Ok`: besides, the outcomes are durable and applied; with `Err` neither.
+//! - `record`: the outcomes are applied, not durable; after a crash before the next batch they are unknown.
+//! - `sync` with `Ok`: every outcome recorded before the call is durable.
+//!
+//! Every future may be dropped at any point. A `commit` dropped while it waits goes on; if the message
+//! becomes durable its id is given by [`Spool::unclaimed`], because nobody was told of it.
+
+use crate::desk::{Desk, Stats};
+use crate::draft::Draft;
+use crate::envelope::Envelope;
+use crate::error::{AppendError, CommitError, Fault, OpenError, ReadError};
+use crate::id::{QueueId, SpoolNumber};
+use crate::options::Options;
+use crate::pending::{Finishing, Group, NewMessage, Ticket, Verdict, Wait};
+use crate::reading::{self, Message};
+use crate::record::{ContentFlags, Outcome};
+use crate::recovery::{Recovery, recover};
+use crate::segments::Table;
+use crate::storage::Storage;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// A spool directory in use.
+pub struct Spool<S: Storage> {
+    pub(crate) inner: Rc<Inner<S>>,
+}
+
+pub(crate) struct Inner<S: Storage> {
+    pub storage: S,
+    pub number: SpoolNumber,
+    pub options: Options,
+    pub desk: RefCell<Desk>,
+    pub table: RefCell<Table<S::File>>,
+}
+
+/// A message that is durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    pub id: QueueId,
+    pub content_bytes: u64,
+    /// The content, when all of it was still in memory.
+    pub content: Option<Arc<Vec<u8>>>,
+}
+
+/// A message in the spool, in short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    pub content_bytes: u64,
+    pub flags: ContentFlags,
+    pub recipients: u32,
+    /// Recipients that are still waiting.
+    pub unfinished: u32,
+}
+
+impl<S: Storage> Clone for Spool<S> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone() }
+    }
+}
+
+impl<S: Storage> Spool<S> {
+    /// Reads the spool and seals the end of its log, durably. Nothing is taken in before [`Self::writer`]
+    /// runs.
+    ///
+    /// # Errors
+    /// The options are out of bounds, a later version wrote the spool, or the device refuses. Damage is no
+    /// error: it is in the [`Recovery`], and the readable rest is in use.
+    pub async fn open(
+        storage: S,
+        number: SpoolNumber,
+        options: Options,
+    ) -> Result<(Self, Recovery), OpenError> {
+        options.check()?;
+        let found = recover(&storage, number.get()).await?;
+        let mut desk = Desk::new(number, &options, found.index);
+        desk.last_segment = found.last_segment;
+        desk.last_batch = found.last_batch;
+        desk.id_micros = found.id_micros;
+        let inner =
+            Inner { storage, number, options, desk: RefCell::new(desk), table: RefCell::new(found.table) };
+        let spool = Self { inner: Rc::new(inner) };
+        let device = |fault: Fault| OpenError::Device(fault);
+        if let Some(cut) = found.cut {
+            spool.seal_cut(cut).await.map_err(device)?;
+        }
+        spool.adopt_unborn(found.unborn).await.map_err(device)?;
+        Ok((spool, found.report))
+    }
+
+    pub fn number(&self) -> SpoolNumber {
+        self.inner.number
+    }
+
+    /// A new message, with its id. Ids of a spool always rise, also when the clock does not.
+    pub fn begin(&self, now_micros: u64) -> Draft {
+        Draft {
+            id: self.inner.desk.borrow_mut().new_id(now_micros),
+            buffer: Vec::new(),
+            extents: Vec::new(),
+            written: 0,
+            extent_bytes_max: self.inner.options.extent_bytes_max,
+            broken: false,
+        }
+    }
+
+    /// Adds octets to a draft; when `extent_bytes_max` is reached, writes an extent and waits for it.
+    ///
+    /// # Errors
+    /// After an error, or when the future was dropped while it waited, the draft can only be dropped.
+    pub async fn append(&self, draft: &mut Draft, octets: &[u8]) -> Result<(), AppendError> {
+        let mut rest = octets;
+        while !draft.append_now(rest) {
+            let room = draft.extent_bytes_max - draft.buffer.len();
+            let (now, later) = rest.split_at(room);
+            draft.buffer.extend_from_slice(now);
+            rest = later;
+            self.write_extent(draft).await?;
+        }
+        Ok(())
+    }
+
+    async fn write_extent(&self, draft: &mut Draft) -> Result<(), AppendError> {
+        self.admit(draft)?;
+        let octets = std::mem::take(&mut draft.buffer);
+        let (bytes, offset) = (octets.len() as u64, draft.written);
+        draft.broken = true;
+        let (ticket, number) = self.submit(Group::Extent { id: draft.id, offset, octets })?;
+        let verdict = Wait::new(ticket.clone()).await;
+        self.outcome_of(verdict)?;
+        let extent = ticket.take_extent(number).expect("a durable extent has its place");
+        draft.extents.push(extent);
+        draft.written += bytes;
+        draft.broken = false;
+        Ok(())
+    }
+
+    /// Makes a draft a message; resolves when it is durable.
+    ///
+    /// # Errors
+    /// See [`CommitError`]; the message is then not in the spool.
+    pub async fn commit(
+        &self,
+        draft: Draft,
+        envelope: Arc<Envelope>,
+        flags: ContentFlags,
+    ) -> Result<Stored, CommitError> {
+        self.commit_group(draft, envelope, flags, None).await
+    }
+
+    /// As [`Self::commit`], with outcomes of another message in the same batch: both or neither. A DSN and
+    /// the end of the message that it reports belong together.
+    pub async fn commit_with(
+        &self,
+        draft: Draft,
+        envelope: Arc<Envelope>,
+        flags: ContentFlags,
+        finishing: (QueueId, Vec<Outcome>),
+    ) -> Result<Stored, CommitError> {
+        self.commit_group(draft, envelope, flags, Some(finishing)).await
+    }
+
+    async fn commit_group(
+        &self,
+        mut draft: Draft,
+        envelope: Arc<Envelope>,
+        flags: ContentFlags,
+        finishing: Option<(QueueId, Vec<Outcome>)>,
+    ) -> Result<Stored, CommitError> {
+        self.admit(&draft)?;
+        let (id, content_bytes) = (draft.id, draft.bytes());
+        let tail = (!draft.buffer.is_empty()).then(|| Arc::new(std::mem::take(&mut draft.buffer)));
+        let content = match (&tail, draft.extents.is_empty()) {
+            (_, false) => None,
+            (Some(tail), true) => Some(tail.clone()),
+            (None, true) => Some(Arc::default()),
+        };
+        let finishing = finishing.and_then(|(id, outcomes)| {
+            let desk = self.inner.desk.borrow();
+            let refers_to = desk.index.get(id)?.commit.segment.sequence;
+            Some(Finishing { id, outcomes, refers_to })
+        });
+        let extents = std::mem::take(&mut draft.extents);
+        let message = NewMessage { id, envelope, flags, content_bytes, extents, tail, finishing };
+        let (ticket, _) = self.submit(Group::Message(message))?;
+        let mut claim = Claim { spool: self, id, ticket: ticket.clone(), claimed: false };
+        let verdict = Wait::new(ticket).await;
+        claim.claimed = true;
+        self.outcome_of(verdict)?;
+        Ok(Stored { id, content_bytes, content })
+    }
+
+    fn admit(&self, draft: &Draft) -> Result<(), CommitError> {
+        self.inner.desk.borrow().admit()?;
+        if draft.broken { Err(CommitError::Broken) } else { Ok(()) }
+    }
+
+    fn submit(&self, group: Group) -> Result<(Rc<Ticket>, usize), CommitError> {
+        let mut desk = self.inner.desk.borrow_mut();
+        let place = desk.gather(group)?;
+        let writer = desk.want();
+        drop(desk);
+        writer.into_iter().for_each(|writer| writer.wake());
+        Ok(place)
+    }
+
+    fn outcome_of(&self, verdict: Verdict) -> Result<(), CommitError> {
+        match verdict {
+            Verdict::Durable => Ok(()),
+            Verdict::Full => Err(CommitError::Full),
+            Verdict::Poisoned => {
+                let fault = self.inner.desk.borrow().poisoned.clone();
+                Err(CommitError::Poisoned(fault.expect("a poisoned spool has its fault")))
+            }
+        }
+    }
+
+    /// Applies outcomes of a waiting message at once, and queues them for the next batch. An id that does
+    /// not wait is no error: the message is finished already.
+    pub fn record(&self, id: QueueId, outcomes: Vec<Outcome>) {
+        let many = self.inner.desk.borrow_mut().record(id, outcomes);
+        if many {
+            self.nudge();
+        }
+    }
+
+    /// Has the writer write what is pending, outcomes too; for a timer.
+    pub fn nudge(&self) {
+        let mut desk = self.inner.desk.borrow_mut();
+        if desk.pending.is_empty() {
+            return;
+        }
+        let writer = desk.want();
+        drop(desk);
+        writer.into_iter().for_each(|writer| writer.wake());
+    }
+
+    /// Waits until everything recorded so far is durable.
+    ///
+    /// # Errors
+    /// `Full`: the outcomes stay queued for later. `Poisoned`: they will be unknown after a restart.
+    pub async fn sync(&self) -> Result<(), CommitError> {
+        self.nudge();
+        let (ticket, poisoned) = {
+            let desk = self.inner.desk.borrow();
+            (desk.last_ticket(), desk.poisoned.clone())
+        };
+        if let Some(fault) = poisoned {
+            return Err(CommitError::Poisoned(fault));
+        }
+        match ticket {
+            Some(ticket) => {
+                let verdict = Wait::new(ticket).await;
+                self.outcome_of(verdict)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Reads envelope, states and last reasons of a waiting message.
+    pub async fn load(&self, id: QueueId) -> Result<Message, ReadError> {
+        let known = reading::known(&self.inner.desk.borrow().index, id);
+        reading::load(&self.inner.table, known, id).await
+    }
+
+    /// Up to `len_max` octets of the content from `offset` on, verified, and not beyond the end of an
+    /// extent: going on where the last read ended, with a `len_max` of at least `extent_bytes_max`, reads
+    /// each extent once. Empty at the end of the content.
+    pub async fn read(&self, id: QueueId, offset: u64, len_max: usize) -> Result<Vec<u8>, ReadError> {
+        let commit = self.inner.desk.borrow().index.get(id).map(|entry| entry.commit.clone());
+        reading::read(&self.inner.table, commit, id, offset, len_max).await
+    }
+
+    /// As [`Self::read`], for a message that was loaded and still waits: saves reading its commit record
+    /// from disk once more.
+    pub async fn read_loaded(
+        &self,
+        message: &Message,
+        offset: u64,
+        len_max: usize,
+    ) -> Result<Vec<u8>, ReadError> {
+        let commit = self.inner.desk.borrow().index.get(message.id).map(|entry| entry.commit.clone());
+        let _held = commit.ok_or(ReadError::Unknown)?;
+        reading::read_loaded(&self.inner.table, message, offset, len_max).await
+    }
+
+    /// Ids of waiting messages after `after`, rising, at most `count`.
+    pub fn live(&self, after: Option<QueueId>, count: usize) -> Vec<QueueId> {
+        self.inner.desk.borrow().index.page(after, count)
+    }
+
+    /// What the index knows of a message, without reading from disk.
+    pub fn summary(&self, id: QueueId) -> Option<Summary> {
+        let desk = self.inner.desk.borrow();
+        desk.index.get(id).map(|entry| Summary {
+            content_bytes: entry.content_bytes,
+            flags: entry.flags,
+            recipients: entry.recipients,
+            unfinished: entry.unfinished,
+        })
+    }
+
+    /// Whether the message waits.
+    pub fn contains(&self, id: QueueId) -> bool {
+        self.inner.desk.borrow().index.waiting.contains_key(&id)
+    }
+
+    /// Ids of messages that are set aside as damaged.
+    pub fn damaged(&self) -> Vec<QueueId> {
+        self.inner.desk.borrow().index.damaged.keys().copied().collect()
+    }
+
+    /// Messages waiting.
+    pub fn messages(&self) -> usize {
+        self.inner.desk.borrow().index.waiting.len()
+    }
+
+    /// Messages that became durable when nobody waited for it any more; each is given once. They must be
+    /// delivered like any other.
+    pub fn unclaimed(&self) -> Vec<QueueId> {
+        self.inner.desk.borrow_mut().take_unclaimed()
+    }
+
+    /// Why the spool takes nothing more, when that is so.
+    pub fn fault(&self) -> Option<Fault> {
+        self.inner.desk.borrow().poisoned.clone()
+    }
+
+    pub fn stats(&self) -> Stats {
+        let (desk, table) = (self.inner.desk.borrow(), self.inner.table.borrow());
+        Stats {
+            messages: desk.index.waiting.len(),
+            messages_damaged: desk.index.damaged.len(),
+            segments: table.segments.len() + table.free.len(),
+            segment_bytes: table.bytes() + table.free.len() as u64 * self.inner.options.segment_bytes,
+            segments_idle: table.reclaimable(self.inner.options.segment_bytes) + table.free.len(),
+            ..desk.stats
+        }
+    }
+
+    /// Writes what is pending, seals the log and ends the writer. New mail is refused from now on.
+    ///
+    /// # Errors
+    /// What is pending could not be written; outcomes among it will be unknown after a restart.
+    pub async fn close(self) -> Result<(), CommitError> {
+        let (writer, running, ticket) = {
+            let mut desk = self.inner.desk.borrow_mut();
+            desk.closing = true;
+            (desk.want(), desk.writing, desk.last_ticket())
+        };
+        writer.into_iter().for_each(|writer| writer.wake());
+        if !running {
+            self.writer().await;
+        }
+        let verdict = match ticket {
+            Some(ticket) => Wait::new(ticket).await,
+            None => Verdict::Durable,
+        };
+        self.sealed().await;
+        self.outcome_of(verdict)
+    }
+}
+
+/// Notices when the waiter of a commit goes away.
+struct Claim<'a, S: Storage> {
+    spool: &'a Spool<S>,
+    id: QueueId,
+    ticket: Rc<Ticket>,
+    claimed: bool,
+}
+
+impl<S: Storage> Drop for Claim<'_, S> {
+    fn drop(&mut self) {
+        if !self.claimed {
+            self.spool.inner.desk.borrow_mut().abandon(self.id, self.ticket.verdict());
+        }
+    }
+}

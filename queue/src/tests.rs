@@ -1,0 +1,9 @@
+//! The spool as a whole, on storages in memory, on a faulty one and on the real file system.
+
+mod crash;
+mod damage;
+mod glommio;
+mod harness;
+mod round_trip;
+mod space;
+mod world;

@@ -1,0 +1,341 @@
+//! The writing side of a spool: one batch in flight at a time, the next one gathers meanwhile.
+//!
+//! Runs as one task on the spool's shard. The order of writes is the crash argument (`FORMAT.md`): a
+//! segment is sealed before the next one gets its header, and that header is durable before a batch
+//! follows it.
+
+use crate::desk::Active;
+use crate::error::Fault;
+use crate::layout::{BATCH_HEADER, BLOCK, BatchHeader, SegmentHeader};
+use crate::pending::Gathering;
+use crate::record::{Pen, SEAL_RECORD, Seal};
+use crate::recovery::{CutAt, Unborn};
+use crate::segments::{Mark, REFERS_TO_NONE, Segment, Status};
+use crate::spool::Spool;
+use crate::storage::{SegmentFile, Storage, is_full};
+use std::future::poll_fn;
+use std::hash::{BuildHasher, RandomState};
+use std::rc::Rc;
+use std::task::Poll;
+
+/// Segments given back to the file system each time another one is taken into use: a bound on how long
+/// the commits that wait for it are held up.
+const REMOVALS_AT_ONCE: usize = 4;
+
+/// Why there is no place for a batch.
+enum NoRoom {
+    Full,
+    Fault(Fault),
+}
+
+impl From<Fault> for NoRoom {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl<S: Storage> Spool<S> {
+    /// Writes batches until the spool is closed. The shard spawns it once; without it nothing becomes
+    /// durable. Dropped while a write is under way it poisons the spool, as what is on disk is not known.
+    pub async fn writer(&self) {
+        let already = std::mem::replace(&mut self.inner.desk.borrow_mut().writing, true);
+        assert!(!already, "a spool has one writer");
+        let _running = Running { spool: self };
+        while let Some(batch) = self.next_batch().await {
+            self.write(batch).await;
+        }
+        if let Some(active) = self.active()
+            && self.fault().is_none()
+            && let Err(fault) = self.seal(active, Seal::Closed).await
+        {
+            self.poison(fault);
+        }
+    }
+
+    async fn next_batch(&self) -> Option<Gathering> {
+        poll_fn(|context| {
+            let mut desk = self.inner.desk.borrow_mut();
+            match desk.next_batch() {
+                Some(batch) => Poll::Ready(Some(batch)),
+                None if desk.closing => Poll::Ready(None),
+                None => {
+                    desk.writer = Some(context.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+
+    async fn write(&self, batch: Gathering) {
+        let bytes = batch.batch_bytes();
+        let active = match self.make_room(bytes as u64, batch.mail).await {
+            Ok(active) => active,
+            Err(NoRoom::Full) => {
+                let mut desk = self.inner.desk.borrow_mut();
+                let last_try = desk.closing && !batch.mail;
+                let wakers = desk.refuse(batch);
+                if last_try {
+                    // Outcomes that find no room now never will.
+                    desk.pending.retain(|batch| batch.mail);
+                }
+                drop(desk);
+                wakers.into_iter().for_each(|waker| waker.wake());
+                return;
+            }
+            Err(NoRoom::Fault(fault)) => return self.poison(fault),
+        };
+        let (file, mark, seed) = {
+            let mut table = self.inner.table.borrow_mut();
+            let segment = table.segments.get_mut(&active.sequence).expect("the active segment is there");
+            segment.refer_to(batch.refers_to());
+            (segment.file.clone(), segment.mark.clone(), segment.seed)
+        };
+        let header = self.batch_header(active.sequence, batch.payload_bytes, batch.records());
+        let mut buffer = file.buffer(bytes);
+        let placed = batch.lay_out(&header, seed, active.position, buffer.as_mut());
+        if let Err(error) = file.write(active.position, buffer).await {
+            return self.poison(Fault::new("writing a batch", &error));
+        }
+        let mut desk = self.inner.desk.borrow_mut();
+        desk.last_batch = header.sequence;
+        desk.active = Some(Active { position: active.position + bytes as u64, ..active });
+        let wakers = desk.complete(batch, &placed, &mark, active.position);
+        drop(desk);
+        wakers.into_iter().for_each(|waker| waker.wake());
+    }
+
+    /// One batch is in flight at a time, so all before this one are durable.
+    fn batch_header(&self, segment: u64, payload_bytes: usize, records: u32) -> BatchHeader {
+        let durable_through = self.inner.desk.borrow().last_batch;
+        BatchHeader {
+            segment,
+            sequence: durable_through + 1,
+            durable_through,
+            payload_bytes: payload_bytes as u32,
+            records,
+        }
+    }
+
+    /// Finds place for a batch; the last block of a segment is left for its seal.
+    async fn make_room(&self, bytes: u64, mail: bool) -> Result<Active, NoRoom> {
+        loop {
+            if let Some(active) = self.active() {
+                let end = self.inner.table.borrow().segments[&active.sequence].bytes;
+                if active.position + bytes + BLOCK as u64 <= end {
+                    return Ok(active);
+                }
+                self.seal(active, Seal::Full).await?;
+            }
+            self.next_segment(mail).await?;
+        }
+    }
+
+    fn active(&self) -> Option<Active> {
+        self.inner.desk.borrow().active
+    }
+
+    /// Ends a segment. It cannot be written any more, whatever happens.
+    async fn seal(&self, active: Active, seal: Seal) -> Result<(), Fault> {
+        let (file, seed) = {
+            let table = self.inner.table.borrow();
+            let segment = &table.segments[&active.sequence];
+            (segment.file.clone(), segment.seed)
+        };
+        let header = self.batch_header(active.sequence, SEAL_RECORD, 1);
+        let mut buffer = file.buffer(BLOCK);
+        let out = buffer.as_mut();
+        out.fill(0);
+        Pen::new(out, BATCH_HEADER, seed).seal(seal);
+        header.encode(seed, out);
+        let written = file.write(active.position, buffer).await;
+        written.map_err(|error| Fault::new("sealing a segment", &error))?;
+        let mut desk = self.inner.desk.borrow_mut();
+        desk.last_batch = header.sequence;
+        desk.active = None;
+        desk.stats.bytes_written += BLOCK as u64;
+        let mut table = self.inner.table.borrow_mut();
+        let segment = table.segments.get_mut(&active.sequence).expect("the active segment is there");
+        if segment.status == Status::Active {
+            segment.status = Status::Sealed;
+        }
+        Ok(())
+    }
+
+    /// Ends the log that a crash left open.
+    pub(crate) async fn seal_cut(&self, cut: CutAt) -> Result<(), Fault> {
+        let end = self.inner.table.borrow().segments[&cut.segment].bytes;
+        if cut.position + BLOCK as u64 > end {
+            return Ok(());
+        }
+        self.seal(Active { sequence: cut.segment, position: cut.position }, Seal::Cut).await
+    }
+
+    /// Files that were never taken into use: of the right size they are kept for it.
+    pub(crate) async fn adopt_unborn(&self, unborn: Vec<Unborn<S::File>>) -> Result<(), Fault> {
+        let mut removed = false;
+        for Unborn { slot, bytes, file } in unborn {
+            if bytes == self.inner.options.segment_bytes {
+                self.inner.table.borrow_mut().free.push((slot, Rc::new(file)));
+            } else {
+                drop(file);
+                let gone = self.inner.storage.remove(slot).await;
+                gone.map_err(|error| Fault::new("removing a file that was never used", &error))?;
+                removed = true;
+            }
+        }
+        if removed {
+            self.sync_dir().await?;
+        }
+        Ok(())
+    }
+
+    async fn sync_dir(&self) -> Result<(), Fault> {
+        let synced = self.inner.storage.sync_dir().await;
+        synced.map_err(|error| Fault::new("syncing the spool directory", &error))
+    }
+
+    /// Takes a segment into use: a dead one, else a fresh one. New mail leaves the spare ones alone.
+    async fn next_segment(&self, mail: bool) -> Result<(), NoRoom> {
+        self.remove_idle().await?;
+        let wanted = 1 + if mail { self.inner.options.spare_segments } else { 0 };
+        while self.ready() < wanted {
+            match self.create_segment().await {
+                Ok(()) => {}
+                Err(NoRoom::Full) if !mail && self.ready() > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        let bytes = self.inner.options.segment_bytes;
+        let victim = {
+            let table = self.inner.table.borrow();
+            let victim = table.recyclable().find(|segment| segment.bytes == bytes);
+            victim.map(|segment| (segment.mark.sequence, segment.slot, segment.file.clone()))
+        };
+        let (victim, slot, file) = match victim {
+            Some((sequence, slot, file)) => (Some(sequence), slot, file),
+            None => {
+                let (slot, file) = self.inner.table.borrow_mut().free.remove(0);
+                (None, slot, file)
+            }
+        };
+        let header = SegmentHeader {
+            spool: self.inner.number.get(),
+            sequence: self.inner.desk.borrow().last_segment + 1,
+            segment_bytes: bytes,
+            salt: RandomState::new().hash_one(slot),
+            id_floor: self.inner.desk.borrow().id_micros,
+        };
+        let mut block = file.buffer(BLOCK);
+        header.encode(block.as_mut());
+        let written = file.write(0, block).await;
+        written.map_err(|error| Fault::new("writing a segment header", &error))?;
+        self.install(&header, victim, slot, file);
+        Ok(())
+    }
+
+    fn install(&self, header: &SegmentHeader, victim: Option<u64>, slot: u32, file: Rc<S::File>) {
+        let mut table = self.inner.table.borrow_mut();
+        let mut desk = self.inner.desk.borrow_mut();
+        if let Some(victim) = victim {
+            table.segments.remove(&victim);
+            desk.stats.segments_recycled += 1;
+        }
+        let sequence = header.sequence;
+        let segment = Segment {
+            mark: Rc::new(Mark { sequence }),
+            slot,
+            bytes: header.segment_bytes,
+            file,
+            seed: header.seed(),
+            status: Status::Active,
+            refers_to: REFERS_TO_NONE,
+        };
+        table.segments.insert(sequence, segment);
+        desk.last_segment = sequence;
+        desk.stats.bytes_written += BLOCK as u64;
+        desk.active = Some(Active { sequence, position: BLOCK as u64 });
+    }
+
+    /// Segments that could be taken into use without creating a file.
+    fn ready(&self) -> usize {
+        let table = self.inner.table.borrow();
+        let bytes = self.inner.options.segment_bytes;
+        table.free.len() + table.reclaimable(bytes)
+    }
+
+    async fn create_segment(&self) -> Result<(), NoRoom> {
+        let slot = self.inner.table.borrow().next_slot;
+        let file = match self.inner.storage.create(slot, self.inner.options.segment_bytes).await {
+            Ok(file) => file,
+            Err(error) if is_full(&error) => return Err(NoRoom::Full),
+            Err(error) => return Err(Fault::new("creating a segment", &error).into()),
+        };
+        self.sync_dir().await?;
+        let mut table = self.inner.table.borrow_mut();
+        table.next_slot = slot + 1;
+        table.free.push((slot, Rc::new(file)));
+        self.inner.desk.borrow_mut().stats.segments_created += 1;
+        Ok(())
+    }
+
+    /// Gives back dead segments of another size, and those beyond what is kept idle. Each removal is
+    /// durable before the next: a segment must not be gone before those that it speaks of.
+    async fn remove_idle(&self) -> Result<(), Fault> {
+        let bytes = self.inner.options.segment_bytes;
+        let kept = self.inner.options.idle_segments_max.max(self.inner.options.spare_segments + 1);
+        for _ in 0..REMOVALS_AT_ONCE {
+            let surplus = {
+                let excess = self.ready() > kept;
+                let table = self.inner.table.borrow();
+                let surplus = table.recyclable().find(|segment| excess || segment.bytes != bytes);
+                surplus.map(|segment| (segment.mark.sequence, segment.slot))
+            };
+            let Some((sequence, slot)) = surplus else { break };
+            let gone = self.inner.storage.remove(slot).await;
+            gone.map_err(|error| Fault::new("removing an idle segment", &error))?;
+            self.sync_dir().await?;
+            self.inner.table.borrow_mut().segments.remove(&sequence);
+            self.inner.desk.borrow_mut().stats.segments_removed += 1;
+        }
+        Ok(())
+    }
+
+    fn poison(&self, fault: Fault) {
+        let wakers = self.inner.desk.borrow_mut().poison(fault);
+        wakers.into_iter().for_each(|waker| waker.wake());
+    }
+
+    /// Waits until the writer is gone.
+    pub(crate) async fn sealed(&self) {
+        poll_fn(|context| {
+            let mut desk = self.inner.desk.borrow_mut();
+            if !desk.writing {
+                return Poll::Ready(());
+            }
+            desk.closer = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// Set while a writer runs.
+struct Running<'a, S: Storage> {
+    spool: &'a Spool<S>,
+}
+
+impl<S: Storage> Drop for Running<'_, S> {
+    fn drop(&mut self) {
+        let mut desk = self.spool.inner.desk.borrow_mut();
+        desk.writing = false;
+        let closer = desk.closer.take();
+        let cut_short = desk.in_flight.is_some();
+        drop(desk);
+        if cut_short {
+            let gone = std::io::Error::other("the writer was stopped");
+            self.spool.poison(Fault::new("writing a batch", &gone));
+        }
+        closer.into_iter().for_each(|closer| closer.wake());
+    }
+}
