@@ -1,7 +1,7 @@
 //! Generator and sink as processes, our own and Postfix's, behind one face.
 
 use super::install::{SMTP_SINK, SMTP_SOURCE, is_root};
-use super::servers::accepts;
+use super::servers::{accepts, await_free};
 use super::{Cell, Ends, Options};
 use crate::process::{self, Group};
 use crate::stop::Stop;
@@ -75,7 +75,7 @@ pub fn start_sink(options: &Options, cell: Cell, messages: u64, stop: &Stop) -> 
             (SMTP_SINK.into(), arguments)
         }
     };
-    ensure!(!accepts(options.port), "port {} is taken; choose others with --port", options.port);
+    await_free(options.port, stop)?;
     let mut sink = End::start("sink", &program, &arguments)?;
     let deadline = Instant::now() + START_WAIT;
     while !accepts(options.port) {

@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 /// Longest time from start to the first accepted connection.
 const START_WAIT: Duration = Duration::from_secs(30);
 
+/// Longest time until the port of a server that has ended is free.
+const FREE_WAIT: Duration = Duration::from_secs(10);
+
 /// Common to both rows: what a relay needs, and nothing that a test machine lacks.
 const MAIN: &str = include_str!("postfix-main.cf");
 /// The second row: as many settings as help a relay under load.
@@ -41,6 +44,7 @@ impl Server {
             Kind::PostfixStock => postfix(options, &directory, "")?,
             Kind::PostfixTuned => postfix(options, &directory, TUNED)?,
         };
+        await_free(options.port + 1, stop)?;
         let mut group = Group::new("server");
         let log = directory.join("log");
         let output = File::create(&log)?;
@@ -111,6 +115,18 @@ fn postfix_stop(config: &Path) -> Command {
 /// Whether something accepts connections on the loopback address.
 pub fn accepts(port: u16) -> bool {
     TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), Duration::from_secs(1)).is_ok()
+}
+
+/// Waits until nothing listens on the port. The kernel takes the rings of an ended process down in its own time, and
+/// a listener with a pending accept goes with them.
+pub fn await_free(port: u16, stop: &Stop) -> Result<()> {
+    let deadline = Instant::now() + FREE_WAIT;
+    while accepts(port) {
+        ensure!(Instant::now() < deadline, "port {port} is taken; choose others with --port");
+        ensure!(!stop.is_set(), "interrupted");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
 }
 
 struct Prepared {

@@ -160,6 +160,8 @@ async fn serve(shared: Rc<Shared>, stop: &Stop) -> Result<(Tally, Duration)> {
     sleep(WATCH).await;
     let cpu = process::own_cpu();
     accepting.cancel().await;
+    // The ring has to see the accept cancelled, else it keeps the port after the process's end.
+    sleep(WATCH).await;
     let tally = shared.tally.take();
     tally.received.flush().context("cannot write the received numbers")?;
     Ok((tally, cpu))
