@@ -69,11 +69,11 @@ mod tests {
     #[test]
     fn dates_are_written_as_the_rfcs_say() {
         let micros = 1_795_310_405_000_123;
-        assert_eq!(mail_date(micros), "Sat, 21 Nov 2026 19:20:05 +0000");
-        assert_eq!(&*mail_date_cached(micros), "Sat, 21 Nov 2026 19:20:05 +0000");
+        assert_eq!(mail_date(micros), "Sun, 22 Nov 2026 01:20:05 +0000");
+        assert_eq!(&*mail_date_cached(micros), "Sun, 22 Nov 2026 01:20:05 +0000");
         let mut line = Vec::new();
         append_log_time(&mut line, micros);
-        assert_eq!(line, b"2026-11-21T19:20:05.000123+00:00");
+        assert_eq!(line, b"2026-11-22T01:20:05.000123+00:00");
     }
 
     #[test]

@@ -106,9 +106,7 @@ impl Connection {
         loop {
             match self.next_event().await {
                 Event::Send => {
-                    if let Err(failed) = self.send(message).await {
-                        return Err(failed);
-                    }
+                    self.send(message).await?;
                 }
                 Event::Finished(fates) => return Ok(fates),
                 Event::Failed(failed) => return Err(failed),

@@ -28,7 +28,7 @@ pub fn deliver(directory: &Path, sender: &str, content: &[u8]) -> io::Result<()>
     let name = format!("{}.P{}Q{number}.sluice", crate::clock::wall_micros(), std::process::id());
     let temporary = directory.join("tmp").join(&name);
     let mut file = File::create_new(&temporary)?;
-    write!(file, "Return-Path: <{sender}>\n")?;
+    writeln!(file, "Return-Path: <{sender}>")?;
     // Maildir readers expect the line ends of the host.
     for line in content.split_inclusive(|&c| c == b'\n') {
         match line.strip_suffix(b"\r\n") {

@@ -4,6 +4,7 @@ use super::IngestShard;
 use crate::config::{Config, Target};
 use crate::shard::links::{Fresh, Group, Handover, NextHop, ToDelivery};
 use sluice_queue::{ContentFlags, Envelope, QueueId, RecipientState};
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,9 +16,21 @@ pub fn groups(
     waiting: impl Fn(usize) -> bool,
 ) -> Vec<(NextHop, Vec<u32>)> {
     let mut groups: Vec<(NextHop, Vec<u32>)> = Vec::with_capacity(1);
+    let mut places: HashMap<NextHop, usize> = HashMap::new();
     for (index, recipient) in envelope.recipients.iter().enumerate().filter(|(index, _)| waiting(*index)) {
         let next_hop = next_hop(config, &recipient.address);
-        match groups.iter_mut().find(|(known, _)| *known == next_hop) {
+        let place = match groups.last() {
+            // One recipient, or all in one domain: no table is needed.
+            Some((last, _)) if *last == next_hop => groups.len() - 1,
+            None => 0,
+            _ => {
+                if places.is_empty() {
+                    places.extend(groups.iter().enumerate().map(|(place, (hop, _))| (hop.clone(), place)));
+                }
+                *places.entry(next_hop.clone()).or_insert(groups.len())
+            }
+        };
+        match groups.get_mut(place) {
             Some((_, indexes)) => indexes.push(index as u32),
             None => groups.push((next_hop, vec![index as u32])),
         }
@@ -130,5 +143,74 @@ fn take(handover: &mut Handover) -> Handover {
         notified: handover.notified,
         arrived_micros: handover.arrived_micros,
         fresh: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sluice_queue::{Body, Recipient};
+
+    fn envelope(addresses: &[&str]) -> Envelope {
+        let recipients = addresses.iter().map(|address| Recipient { address: (*address).into() });
+        Envelope {
+            sender: String::new(),
+            recipients: recipients.collect(),
+            body: Body::SevenBit,
+            arrived_micros: 0,
+            listener: String::new(),
+            helo: String::new(),
+            client: String::new(),
+        }
+    }
+
+    fn config() -> Config {
+        let routes = r#"
+            hostname = "relay.winery.example"
+            [spool]
+            path = "/tmp"
+            [domains]
+            accepted = ["winery.example"]
+            [[listener]]
+            name = "inside"
+            bind = ["127.0.0.1:25"]
+            clients = ["127.0.0.0/8"]
+            relay = "any"
+            [[route]]
+            domains = ["winery.example"]
+            hosts = ["10.1.0.10:25"]
+            [[route]]
+            domains = ["*"]
+            mx = true
+            resolver = "external"
+            [[resolver]]
+            name = "external"
+            servers = ["192.0.2.53:53"]
+        "#;
+        Config::parse(routes, "test").unwrap()
+    }
+
+    fn grouped(addresses: &[&str]) -> Vec<(Option<String>, Vec<u32>)> {
+        let groups = groups(&config(), &envelope(addresses), |_| true);
+        groups
+            .into_iter()
+            .map(|(hop, indexes)| (hop.domain.map(|domain| domain.to_string()), indexes))
+            .collect()
+    }
+
+    #[test]
+    fn recipients_of_one_next_hop_stand_together_in_order() {
+        assert_eq!(
+            grouped(&["a@x.example", "b@winery.example", "c@X.example", "d@y.example", "e@winery.example"]),
+            [(Some("x.example".into()), vec![0, 2]), (None, vec![1, 4]), (Some("y.example".into()), vec![3]),]
+        );
+        assert_eq!(grouped(&["a@x.example"]), [(Some("x.example".into()), vec![0])]);
+    }
+
+    #[test]
+    fn finished_recipients_are_left_out() {
+        let groups = groups(&config(), &envelope(&["a@x.example", "b@x.example"]), |index| index == 1);
+        assert_eq!(groups.len(), 1);
+        assert_eq!(groups[0].1, [1]);
     }
 }

@@ -12,12 +12,16 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, IntoRawFd};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Connections that the kernel completes before the relay takes them; net.core.somaxconn bounds it too.
 const BACKLOG: i32 = 4096;
 /// How long a shard stops accepting when it is out of descriptors, so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a port may still be held by a relay that has just ended, and how often that is looked at.
+const PORT_PATIENCE: Duration = Duration::from_secs(2);
+const PORT_LOOK: Duration = Duration::from_millis(20);
 
 /// A bound socket that does not listen yet.
 pub struct Bound {
@@ -60,7 +64,7 @@ pub fn bind_all(config: &Config, shards: usize) -> Result<Vec<Vec<Bound>>, BindE
         for &address in &listener.bind {
             let failed = |error| BindError { listener: listener.name.clone(), address, error };
             // Another program of the same user could share a SO_REUSEPORT port unnoticed.
-            let probe = socket(address, false).map_err(failed)?;
+            let probe = free_socket(address).map_err(failed)?;
             let address = probe.local_addr().map_err(failed)?.as_socket().unwrap_or(address);
             drop(probe);
             for bound in &mut by_shard {
@@ -70,6 +74,20 @@ pub fn bind_all(config: &Config, shards: usize) -> Result<Vec<Vec<Bound>>, BindE
         }
     }
     Ok(by_shard)
+}
+
+/// Binds alone. A relay that was killed a moment ago may still hold the port: the kernel takes its rings
+/// apart after the process has gone, so a taken port is asked for again for a while.
+fn free_socket(address: SocketAddr) -> io::Result<Socket> {
+    let deadline = Instant::now() + PORT_PATIENCE;
+    loop {
+        match socket(address, false) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(PORT_LOOK);
+            }
+            other => return other,
+        }
+    }
 }
 
 fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {

@@ -196,7 +196,8 @@ mod tests {
         for (name, answer) in ANSWERS {
             let mut out = Vec::new();
             answer.put_with(&mut out, 42);
-            let (consumed, reply) = ReplyReader::new().read(&out).expect(name);
+            let (consumed, reply) =
+                crate::delivery::reply_reader::ReplyReader::default().read(&out).expect(name);
             let reply = reply.expect(name);
             assert_eq!((consumed, reply.code), (out.len(), answer.code), "{name}");
             assert_eq!(reply.enhanced.is_some(), !answer.enhanced.is_empty(), "{name}");
