@@ -74,6 +74,7 @@ async fn run(shard: &Rc<IngestShard>, listener: usize, stream: &mut TcpStream, c
         out,
         carried: Vec::new(),
         draft: None,
+        lost: Refusal::Storage,
         unread: false,
     };
     // A connection that breaks is the end of its session and nothing to report.
@@ -91,6 +92,8 @@ struct SessionTask<'a> {
     /// Octets that were read and not yet used: a command line whose end is still to come.
     carried: Vec<u8>,
     draft: Option<Draft>,
+    /// Why the open message has no draft any more: the answer to its end-of-data.
+    lost: Refusal,
     /// The client may have sent more than was read.
     unread: bool,
 }
@@ -239,8 +242,8 @@ impl SessionTask<'_> {
         if let Some(mut draft) = self.draft.take() {
             match self.shard.spool.append(&mut draft, octets).await {
                 Ok(()) => self.draft = Some(draft),
-                // The session swallows the rest; the refusal is the answer to its end-of-data.
-                Err(error) => self.storage_failed(&error.to_string()),
+                // The session swallows the rest.
+                Err(error) => self.lost = self.storage_failed(&error),
             }
         }
     }
@@ -252,7 +255,7 @@ impl SessionTask<'_> {
         let findings = self.session.findings();
         let flags = ContentFlags { eight_bit: findings.eight_bit, dot_lines: findings.dot_lines };
         let Some(draft) = self.draft.take() else {
-            self.session.committed(Err(Refusal::Storage), &mut self.out);
+            self.session.committed(Err(self.lost), &mut self.out);
             return Ok(());
         };
         let envelope = Arc::new(envelope);
@@ -266,17 +269,17 @@ impl SessionTask<'_> {
                 self.session.committed(Ok(()), &mut self.out);
             }
             Err(error) => {
-                let refusal = refusal(&error);
-                self.storage_failed(&error.to_string());
+                let refusal = self.storage_failed(&error);
                 self.session.committed(Err(refusal), &mut self.out);
             }
         }
         Ok(())
     }
 
-    fn storage_failed(&self, why: &str) {
+    fn storage_failed(&self, error: &CommitError) -> Refusal {
         self.shard.counters.messages_failed_total.add(1);
-        log::note("ingest", &format!("error: a message was not stored: {why}"));
+        log::note("ingest", &format!("error: a message was not stored: {error}"));
+        refusal(error)
     }
 }
 
