@@ -1,15 +1,17 @@
 //! Port numbers that belong to one party of one test, on every loopback address.
 //!
-//! Chosen below the ephemeral range, so that no outgoing connection takes one; held by a lock on a file,
-//! so that tests in other processes do not either, also while the relay that uses it is down.
+//! Chosen below the ephemeral range, so that no outgoing connection takes one; held by a UDP socket on an
+//! address that nobody uses, so that tests in other processes do not take it either, also while the relay
+//! that uses it is down. The kernel gives it up with the process.
 
-use std::fs::{self, File, TryLockError};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 const FIRST: u16 = 11_000;
 const COUNT: u16 = 20_000;
+
+/// Whoever is bound here owns the number.
+const LOCK: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 253);
 
 static NEXT: AtomicU16 = AtomicU16::new(0);
 
@@ -17,7 +19,7 @@ static NEXT: AtomicU16 = AtomicU16::new(0);
 #[derive(Debug)]
 pub struct Port {
     number: u16,
-    _lock: File,
+    _lock: UdpSocket,
 }
 
 impl Port {
@@ -26,27 +28,20 @@ impl Port {
     /// # Panics
     /// When all of the range is taken.
     pub fn reserve() -> Self {
-        let directory = lock_directory();
-        let start = std::process::id() as u16;
+        let start = (std::process::id() as u16).wrapping_mul(131);
         for _ in 0..COUNT {
             let step = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_mul(7);
-            let number = FIRST + start.wrapping_mul(131).wrapping_add(step) % COUNT;
-            if let Some(port) = Self::try_number(&directory, number) {
+            if let Some(port) = Self::try_number(FIRST + start.wrapping_add(step) % COUNT) {
                 return port;
             }
         }
         panic!("no free port between {FIRST} and {}", FIRST + COUNT);
     }
 
-    fn try_number(directory: &std::path::Path, number: u16) -> Option<Self> {
-        let lock = File::create(directory.join(number.to_string())).ok()?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return None,
-            Err(TryLockError::Error(error)) => panic!("lock for port {number}: {error}"),
-        }
-        TcpListener::bind((Ipv4Addr::UNSPECIFIED, number)).ok()?;
+    fn try_number(number: u16) -> Option<Self> {
         UdpSocket::bind((Ipv4Addr::UNSPECIFIED, number)).ok()?;
+        let lock = UdpSocket::bind((LOCK, number)).ok()?;
+        TcpListener::bind((Ipv4Addr::UNSPECIFIED, number)).ok()?;
         Some(Self { number, _lock: lock })
     }
 
@@ -63,12 +58,6 @@ impl Port {
     pub fn on(&self, last: u8) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), self.number))
     }
-}
-
-fn lock_directory() -> PathBuf {
-    let directory = std::env::temp_dir().join("sluice-test-ports");
-    fs::create_dir_all(&directory).expect("a directory for port locks");
-    directory
 }
 
 #[cfg(test)]
@@ -90,10 +79,10 @@ mod tests {
     #[test]
     fn a_taken_port_is_passed_over() {
         let port = Port::reserve();
-        assert!(Port::try_number(&lock_directory(), port.number()).is_none(), "locked");
+        assert!(Port::try_number(port.number()).is_none(), "locked");
         let number = port.number();
         drop(port);
         let _taken = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 9), number)).unwrap();
-        assert!(Port::try_number(&lock_directory(), number).is_none(), "bound by another");
+        assert!(Port::try_number(number).is_none(), "bound by another");
     }
 }
