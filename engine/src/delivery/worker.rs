@@ -5,7 +5,7 @@
 //! connection, never the shard.
 
 use super::connection::Connection;
-use super::failure::Failure;
+use super::failure::{Failure, Recipients, rule};
 use super::hop::{Hop, Item, Trouble};
 use super::message::Message;
 use super::settle::{Attempted, Timing, settle_attempt};
@@ -44,16 +44,22 @@ async fn connect_and_serve(shard: &Rc<DeliveryShard>, hop: &Rc<Hop>) {
             }
             Err(failure) => {
                 log::note("delivery", &failure.text);
-                last = Some(trouble(&failure, peer));
+                last = Some((failure, peer));
             }
         }
     }
+    let (failure, peer) = last.expect("a next hop that was found has at least one host");
     shard.counters.connects_failed_total.add(1);
+    if rule(failure.scope, failure.lasting, true).recipients == Recipients::Finish(Outcome::Bounced) {
+        return shard.refuse_all(hop, trouble(&failure, peer, failure.status)).await;
+    }
     if hop.connections() > 1 {
         // The others work; the host just does not want more of them.
         return hop.shrink();
     }
-    shard.hop_is_down(hop, last.expect("a next hop that was found has at least one host"));
+    // The messages wait whatever the host said (see the failure table), so the class is 4.
+    let status = Status(4, failure.status.1, failure.status.2);
+    shard.hop_is_down(hop, trouble(&failure, peer, status));
 }
 
 async fn open(shard: &DeliveryShard, peer: &Peer) -> Result<Connection, Failure> {
@@ -215,10 +221,9 @@ fn still_waiting(item: &Item, states: Option<&[RecipientState]>, recipients_max:
 }
 
 /// A failure to reach a host, in the words that its messages wait with.
-fn trouble(failure: &Failure, peer: &Peer) -> Trouble {
+fn trouble(failure: &Failure, peer: &Peer, status: Status) -> Trouble {
     Trouble {
-        // The messages wait whatever the host said (see the failure table), so the class is 4.
-        dsn: Status(4, failure.status.1, failure.status.2).to_string().into(),
+        dsn: status.to_string().into(),
         text: failure.text.as_str().into(),
         remote: peer.name.as_str().into(),
         is_reply: failure.reply.is_some(),

@@ -3,9 +3,11 @@
 //! The loop never waits for anything itself: whatever takes time becomes a task.
 
 use super::outcomes::apply_report;
+use super::recovery::LOADS_AT_ONCE;
 use super::{IngestShard, ShardSpool};
 use crate::channel::Receiver;
 use crate::shard::links::{Loaded, QueueItem, QueueRecipient, ToIngest};
+use futures_util::future::join_all;
 use sluice_queue::{QueueId, RecipientStatus};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -78,8 +80,10 @@ async fn page(shard: &IngestShard, after: Option<QueueId>, limit: usize) -> Vec<
     ids.sort_unstable_by_key(|(id, _)| *id);
     ids.truncate(limit);
     let mut items = Vec::with_capacity(ids.len());
-    for (id, spool) in ids {
-        items.extend(item(spool, id).await);
+    for some in ids.chunks(LOADS_AT_ONCE) {
+        let loaded = join_all(some.iter().map(|(id, spool)| item(spool, *id))).await;
+        items.extend(loaded.into_iter().flatten());
+        glommio::executor().yield_task_queue_now().await;
     }
     items
 }

@@ -2,7 +2,7 @@
 //! left unfinished is handed to the delivery shards.
 //!
 //! A spool directory whose number is not one of this run's shards is adopted by shard
-//! `number % shards` ([`Links::owner`]). It is emptied like any other; it takes no new mail but the
+//! `number % shards` ([`Links::owner`](crate::shard::links::Links::owner)). It is emptied like any other; it takes no new mail but the
 //! DSNs about its own messages.
 
 use super::{IngestShard, ShardSpool};
@@ -12,8 +12,8 @@ use sluice_queue::{GlommioStorage, Options, QueueId, Recovery, Spool, SpoolNumbe
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-/// How many messages are read at the same time while the queue is handed over.
-const LOADS_AT_ONCE: usize = 64;
+/// How many messages are read at the same time where many are.
+pub const LOADS_AT_ONCE: usize = 64;
 
 pub struct OpenedSpools {
     pub own: ShardSpool,

@@ -1,6 +1,6 @@
 //! The way of a log line from any thread to standard error or a file.
 //!
-//! A thread gathers lines ([`write`]) and hands them over in blocks ([`flush`]). One log thread
+//! A thread gathers lines ([`write()`]) and hands them over in blocks ([`flush`]). One log thread
 //! writes blocks in order. When the disk or the pipe is slower than the relay, a thread keeps up to
 //! [`BUFFER_BYTES_MAX`] and then drops lines; the next line that goes through says how many. Mail is
 //! never held up by its log.

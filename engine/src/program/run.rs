@@ -67,6 +67,9 @@ fn lock_spool(path: &Path) -> Result<File, Failed> {
     let name = path.display();
     let failed = |error: &std::io::Error| {
         let sentence = match error.kind() {
+            std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::NotADirectory => {
+                format!("the spool {name} is not a directory; spool.path must name one")
+            }
             std::io::ErrorKind::PermissionDenied => format!(
                 "the spool {name} cannot be written: {error}; it must belong to the user that the relay runs as (chown) or spool.path must name another directory"
             ),
