@@ -11,7 +11,8 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// An SMTP relay for the DMZ. Without a command it starts a demonstration on loopback addresses.
+/// An SMTP relay for the DMZ. Without a command it starts a demonstration: servers on loopback addresses, and
+/// mail filed below ./sluice-demo.
 #[derive(Parser)]
 #[command(version, about)]
 struct Arguments {

@@ -65,6 +65,13 @@ pub(crate) struct Known {
     reasons: Vec<Option<Place>>,
 }
 
+impl Known {
+    pub fn without_reasons(mut self) -> Self {
+        self.reasons.fill(None);
+        self
+    }
+}
+
 pub(crate) fn known(index: &Index, id: QueueId) -> Option<Known> {
     let entry = index.get(id)?;
     Some(Known { commit: entry.commit.clone(), states: entry.states(), reasons: entry.reasons() })

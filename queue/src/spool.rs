@@ -272,6 +272,12 @@ impl<S: Storage> Spool<S> {
         reading::load(&self.inner.table, known, id).await
     }
 
+    /// The same without the reasons, each of which may cost a read: for a delivery, which needs none.
+    pub async fn load_without_reasons(&self, id: QueueId) -> Result<Message, ReadError> {
+        let known = reading::known(&self.inner.desk.borrow().index, id).map(reading::Known::without_reasons);
+        reading::load(&self.inner.table, known, id).await
+    }
+
     /// Up to `len_max` octets of the content from `offset` on, verified, and not beyond the end of an
     /// extent: going on where the last read ended, with a `len_max` of at least `extent_bytes_max`, reads
     /// each extent once. Empty at the end of the content.

@@ -71,6 +71,11 @@ fn list_dir(dir: &std::path::Path) -> io::Result<Vec<u32>> {
     Ok(slots)
 }
 
+/// The process has no descriptor or no memory left: passes by itself, and says nothing of the device.
+pub(crate) fn is_short(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
+}
+
 /// No room on the device or in the quota: passes by itself, unlike other errors.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))

@@ -12,7 +12,7 @@ use crate::record::{Pen, SEAL_RECORD, Seal};
 use crate::recovery::{CutAt, Unborn};
 use crate::segments::{Mark, REFERS_TO_NONE, Segment, Status};
 use crate::spool::Spool;
-use crate::storage::{SegmentFile, Storage, is_full};
+use crate::storage::{SegmentFile, Storage, is_full, is_short};
 use std::future::poll_fn;
 use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
@@ -271,10 +271,19 @@ impl<S: Storage> Spool<S> {
         let slot = self.inner.table.borrow().next_slot;
         let file = match self.inner.storage.create(slot, self.inner.options.segment_bytes).await {
             Ok(file) => file,
-            Err(error) if is_full(&error) => return Err(NoRoom::Full),
+            // Nothing has been written yet: what the process lacks now, it may have in a moment.
+            Err(error) if is_full(&error) || is_short(&error) => return Err(NoRoom::Full),
             Err(error) => return Err(Fault::new("creating a segment", &error).into()),
         };
-        self.sync_dir().await?;
+        if let Err(error) = self.inner.storage.sync_dir().await {
+            let gone = self.inner.storage.remove(slot).await.is_ok();
+            let passes = gone && is_short(&error);
+            return Err(if passes {
+                NoRoom::Full
+            } else {
+                Fault::new("syncing the spool directory", &error).into()
+            });
+        }
         let mut table = self.inner.table.borrow_mut();
         table.next_slot = slot + 1;
         table.free.push((slot, Rc::new(file)));

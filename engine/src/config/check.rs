@@ -104,7 +104,7 @@ fn resolver_absent(notes: &Notes, route: &RouteDraft, known: &str) {
         None => return,
     };
     let allowed = if known.is_empty() {
-        "the name of a [[resolver]] with its DNS servers; the relay never uses /etc/resolv.conf, so that internal and external names stay apart (S15, S16)"
+        "the name of a [[resolver]] with its DNS servers; the relay never uses /etc/resolv.conf, so that internal and external names stay apart"
     } else {
         known
     };
@@ -154,7 +154,7 @@ pub(super) fn accepted(notes: &Notes, accepted: &[At<String>], routes: &[RouteDr
             }
             Some(route) if route.mx && route.domains.iter().all(|at| at.value != *name) => {
                 let wrong = format!(
-                    "\"{name}\" would go by MX look-up through the route of line {}: own domains are never looked up outside (S12); allowed: a [[route]] before it with domains = [\"{name}\"] and hosts",
+                    "\"{name}\" would go by MX look-up through the route of line {}: own domains are never looked up outside; allowed: a [[route]] before it with domains = [\"{name}\"] and hosts",
                     route.line
                 );
                 notes.fault(domain.line, "domains.accepted", wrong);

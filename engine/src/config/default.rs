@@ -70,6 +70,7 @@ impl Default for Delivery {
     fn default() -> Self {
         Self {
             connections_max: 20,
+            connections_total_max: 2_000,
             messages_per_connection_max: 1_000,
             idle: seconds(5),
             recipients_max: 100,

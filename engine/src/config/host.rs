@@ -4,9 +4,8 @@ use sluice_tuning::{Finding, Needs, start_checks};
 
 use super::types::{Config, Shards};
 
-/// Files besides inbound sessions: connections out, segments, sockets to the resolvers, the admin's. Several
-/// hundred next hops at a time fit, and a start on a small host is not warned for nothing.
-const FILES_BESIDES: usize = 4_096;
+/// Files besides sessions and connections out: segments, sockets to the resolvers, the admin's.
+const FILES_BESIDES: usize = 2_048;
 
 impl Config {
     /// What is wrong with the host for this configuration, in the order of mending; empty when nothing is.
@@ -18,7 +17,7 @@ impl Config {
             cpus: &cpus,
             executors: cpus.len(),
             sessions_max: self.limits.sessions_max.saturating_mul(ingest_cpus.len()),
-            files_besides: FILES_BESIDES,
+            files_besides: FILES_BESIDES.saturating_add(self.delivery.connections_total_max),
         })
     }
 }

@@ -180,6 +180,7 @@ pub(super) fn delivery(mut section: Section<'_>) -> Delivery {
         |key, range, absent: usize| section.count(key, range).map_or(absent, |at| at.value as usize);
     let delivery = Delivery {
         connections_max: count("connections_max", 1..=10_000, absent.connections_max),
+        connections_total_max: count("connections_total_max", 1..=100_000, absent.connections_total_max),
         messages_per_connection_max: count(
             "messages_per_connection_max",
             1..=u32::MAX,

@@ -104,6 +104,9 @@ pub struct Timeouts {
 pub struct Delivery {
     /// Connections to one next hop, over all shards. Default 20.
     pub connections_max: usize,
+    /// Connections to all next hops together. Prevents next hops that answer slowly from taking all
+    /// descriptors. Default 2,000.
+    pub connections_total_max: usize,
     /// Messages sent over one connection. Default 1,000.
     pub messages_per_connection_max: usize,
     /// An unused connection is closed with QUIT after this. Default 5 s.

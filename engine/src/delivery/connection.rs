@@ -8,7 +8,7 @@ use super::failure::Failure;
 use super::message::{Message, Pieces};
 use super::verdict::{Fate, Peer};
 use crate::clock::monotonic_millis;
-use futures_lite::{AsyncRead, AsyncWriteExt};
+use futures_lite::{AsyncRead, AsyncWriteExt, FutureExt};
 use glommio::net::TcpStream;
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -21,6 +21,9 @@ use std::time::Duration;
 /// One read of replies brings at most this much.
 const SCRATCH_BYTES: usize = 16 * 1024;
 
+/// How long the answer to QUIT is waited for.
+const QUIT_PATIENCE: Duration = Duration::from_secs(5);
+
 /// The input buffer that all connections of a shard share: replies are used up right after the read.
 #[derive(Clone)]
 pub struct Scratch(Rc<RefCell<Box<[u8]>>>);
@@ -29,6 +32,13 @@ impl Default for Scratch {
     fn default() -> Self {
         Self(Rc::new(RefCell::new(vec![0; SCRATCH_BYTES].into())))
     }
+}
+
+/// How a transaction ended that has no fates.
+pub enum Broken {
+    Session(SessionFailure),
+    /// The spool could not give the content; nothing was delivered.
+    Unreadable(String),
 }
 
 /// A connection to one host that has been greeted and may begin a transaction.
@@ -90,11 +100,7 @@ impl Connection {
     }
 
     /// Sends one message to some of its recipients. The fates are in the order of `recipients`.
-    pub async fn transact(
-        &mut self,
-        message: &Message,
-        recipients: &[u32],
-    ) -> Result<Vec<Fate>, SessionFailure> {
+    pub async fn transact(&mut self, message: &Message, recipients: &[u32]) -> Result<Vec<Fate>, Broken> {
         let envelope = &message.envelope;
         let transaction = Transaction {
             sender: &envelope.sender,
@@ -103,42 +109,50 @@ impl Connection {
             eight_bit: message.is_eight_bit(),
         };
         self.client.begin(monotonic_millis(), transaction, &mut self.out);
+        let mut event = self.next_event().await;
         loop {
-            match self.next_event().await {
-                Event::Send => {
-                    self.send(message).await?;
-                }
+            event = match event {
+                Event::Send => match self.send(message).await? {
+                    Some(event) => event,
+                    None => self.next_event().await,
+                },
                 Event::Finished(fates) => return Ok(fates),
-                Event::Failed(failed) => return Err(failed),
+                Event::Failed(failed) => return Err(Broken::Session(failed)),
                 other => unreachable!("{other:?} within a transaction"),
             }
         }
     }
 
-    /// Says QUIT and waits for the answer, so that the peer sees a proper end.
-    pub async fn quit(mut self) {
-        self.client.quit(monotonic_millis(), &mut self.out);
-        self.next_event().await;
+    /// Says QUIT and waits for the answer, so that the peer sees a proper end; but nobody waits for that.
+    pub fn quit(mut self) {
+        glommio::spawn_local(async move {
+            self.client.quit(monotonic_millis(), &mut self.out);
+            let answered = async { drop(self.next_event().await) };
+            answered.or(async { glommio::timer::sleep(QUIT_PATIENCE).await }).await;
+        })
+        .detach();
     }
 
-    /// The content, dot-stuffed, and end-of-data.
-    async fn send(&mut self, message: &Message) -> Result<(), SessionFailure> {
+    /// The content, dot-stuffed, and end-of-data. An event when the peer ended the transaction before.
+    async fn send(&mut self, message: &Message) -> Result<Option<Event>, Broken> {
         let mut pieces = Pieces::new(message);
         loop {
-            match pieces.next(&mut self.out).await {
+            let more = match pieces.next(&mut self.out).await {
+                Ok(more) => more,
                 // Without the rest of the content the only honest end is to break the connection.
-                Err(_) => return Err(self.client.disconnected()),
-                Ok(more) => {
-                    if let Some(failed) = self.flush().await {
-                        return Err(failed);
-                    }
-                    if !more {
-                        self.client.content_sent(monotonic_millis());
-                        return Ok(());
-                    }
-                    self.client.progress(monotonic_millis());
+                Err(error) => {
+                    self.client.disconnected();
+                    return Err(Broken::Unreadable(error));
                 }
+            };
+            if let Some(event) = self.flush().await {
+                return Ok(Some(event));
             }
+            if !more {
+                self.client.content_sent(monotonic_millis());
+                return Ok(None);
+            }
+            self.client.progress(monotonic_millis());
         }
     }
 
@@ -149,8 +163,8 @@ impl Connection {
         self.carried.extend_from_slice(&carried[consumed..]);
         let mut event = event;
         while event == Event::Read {
-            if let Some(failed) = self.flush().await {
-                return Event::Failed(failed);
+            if let Some(event) = self.flush().await {
+                return event;
             }
             event = match self.read().await {
                 Ok(0) => Event::Failed(self.client.disconnected()),
@@ -184,7 +198,7 @@ impl Connection {
     }
 
     /// Writes `out`. When that fails, what the peer may have said before it closed is still read.
-    async fn flush(&mut self) -> Option<SessionFailure> {
+    async fn flush(&mut self) -> Option<Event> {
         if self.out.is_empty() {
             return None;
         }
@@ -199,15 +213,22 @@ impl Connection {
         self.out.clear();
         match written {
             Ok(()) => None,
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => Some(self.client.timed_out()),
-            Err(_) => match self.read().await {
-                Ok(len) if len > 0 => match self.advance_with(len) {
-                    Event::Failed(failed) => Some(failed),
-                    _ => Some(self.client.disconnected()),
-                },
-                _ => Some(self.client.disconnected()),
-            },
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                Some(Event::Failed(self.client.timed_out()))
+            }
+            Err(_) => Some(self.last_words().await),
         }
+    }
+
+    /// What a peer said that takes nothing more.
+    async fn last_words(&mut self) -> Event {
+        if let Ok(len) = self.read().await
+            && len > 0
+            && let event @ (Event::Failed(_) | Event::Finished(_)) = self.advance_with(len)
+        {
+            return event;
+        }
+        Event::Failed(self.client.disconnected())
     }
 }
 

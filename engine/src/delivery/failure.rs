@@ -26,7 +26,9 @@
 use std::fmt;
 
 use super::reply::Reply;
-use super::verdict::{Outcome, Peer, Status};
+#[cfg(doc)]
+use super::verdict::TEXT_BYTES_MAX;
+use super::verdict::{Outcome, Peer, Status, cut};
 
 /// What a failure is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,6 +73,17 @@ impl Failure {
     /// A failure of the relay's own making, without a reply.
     pub fn local(scope: Scope, status: Status, text: String) -> Self {
         Self { scope, lasting: status.0 == 5, status, text, reply: None }
+    }
+}
+
+impl Failure {
+    /// With texts of at most [`TEXT_BYTES_MAX`] octets: a peer's longest reply must not fill the log.
+    pub fn cut(mut self) -> Self {
+        self.text = cut(self.text);
+        if let Some(reply) = &mut self.reply {
+            reply.text = cut(std::mem::take(&mut reply.text));
+        }
+        self
     }
 }
 

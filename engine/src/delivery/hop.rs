@@ -25,6 +25,8 @@ pub struct Item {
     pub notified: bool,
     /// The log and the spool know why it waits.
     pub announced: bool,
+    /// How often its delivery ended in a fault of the program.
+    pub faults: u8,
     pub arrived_micros: u64,
     pub fresh: Option<Box<Fresh>>,
 }
@@ -36,7 +38,8 @@ pub struct Trouble {
     pub text: Rc<str>,
     /// The host that said so; empty when none did.
     pub remote: Rc<str>,
-    pub is_reply: bool,
+    /// Its own words.
+    pub reply: Option<Rc<str>>,
 }
 
 pub struct Hop {
@@ -46,6 +49,14 @@ pub struct Hop {
     connections_allowed: Cell<usize>,
     connections: Cell<usize>,
     ready: RefCell<VecDeque<Item>>,
+    /// Messages that came while the hop was down and of which log and spool do not know it yet.
+    unannounced: RefCell<VecDeque<Item>>,
+    /// A task goes through the messages that wait.
+    settling: Cell<bool>,
+    /// A probe stands in the timetable.
+    probe_planned: Cell<bool>,
+    /// Waits for a place among all connections of the shard.
+    starved: Cell<bool>,
     /// Connections without work, the one that was used last at the end.
     idle: RefCell<Vec<Rc<Idle>>>,
     down: RefCell<Option<Down>>,
@@ -71,6 +82,10 @@ impl Hop {
             connections_allowed: Cell::new(connections_max.min(CONNECTIONS_FIRST)),
             connections: Cell::new(0),
             ready: RefCell::default(),
+            unannounced: RefCell::default(),
+            settling: Cell::new(false),
+            probe_planned: Cell::new(false),
+            starved: Cell::new(false),
             idle: RefCell::default(),
             down: RefCell::default(),
         }
@@ -93,9 +108,45 @@ impl Hop {
         self.ready.borrow().len()
     }
 
+    pub fn push_unannounced(&self, item: Item) {
+        self.unannounced.borrow_mut().push_back(item);
+    }
+
+    pub fn take_unannounced(&self) -> Option<Item> {
+        self.unannounced.borrow_mut().pop_front()
+    }
+
+    /// Nobody waits for this hop, in whatever state.
+    pub fn is_empty(&self) -> bool {
+        self.ready.borrow().is_empty() && self.unannounced.borrow().is_empty() && !self.settling.get()
+    }
+
+    /// True for the one task that is to go through the messages that wait.
+    pub fn begin_settling(&self) -> bool {
+        !self.settling.replace(true)
+    }
+
+    pub fn end_settling(&self) {
+        self.settling.set(false);
+    }
+
+    /// True for the one who is to plan the next probe.
+    pub fn begin_planning(&self) -> bool {
+        !self.probe_planned.replace(true)
+    }
+
+    pub fn end_planning(&self) {
+        self.probe_planned.set(false);
+    }
+
+    /// Whether it was already waiting for a place among all connections.
+    pub fn set_starved(&self, starved: bool) -> bool {
+        self.starved.replace(starved)
+    }
+
     /// Nothing waits, nothing runs: the hop can be forgotten.
     pub fn is_unused(&self) -> bool {
-        self.ready_len() == 0 && self.connections.get() == 0
+        self.is_empty() && self.connections.get() == 0
     }
 
     /// Gives new work to a connection that waits, or says that a new connection should be opened.
@@ -188,16 +239,6 @@ impl Hop {
         }
         free
     }
-
-    /// Goes through the messages that wait here; `keep` says which stay.
-    pub fn retain(&self, mut keep: impl FnMut(&mut Item) -> bool) {
-        let mut waiting = self.ready.take();
-        waiting.retain_mut(&mut keep);
-        let mut ready = self.ready.borrow_mut();
-        // What arrived meanwhile stands behind.
-        waiting.append(&mut ready);
-        *ready = waiting;
-    }
 }
 
 /// What [`Hop::call`] found.
@@ -237,13 +278,14 @@ mod tests {
             attempts: 0,
             notified: false,
             announced: false,
+            faults: 0,
             arrived_micros: 0,
             fresh: None,
         }
     }
 
     fn trouble() -> Trouble {
-        Trouble { dsn: "4.4.1".into(), text: "no answer".into(), remote: "".into(), is_reply: false }
+        Trouble { dsn: "4.4.1".into(), text: "no answer".into(), remote: "".into(), reply: None }
     }
 
     #[test]
@@ -295,20 +337,5 @@ mod tests {
         assert_eq!(hop.call(), Call::Nobody, "the probe's own connection is the one allowed");
         hop.succeeded();
         assert_eq!([hop.call(), hop.call()], [Call::Open, Call::Nobody]);
-    }
-
-    #[test]
-    fn what_arrives_while_the_queue_is_gone_through_is_kept_behind() {
-        let hop = hop(1);
-        hop.push(item(1));
-        hop.push(item(2));
-        hop.retain(|item| {
-            if item.id.micros() == 1 {
-                hop.push(self::item(3));
-            }
-            item.id.micros() != 1
-        });
-        assert_eq!(hop.take().map(|item| item.id.micros()), Some(2));
-        assert_eq!(hop.take().map(|item| item.id.micros()), Some(3));
     }
 }

@@ -175,7 +175,7 @@ fn no_route(next_hop: &NextHop) -> NotFound {
             dsn: Status::NO_ROUTE.to_string().into(),
             text: text.into(),
             remote: "".into(),
-            is_reply: false,
+            reply: None,
         },
     }
 }
@@ -185,7 +185,7 @@ fn told(error: &ResolveError) -> Trouble {
         dsn: error.kind.status().to_string().into(),
         text: error.text.as_str().into(),
         remote: "".into(),
-        is_reply: false,
+        reply: None,
     }
 }
 

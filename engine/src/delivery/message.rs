@@ -32,6 +32,22 @@ impl Message {
     /// The message of an item, from memory or from the spool. The states tell which recipients are
     /// finished; a fresh message has none.
     pub async fn of(item: &Item, links: &Arc<Links>) -> Result<(Self, Option<Vec<RecipientState>>), String> {
+        Self::get(item, links, true).await
+    }
+
+    /// The same without content, for a message that is not to be sent now.
+    pub async fn envelope_of(
+        item: &Item,
+        links: &Arc<Links>,
+    ) -> Result<(Self, Option<Vec<RecipientState>>), String> {
+        Self::get(item, links, false).await
+    }
+
+    async fn get(
+        item: &Item,
+        links: &Arc<Links>,
+        content: bool,
+    ) -> Result<(Self, Option<Vec<RecipientState>>), String> {
         if let Some(fresh) = &item.fresh {
             let message = Self {
                 id: item.id,
@@ -44,7 +60,7 @@ impl Message {
             return Ok((message, None));
         }
         let (reply, answer) = oneshot::channel();
-        links.owner_of(item.id).send(ToIngest::Load { id: item.id, reply }).await;
+        links.owner_of(item.id).send(ToIngest::Load { id: item.id, content, reply }).await;
         let loaded = answer.await.map_err(|_| "the ingest shard has stopped".to_string())??;
         let message = Self {
             id: item.id,

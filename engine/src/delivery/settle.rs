@@ -50,7 +50,7 @@ impl Timing {
 pub async fn settle_attempt(
     shard: &Rc<DeliveryShard>,
     hop: &Rc<Hop>,
-    item: Item,
+    item: &Item,
     message: &Message,
     attempted: Vec<Attempted>,
     timing: Timing,
@@ -60,7 +60,7 @@ pub async fn settle_attempt(
     }
     let delays = timing.delays(message);
     let attempts = item.attempts.saturating_add(1);
-    let next = after_deferral(shard, hop, &item, attempts);
+    let next = after_deferral(shard, hop, item, attempts);
     let mut again = Vec::new();
     let mut fates = Vec::with_capacity(attempted.len());
     for done in attempted {
@@ -68,16 +68,16 @@ pub async fn settle_attempt(
             Outcome::Delivered => Disposition::Delivered,
             Outcome::Bounced => Disposition::Bounced,
             Outcome::Deferred => {
-                let disposition = deferred(&item, &next);
+                let disposition = deferred(item, &next);
                 if disposition != Disposition::Expired {
                     again.push(done.recipient);
                 }
                 disposition
             }
         };
-        fates.push(fate(&item, done, disposition, message, delays, shard));
+        fates.push(fate(item, done, disposition, message, delays, shard));
     }
-    report(shard, &item, fates).await;
+    report(shard, item, fates).await;
     if let Next::Retry { at_micros, notice_due } = next
         && !again.is_empty()
     {
@@ -126,7 +126,6 @@ fn fate(
     let dsn = verdict.status.to_string();
     let recipient = &message.envelope.recipients[done.recipient as usize].address;
     log_attempt(shard, message, recipient, &done.relay, delays, &dsn, disposition, &verdict.text);
-    let is_reply = verdict.reply.is_some();
     Fate {
         recipient: done.recipient,
         attempts: match disposition {
@@ -135,9 +134,9 @@ fn fate(
         },
         disposition,
         dsn,
-        text: verdict.reply.unwrap_or(verdict.text),
+        text: verdict.text,
+        reply: verdict.reply,
         remote: verdict.remote.unwrap_or_default(),
-        is_reply,
     }
 }
 
@@ -189,7 +188,7 @@ pub async fn settle_trouble(
         return Some(item);
     }
     let now = wall_micros();
-    let (message, states) = match Message::of(&item, &shard.links).await {
+    let (message, states) = match Message::envelope_of(&item, &shard.links).await {
         Ok(found) => found,
         Err(error) => {
             shard.unreadable(hop, item, &error);
@@ -214,8 +213,8 @@ pub async fn settle_trouble(
             disposition,
             dsn: trouble.dsn.to_string(),
             text: trouble.text.to_string(),
+            reply: trouble.reply.as_deref().map(str::to_owned),
             remote: trouble.remote.to_string(),
-            is_reply: trouble.is_reply,
         });
     }
     report(shard, &item, fates).await;
@@ -230,8 +229,12 @@ pub async fn settle_trouble(
     }
 }
 
+/// How often the delivery of a message may end in a fault of the program before it is held.
+const FAULTS_MAX: u8 = 2;
+
 /// Puts a message off when the code that delivers it panics: dropped while armed, that is, while the
-/// stack unwinds.
+/// stack unwinds. After [`FAULTS_MAX`] such ends the message is held: it stays in the spool, shown in
+/// the queue, and is not tried again before a restart.
 pub struct FaultGuard {
     shard: Rc<DeliveryShard>,
     hop: Rc<Hop>,
@@ -244,6 +247,13 @@ impl FaultGuard {
         Self { shard: shard.clone(), hop: hop.clone(), item: Cell::new(Some(copy)) }
     }
 
+    /// The recipients that are not decided yet.
+    pub fn cover(&self, recipients: &[u32]) {
+        if let Some(item) = self.item.take() {
+            self.item.set(Some(item.with_group(recipients.to_vec())));
+        }
+    }
+
     pub fn disarm(&self) {
         self.item.set(None);
     }
@@ -252,6 +262,14 @@ impl FaultGuard {
 impl Drop for FaultGuard {
     fn drop(&mut self) {
         let Some(mut item) = self.item.take() else { return };
+        item.faults = item.faults.saturating_add(1);
+        if item.faults >= FAULTS_MAX {
+            let id = item.id;
+            return log::note(
+                "delivery",
+                &format!("{id}: error: delivery ended by an internal fault again; held"),
+            );
+        }
         log::note("delivery", &format!("{}: error: delivery ended by an internal fault; put off", item.id));
         item.attempts = item.attempts.saturating_add(1);
         // A message that has expired gets a last attempt, which says so.
@@ -272,6 +290,7 @@ impl Item {
             attempts: self.attempts,
             notified: self.notified,
             announced: self.announced,
+            faults: self.faults,
             arrived_micros: self.arrived_micros,
             fresh: None,
         }

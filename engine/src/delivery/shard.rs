@@ -12,15 +12,17 @@ use super::settle::{Waits, settle_trouble};
 use super::verdict::Peer;
 use super::worker;
 use crate::channel::Receiver;
-use crate::clock::monotonic_millis;
+use crate::clock::{monotonic_millis, wall_micros};
 use crate::config::{Config, Retry, Target};
 use crate::observe::{counters, log};
+use crate::schedule::retry;
 use crate::schedule::timetable::Timetable;
 use crate::shard::event::Event;
 use crate::shard::links::{Handover, Links, NextHop, ToDelivery};
 use futures_lite::FutureExt;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +47,11 @@ pub struct DeliveryShard {
     stopping: Cell<bool>,
     transactions: Cell<usize>,
     transaction_over: Event,
+    /// Connections of all hops, and the most there may be.
+    connections: Cell<usize>,
+    connections_total_max: usize,
+    /// Hops that wait for a place among them.
+    starved: RefCell<VecDeque<Rc<Hop>>>,
 }
 
 enum Due {
@@ -54,6 +61,7 @@ enum Due {
 
 impl DeliveryShard {
     pub fn new(config: Arc<Config>, links: Arc<Links>, counters: Arc<counters::Delivery>) -> Self {
+        let connections_total_max = config.delivery.connections_total_max.div_ceil(links.delivery.len());
         Self {
             settings: Arc::new(ClientSettings::of(&config)),
             lookup: Lookup::default(),
@@ -67,6 +75,9 @@ impl DeliveryShard {
             stopping: Cell::new(false),
             transactions: Cell::new(0),
             transaction_over: Event::default(),
+            connections: Cell::new(0),
+            connections_total_max,
+            starved: RefCell::default(),
         }
     }
 
@@ -94,12 +105,35 @@ impl DeliveryShard {
 
     /// Gives ready messages to connections, as far as there may be some.
     pub fn feed(self: &Rc<Self>, hop: &Rc<Hop>) {
-        if self.stopping.get() {
+        if self.stopping.get() || hop.call() != Call::Open {
             return;
         }
-        if hop.call() == Call::Open {
-            glommio::spawn_local(worker::run(self.clone(), hop.clone())).detach();
+        if self.connections.get() < self.connections_total_max {
+            self.open(hop.clone());
+        } else {
+            hop.connection_ended();
+            if !hop.set_starved(true) {
+                self.starved.borrow_mut().push_back(hop.clone());
+            }
         }
+    }
+
+    /// Starts the task of a connection for which the hop has given a place.
+    fn open(self: &Rc<Self>, hop: Rc<Hop>) {
+        self.connections.set(self.connections.get() + 1);
+        glommio::spawn_local(worker::run(self.clone(), hop)).detach();
+    }
+
+    /// The place is free for this hop and, in turn, for those that had to wait for one.
+    pub fn connection_ended(self: &Rc<Self>, hop: &Rc<Hop>) {
+        self.connections.set(self.connections.get() - 1);
+        hop.connection_ended();
+        let starved = self.starved.borrow_mut().pop_front();
+        if let Some(starved) = starved {
+            starved.set_starved(false);
+            self.feed(&starved);
+        }
+        self.feed(hop);
     }
 
     fn hop(&self, next_hop: &NextHop) -> Rc<Hop> {
@@ -121,28 +155,38 @@ impl DeliveryShard {
             attempts: handover.attempts,
             notified: handover.notified,
             announced: handover.attempts > 0,
+            faults: 0,
             arrived_micros: handover.arrived_micros,
             fresh: handover.fresh,
         };
-        self.make_ready(&hop, item);
+        match handover.tried_micros.and_then(|tried| self.wait_millis(&hop, &item, tried)) {
+            Some(wait) => self.put_off(&hop, item, monotonic_millis() + wait),
+            None => self.make_ready(&hop, item),
+        }
+    }
+
+    /// What is left of the wait of a message that an earlier run put off; `None` when its time has come.
+    /// One that only waited for a hop that was down has no wait of its own.
+    fn wait_millis(&self, hop: &Hop, item: &Item, tried_micros: u64) -> Option<u64> {
+        if item.attempts == 0 {
+            return None;
+        }
+        let retry = self.retry_of(&hop.next_hop);
+        let due = tried_micros.saturating_add(retry::wait_micros(retry, item.attempts, item.id));
+        let due = due.min(retry::expires_micros(retry, item.arrived_micros));
+        match due.saturating_sub(wall_micros()) {
+            0 => None,
+            left => Some(left.div_ceil(1_000)),
+        }
     }
 
     fn make_ready(self: &Rc<Self>, hop: &Rc<Hop>, item: Item) {
-        match hop.trouble() {
-            Some(trouble) if !item.announced => {
-                let (shard, hop) = (self.clone(), hop.clone());
-                glommio::spawn_local(async move {
-                    if let Some(item) = settle_trouble(&shard, &hop, item, &trouble, Waits::Down).await {
-                        hop.push(item);
-                        shard.feed(&hop);
-                    }
-                })
-                .detach();
-            }
-            _ => {
-                hop.push(item);
-                self.feed(hop);
-            }
+        if hop.trouble().is_some() && !item.announced {
+            hop.push_unannounced(item);
+            self.settle_down(hop, false);
+        } else {
+            hop.push(item);
+            self.feed(hop);
         }
     }
 
@@ -184,21 +228,30 @@ impl DeliveryShard {
                 &format!("warning: next hop {name} is down ({}); its mail waits", trouble.text),
             );
         }
-        self.plan(monotonic_millis() + wait.as_millis() as u64, Due::Probe(hop.clone()));
-        let (shard, hop) = (self.clone(), hop.clone());
-        glommio::spawn_local(async move { shard.settle_waiting(&hop, &trouble, Waits::Down).await }).detach();
+        if hop.begin_planning() {
+            self.plan(monotonic_millis() + wait.as_millis() as u64, Due::Probe(hop.clone()));
+        }
+        self.settle_down(hop, true);
+    }
+
+    /// Makes sure that a hop that is down is looked at again.
+    pub fn plan_probe(&self, hop: &Rc<Hop>) {
+        if hop.trouble().is_some() && hop.begin_planning() {
+            self.plan(monotonic_millis() + PROBE_LONGEST.as_millis() as u64, Due::Probe(hop.clone()));
+        }
     }
 
     fn probe(self: &Rc<Self>, hop: Rc<Hop>) {
+        hop.end_planning();
         if self.stopping.get() || hop.trouble().is_none() {
             return;
         }
-        if hop.ready_len() == 0 {
+        if hop.is_empty() {
             // Nobody waits for it now; the next message finds out how it is.
             hop.set_up();
-        } else if hop.begin_probe() {
-            glommio::spawn_local(worker::run(self.clone(), hop)).detach();
-        } else {
+        } else if self.connections.get() < self.connections_total_max && hop.begin_probe() {
+            self.open(hop);
+        } else if hop.begin_planning() {
             self.plan(monotonic_millis() + PROBE_FIRST.as_millis() as u64, Due::Probe(hop));
         }
     }
@@ -206,19 +259,47 @@ impl DeliveryShard {
     /// The next hop can never be reached: everything that is ready for it bounces.
     pub async fn refuse_all(self: &Rc<Self>, hop: &Rc<Hop>, trouble: Trouble) {
         hop.set_up();
-        self.settle_waiting(hop, &trouble, Waits::Refused).await;
+        for _ in 0..hop.ready_len() {
+            let Some(item) = hop.take() else { return };
+            settle_trouble(self, hop, item, &trouble, Waits::Refused).await;
+            glommio::yield_if_needed().await;
+        }
+    }
+
+    /// Has one task look after the messages of a hop that is down: tell of those that have just come, and
+    /// with `all` see which of the others expire or are due for a notice.
+    fn settle_down(self: &Rc<Self>, hop: &Rc<Hop>, all: bool) {
+        if !hop.begin_settling() {
+            return;
+        }
+        let (shard, hop) = (self.clone(), hop.clone());
+        glommio::spawn_local(async move {
+            let settled = AssertUnwindSafe(shard.settle_waiting(&hop, all)).catch_unwind().await;
+            if settled.is_err() {
+                shard.counters.delivery_panics_total.add(1);
+                log::note("delivery", "error: an internal fault while messages waited");
+            }
+            hop.end_settling();
+            shard.feed(&hop);
+        })
+        .detach();
     }
 
     /// Goes once through the messages that are ready, in order; those that go on waiting stay in order.
-    async fn settle_waiting(self: &Rc<Self>, hop: &Rc<Hop>, trouble: &Trouble, waits: Waits) {
-        for _ in 0..hop.ready_len() {
-            if waits == Waits::Down && hop.trouble().is_none() {
-                return;
-            }
-            let Some(item) = hop.take() else { return };
-            if let Some(item) = settle_trouble(self, hop, item, trouble, waits).await {
+    async fn settle_waiting(self: &Rc<Self>, hop: &Rc<Hop>, all: bool) {
+        for _ in 0..if all { hop.ready_len() } else { 0 } {
+            let (Some(trouble), Some(item)) = (hop.trouble(), hop.take()) else { break };
+            if let Some(item) = settle_trouble(self, hop, item, &trouble, Waits::Down).await {
                 hop.push(item);
             }
+            glommio::yield_if_needed().await;
+        }
+        while let Some(item) = hop.take_unannounced() {
+            let item = match hop.trouble() {
+                Some(trouble) => settle_trouble(self, hop, item, &trouble, Waits::Down).await,
+                None => Some(item),
+            };
+            item.into_iter().for_each(|item| hop.push(item));
             glommio::yield_if_needed().await;
         }
     }
@@ -244,7 +325,7 @@ impl DeliveryShard {
         self.counters.messages_waiting.set((ready + self.timetable.borrow().len()) as u64);
         self.counters.next_hops.set(hops.len() as u64);
         self.counters.next_hops_down.set(down as u64);
-        self.counters.connections_out.set(hops.values().map(|hop| hop.connections() as u64).sum());
+        self.counters.connections_out.set(self.connections.get() as u64);
     }
 
     /// Forgets next hops that have nothing to do, so that a million domains seen once cost nothing.

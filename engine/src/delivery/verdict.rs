@@ -139,7 +139,7 @@ fn of_class(status: Status, outcome: Outcome) -> Status {
     Status(class, status.1, status.2)
 }
 
-fn cut(mut text: String) -> String {
+pub(super) fn cut(mut text: String) -> String {
     if text.len() > TEXT_BYTES_MAX {
         text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
     }

@@ -4,11 +4,11 @@
 //! A fault of the program in one message ends that attempt (the message is put off) and that
 //! connection, never the shard.
 
-use super::connection::Connection;
+use super::connection::{Broken, Connection};
 use super::failure::{Failure, Recipients, rule};
 use super::hop::{Hop, Item, Trouble};
 use super::message::Message;
-use super::settle::{Attempted, Timing, settle_attempt};
+use super::settle::{Attempted, FaultGuard, Timing, settle_attempt};
 use super::shard::DeliveryShard;
 use super::verdict::{Fate, Outcome, Peer, Status, Verdict};
 use crate::clock::wall_micros;
@@ -24,15 +24,17 @@ pub async fn run(shard: Rc<DeliveryShard>, hop: Rc<Hop>) {
     if served.is_err() {
         shard.counters.delivery_panics_total.add(1);
         log::note("delivery", "error: a connection ended by an internal fault");
+        shard.plan_probe(&hop);
     }
-    hop.connection_ended();
-    shard.feed(&hop);
+    shard.connection_ended(&hop);
 }
 
 async fn connect_and_serve(shard: &Rc<DeliveryShard>, hop: &Rc<Hop>) {
     let peers = match shard.lookup(&hop.next_hop).await {
         Ok(peers) => peers,
         Err(found) if found.lasting => return shard.refuse_all(hop, found.trouble).await,
+        // The connections that work found their host; a look-up that fails now does not stop them.
+        Err(_) if hop.connections() > 1 => return hop.shrink(),
         Err(found) => return shard.hop_is_down(hop, found.trouble),
     };
     let mut last = None;
@@ -43,7 +45,10 @@ async fn connect_and_serve(shard: &Rc<DeliveryShard>, hop: &Rc<Hop>) {
                 return serve(shard, hop, connection, &peers[index + 1..]).await;
             }
             Err(failure) => {
-                log::note("delivery", &failure.text);
+                // While the hop is down each probe fails; the log has said so.
+                if hop.trouble().is_none() {
+                    log::note("delivery", &failure.text);
+                }
                 last = Some((failure, peer));
             }
         }
@@ -88,7 +93,7 @@ async fn serve(shard: &Rc<DeliveryShard>, hop: &Rc<Hop>, mut connection: Connect
             return;
         }
     }
-    connection.quit().await;
+    connection.quit();
 }
 
 /// False when the connection has been unused for long enough, or the shard stops.
@@ -105,17 +110,16 @@ async fn wait_for_work(shard: &DeliveryShard, hop: &Hop) -> bool {
 }
 
 /// One message: a transaction on this connection, and for the recipients that this host put off, one
-/// with each of the backup hosts in turn.
+/// with each of the backup hosts in turn. What a host has decided is settled before the next is asked.
 async fn deliver(
     shard: &Rc<DeliveryShard>,
     hop: &Rc<Hop>,
     connection: &mut Connection,
-    mut item: Item,
+    item: Item,
     backups: &[Peer],
     setup_micros: u64,
 ) {
-    let guard = super::settle::FaultGuard::new(shard, hop, &item);
-    let began_micros = wall_micros();
+    let guard = FaultGuard::new(shard, hop, &item);
     let (message, states) = match Message::of(&item, &shard.links).await {
         Ok(found) => found,
         Err(error) => {
@@ -128,71 +132,101 @@ async fn deliver(
         hop.push_front(rest);
         shard.feed(hop);
     }
-    let mut recipients = open.now;
-    let mut attempted = Vec::with_capacity(recipients.len());
-    let stale = transact(connection, &message, &mut recipients, backups.is_empty(), &mut attempted).await;
-    if stale {
-        guard.disarm();
-        item.group = crate::shard::links::Group::new(recipients);
-        return hop.push_front(item);
-    }
+    guard.cover(&open.now);
+    let mut attempt = Attempt { shard, hop, item, message, recipients: open.now };
+    let timing = Timing { began_micros: wall_micros(), setup_micros, ended_micros: 0 };
+    let mut tried = attempt.transact(connection, backups.is_empty(), timing).await;
     for (index, peer) in backups.iter().enumerate() {
-        if recipients.is_empty() {
+        if attempt.recipients.is_empty() || tried != Tried::Host || shard.is_stopping() {
             break;
         }
-        let last_host = index + 1 == backups.len();
-        match open_backup(shard, peer).await {
-            Ok(mut backup) => {
-                transact(&mut backup, &message, &mut recipients, last_host, &mut attempted).await;
-                backup.quit().await;
-            }
-            Err(failure) => take_fates(
-                vec![Fate::Failed(failure); recipients.len()],
-                peer,
-                last_host,
-                &mut recipients,
-                &mut attempted,
-            ),
-        }
+        guard.cover(&attempt.recipients);
+        tried = attempt.with_backup(peer, index + 1 == backups.len()).await;
     }
     guard.disarm();
-    if attempted.iter().any(|done| done.verdict.outcome == Outcome::Delivered) {
-        hop.succeeded();
+    attempt.end(tried);
+}
+
+/// One attempt at one message, and those of its recipients that are not decided yet.
+struct Attempt<'a> {
+    shard: &'a Rc<DeliveryShard>,
+    hop: &'a Rc<Hop>,
+    item: Item,
+    message: Message,
+    recipients: Vec<u32>,
+}
+
+/// What came of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Tried {
+    /// What the host decided is settled.
+    Host,
+    /// The peer had closed the unused connection before: nothing was tried, nothing is decided.
+    Stale,
+    /// The spool could not give the content.
+    Unreadable(String),
+}
+
+impl Attempt<'_> {
+    async fn transact(&mut self, connection: &mut Connection, last_host: bool, timing: Timing) -> Tried {
+        let fates = match connection.transact(&self.message, &self.recipients).await {
+            Ok(fates) => fates,
+            Err(Broken::Session(failed)) if failed.was_stale => return Tried::Stale,
+            Err(Broken::Session(failed)) => failed.fates,
+            Err(Broken::Unreadable(error)) => return Tried::Unreadable(error),
+        };
+        let peer = connection.peer().clone();
+        self.settle(fates, &peer, last_host, timing).await;
+        Tried::Host
     }
-    let timing = Timing { began_micros, setup_micros, ended_micros: wall_micros() };
-    settle_attempt(shard, hop, item, &message, attempted, timing).await;
+
+    async fn with_backup(&mut self, peer: &Peer, last_host: bool) -> Tried {
+        let mut timing = Timing { began_micros: wall_micros(), setup_micros: 0, ended_micros: 0 };
+        match open(self.shard, peer).await {
+            Ok(mut backup) => {
+                timing.setup_micros = backup.setup_micros;
+                let tried = self.transact(&mut backup, last_host, timing).await;
+                backup.quit();
+                tried
+            }
+            Err(failure) => {
+                let fates = vec![Fate::Failed(failure); self.recipients.len()];
+                self.settle(fates, peer, last_host, timing).await;
+                Tried::Host
+            }
+        }
+    }
+
+    async fn settle(&mut self, fates: Vec<Fate>, peer: &Peer, last_host: bool, mut timing: Timing) {
+        let attempted = take_fates(fates, peer, last_host, &mut self.recipients);
+        if attempted.iter().any(|done| done.verdict.outcome == Outcome::Delivered) {
+            self.hop.succeeded();
+        }
+        timing.ended_micros = wall_micros();
+        settle_attempt(self.shard, self.hop, &self.item, &self.message, attempted, timing).await;
+    }
+
+    /// Recipients that nobody decided go back to where they came from.
+    fn end(self, tried: Tried) {
+        match tried {
+            Tried::Unreadable(error) => {
+                let rest = self.item.with_group(self.recipients);
+                self.shard.unreadable(self.hop, rest, &error);
+            }
+            _ if self.recipients.is_empty() => {}
+            Tried::Stale | Tried::Host => {
+                let mut rest = self.item.with_group(self.recipients);
+                rest.fresh = self.item.fresh;
+                self.hop.push_front(rest);
+            }
+        }
+    }
 }
 
-async fn open_backup(shard: &DeliveryShard, peer: &Peer) -> Result<Connection, Failure> {
-    open(shard, peer).await
-}
-
-/// One transaction. Recipients that are decided move from `recipients` to `attempted`. True when the
-/// peer had closed the unused connection before: nothing was tried, nothing is decided.
-async fn transact(
-    connection: &mut Connection,
-    message: &Message,
-    recipients: &mut Vec<u32>,
-    last_host: bool,
-    attempted: &mut Vec<Attempted>,
-) -> bool {
-    let fates = match connection.transact(message, recipients).await {
-        Ok(fates) => fates,
-        Err(failed) if failed.was_stale => return true,
-        Err(failed) => failed.fates,
-    };
-    take_fates(fates, connection.peer(), last_host, recipients, attempted);
-    false
-}
-
-fn take_fates(
-    fates: Vec<Fate>,
-    peer: &Peer,
-    last_host: bool,
-    recipients: &mut Vec<u32>,
-    attempted: &mut Vec<Attempted>,
-) {
-    debug_assert_eq!(fates.len(), recipients.len());
+/// Recipients that are decided move out of `recipients`.
+fn take_fates(fates: Vec<Fate>, peer: &Peer, last_host: bool, recipients: &mut Vec<u32>) -> Vec<Attempted> {
+    assert_eq!(fates.len(), recipients.len(), "every recipient has its fate");
+    let mut attempted = Vec::with_capacity(fates.len());
     let mut fates = fates.into_iter();
     recipients.retain(|&recipient| {
         let verdict = fates.next().and_then(|fate| Verdict::of(&fate, Some(peer), last_host));
@@ -204,6 +238,7 @@ fn take_fates(
             }
         }
     });
+    attempted
 }
 
 /// What of an item is sent in one transaction, and what waits for the next.
@@ -226,6 +261,6 @@ fn trouble(failure: &Failure, peer: &Peer, status: Status) -> Trouble {
         dsn: status.to_string().into(),
         text: failure.text.as_str().into(),
         remote: peer.name.as_str().into(),
-        is_reply: failure.reply.is_some(),
+        reply: failure.reply.as_ref().map(|reply| reply.to_string().into()),
     }
 }

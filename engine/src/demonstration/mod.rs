@@ -5,7 +5,7 @@ mod maildir;
 mod stand_in;
 
 use crate::config::{Config, DEMONSTRATION_STAND_IN};
-use crate::program::{Failed, UNAVAILABLE, run};
+use crate::program::{Failed, UNAVAILABLE, print, run};
 use std::path::Path;
 
 /// Where the stand-in files what it gets: `DOMAIN/MAILBOX/` below it is a Maildir.
@@ -21,10 +21,7 @@ pub fn run(config: Config) -> Result<(), Failed> {
     })?;
     stand_in::start(listener, &config, Path::new(DIRECTORY))
         .map_err(|error| Failed::io("the stand-in for the internal server", &error))?;
-    run::run(config, |config| {
-        print!("{}", introduction(config));
-        Ok(())
-    })
+    run::run(config, |config| print(&introduction(config)))
 }
 
 fn introduction(config: &Config) -> String {

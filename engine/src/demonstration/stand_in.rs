@@ -77,27 +77,35 @@ async fn converse(
             Ok(read) => drop(read?),
             Err(_) => session.timed_out(&mut out),
         }
-        if !step(&mut session, &mut input, &mut content, root, &mut out) {
-            return stream.write_all(&out).await;
+        loop {
+            match step(&mut session, &mut input, &mut content, root, &mut out) {
+                Step::Flush => {
+                    stream.write_all(&out).await?;
+                    out.clear();
+                }
+                Step::Close => return stream.write_all(&out).await,
+                _ => break,
+            }
         }
     }
 }
 
-/// Lets the session work through `input` and takes what was used out of it. False at its end.
+/// Lets the session work through `input` and takes what was used out of it, until it wants to read,
+/// to flush or to close.
 fn step(
     session: &mut Session,
     input: &mut Vec<u8>,
     content: &mut Vec<u8>,
     root: &Path,
     out: &mut Vec<u8>,
-) -> bool {
+) -> Step {
     let mut used = 0;
     loop {
         let (consumed, step) = session.advance(clock::monotonic_millis(), &input[used..], out);
         match step {
-            Step::Read => {
+            Step::Read | Step::Flush | Step::Close => {
                 input.drain(..used + consumed);
-                return true;
+                return step;
             }
             Step::Open => {
                 let now = clock::wall_micros();
@@ -114,7 +122,6 @@ fn step(
                 let filed = filed.try_for_each(|filed| filed);
                 session.committed(filed.map_err(|_| Refusal::Storage), out);
             }
-            Step::Close => return false,
         }
         used += consumed;
     }

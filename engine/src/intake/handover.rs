@@ -3,7 +3,7 @@
 use super::IngestShard;
 use crate::config::{Config, Target};
 use crate::shard::links::{Fresh, Group, Handover, NextHop, ToDelivery};
-use sluice_queue::{ContentFlags, Envelope, QueueId, RecipientState};
+use sluice_queue::{ContentFlags, Envelope, Message, QueueId};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
@@ -83,14 +83,25 @@ impl IngestShard {
                 content.clone().map(|content| Box::new(Fresh { envelope: envelope.clone(), content, flags }));
             let group = Group::new(indexes);
             let arrived_micros = envelope.arrived_micros;
-            self.send(Handover { id, next_hop, group, attempts: 0, notified: false, arrived_micros, fresh });
+            self.send(Handover {
+                id,
+                next_hop,
+                group,
+                attempts: 0,
+                notified: false,
+                arrived_micros,
+                tried_micros: None,
+                fresh,
+            });
         }
     }
 
     /// Hands over what is left of a message that an earlier run accepted.
-    pub fn hand_over_stored(&self, id: QueueId, envelope: &Envelope, states: &[RecipientState]) {
+    pub fn hand_over_stored(&self, message: &Message) {
+        let Message { ref envelope, ref states, id, .. } = *message;
         for (next_hop, indexes) in groups(&self.config, envelope, |index| !states[index].is_finished()) {
-            let state = states[indexes[0] as usize];
+            let first = indexes[0] as usize;
+            let state = states[first];
             self.send(Handover {
                 id,
                 next_hop,
@@ -98,6 +109,7 @@ impl IngestShard {
                 attempts: state.attempts,
                 notified: state.notified,
                 arrived_micros: envelope.arrived_micros,
+                tried_micros: message.reasons[first].as_ref().map(|reason| reason.at_micros),
                 fresh: None,
             });
         }
@@ -142,6 +154,7 @@ fn take(handover: &mut Handover) -> Handover {
         attempts: handover.attempts,
         notified: handover.notified,
         arrived_micros: handover.arrived_micros,
+        tried_micros: handover.tried_micros,
         fresh: None,
     }
 }

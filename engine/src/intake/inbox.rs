@@ -21,8 +21,8 @@ pub const PAGE_MAX: usize = 1_000;
 pub(crate) async fn serve_inbox(shard: Rc<IngestShard>, mut inbox: Receiver<ToIngest>) {
     loop {
         match inbox.receive().await {
-            ToIngest::Load { id, reply } => spawn(&shard, async move |shard| {
-                let _ = reply.send(load(shard, id).await);
+            ToIngest::Load { id, content, reply } => spawn(&shard, async move |shard| {
+                let _ = reply.send(load(shard, id, content).await);
             }),
             ToIngest::Read { id, offset, reply } => spawn(&shard, async move |shard| {
                 let octets = match shard.spool_of(id) {
@@ -58,10 +58,13 @@ where
     glommio::spawn_local(async move { task(&shard).await }).detach();
 }
 
-async fn load(shard: &IngestShard, id: QueueId) -> Result<Loaded, String> {
+async fn load(shard: &IngestShard, id: QueueId, content: bool) -> Result<Loaded, String> {
     let spool = shard.spool_of(id).ok_or_else(|| format!("no spool here holds {id}"))?;
-    let message = spool.load(id).await.map_err(|error| error.to_string())?;
-    let head = spool.read(id, 0, WINDOW_BYTES).await.map_err(|error| error.to_string())?;
+    let message = spool.load_without_reasons(id).await.map_err(|error| error.to_string())?;
+    let head = match content {
+        true => spool.read_loaded(&message, 0, WINDOW_BYTES).await.map_err(|error| error.to_string())?,
+        false => Vec::new(),
+    };
     Ok(Loaded {
         envelope: Arc::new(message.envelope),
         states: message.states,

@@ -131,7 +131,7 @@ impl IngestShard {
             let (shard, spool) = (self.clone(), spool.clone());
             glommio::spawn_local(async move {
                 if let Ok(message) = spool.load(id).await {
-                    shard.hand_over_stored(id, &message.envelope, &message.states);
+                    shard.hand_over_stored(&message);
                 }
             })
             .detach();

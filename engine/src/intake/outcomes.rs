@@ -11,6 +11,7 @@ use crate::observe::{line, log};
 use crate::schedule::retry;
 use crate::shard::links::{Disposition, Fate, Report};
 use sluice_queue::{CommitError, ContentFlags, Message, Outcome, OutcomeKind, QueueId};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,7 +69,8 @@ async fn tell(shard: &IngestShard, spool: &ShardSpool, report: Report, now: u64)
     let message = match spool.load(report.id).await {
         Ok(message) => message,
         Err(error) => {
-            return log::note("ingest", &format!("{}: error: no DSN, cannot be read: {error}", report.id));
+            log::note("ingest", &format!("{}: error: no DSN, cannot be read: {error}", report.id));
+            return spool.record(report.id, outcomes(&report.fates, now));
         }
     };
     let header = spool.read(report.id, 0, dsn::HEADER_BYTES_MAX).await.unwrap_or_default();
@@ -108,15 +110,27 @@ fn hand_over(shard: &IngestShard, id: QueueId, dsn: Dsn, about: QueueId) {
     shard.hand_over_fresh(id, &Arc::new(dsn.envelope), Some(Arc::new(dsn.content)), flags);
 }
 
+/// A host for `Remote-MTA: dns;`: a name, or an address literal (RFC 3464 section 2.3.5).
+fn host_name(remote: &str) -> Option<String> {
+    match remote.parse() {
+        Ok(IpAddr::V4(_)) => Some(format!("[{remote}]")),
+        Ok(IpAddr::V6(_)) => Some(format!("[IPv6:{remote}]")),
+        Err(_) => (!remote.is_empty()).then(|| remote.to_owned()),
+    }
+}
+
 /// The DSN about those recipients of a report that the sender hears of; `None` for a null reverse-path.
 fn compose(shard: &IngestShard, message: &Message, report: &Report, header: &[u8], now: u64) -> Option<Dsn> {
     let date = clock::mail_date(now);
     let retry = &shard.config.retry;
     let until = clock::mail_date(retry::expires_micros(retry, message.envelope.arrived_micros));
     let expired = Status::EXPIRED.to_string();
-    let told = report.fates.iter().filter(|fate| is_told(fate));
+    let told: Vec<&Fate> = report.fates.iter().filter(|fate| is_told(fate)).collect();
+    let remotes: Vec<Option<String>> = told.iter().map(|fate| host_name(&fate.remote)).collect();
     let recipients: Vec<_> = told
-        .filter_map(|fate| {
+        .iter()
+        .enumerate()
+        .filter_map(|(index, fate)| {
             let address = &message.envelope.recipients.get(fate.recipient as usize)?.address;
             let (action, status) = match fate.disposition {
                 Disposition::Bounced => (Action::Bounced, &fate.dsn),
@@ -128,8 +142,8 @@ fn compose(shard: &IngestShard, message: &Message, report: &Report, header: &[u8
                 action,
                 status,
                 text: &fate.text,
-                reply: fate.is_reply.then_some(fate.text.as_str()),
-                remote: (!fate.remote.is_empty()).then_some(fate.remote.as_str()),
+                reply: fate.reply.as_deref(),
+                remote: remotes[index].as_deref(),
                 last_attempt_date: Some(&date),
             })
         })

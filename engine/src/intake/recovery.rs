@@ -92,7 +92,7 @@ pub async fn hand_over_recovered(shard: Rc<IngestShard>, spool: ShardSpool, last
         let loads = ids.iter().map(|id| spool.load(*id));
         for (id, message) in ids.iter().zip(futures_util::future::join_all(loads).await) {
             match message {
-                Ok(message) => shard.hand_over_stored(*id, &message.envelope, &message.states),
+                Ok(message) => shard.hand_over_stored(&message),
                 Err(error) => {
                     log::note("ingest", &format!("{id}: error: cannot be read, stays in the spool: {error}"))
                 }

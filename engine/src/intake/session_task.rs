@@ -25,6 +25,8 @@ use std::time::Duration;
 
 /// A peer that takes none of our replies for this long is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
+/// Octets of reply buffer that an idle session keeps.
+const OUT_OCTETS_KEPT: usize = 1024;
 /// How long, and for how many reads, a client may go on sending after its session was closed.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_READS_MAX: usize = 16;
@@ -77,8 +79,10 @@ async fn run(shard: &Rc<IngestShard>, listener: usize, stream: &mut TcpStream, c
         lost: Refusal::Storage,
         unread: false,
     };
-    // A connection that breaks is the end of its session and nothing to report.
-    if task.converse().await.is_ok() && task.session.is_closed() {
+    // A connection that breaks is the end of its session, and worth a line only within a transaction.
+    let ended = task.converse().await;
+    task.log_loss();
+    if ended.is_ok() && task.session.is_closed() {
         task.linger().await;
     }
 }
@@ -155,6 +159,7 @@ impl SessionTask<'_> {
         if !self.out.is_empty() {
             self.stream.write_all(&self.out).await?;
             self.out.clear();
+            self.out.shrink_to(OUT_OCTETS_KEPT);
         }
         Ok(())
     }
@@ -210,6 +215,10 @@ impl SessionTask<'_> {
                     self.carried.extend_from_slice(&input[used..]);
                     return Ok(true);
                 }
+                Step::Flush => {
+                    self.flush().await?;
+                    glommio::yield_if_needed().await;
+                }
                 Step::Open => self.open().await,
                 Step::Content(range) => self.append(&input[start + range.start..start + range.end]).await,
                 Step::Abandon => self.draft = None,
@@ -222,8 +231,16 @@ impl SessionTask<'_> {
     fn log_refusals(&mut self) {
         for note in self.session.take_notes() {
             self.shard.counters.refusals_total.add(1);
+            let listener = &self.session.context().listener_name;
+            log::write("ingest", |text| line::refused(text, &note, listener));
+        }
+    }
+
+    fn log_loss(&self) {
+        let within_content = self.session.is_in_message();
+        if within_content || self.session.sender().is_some() {
             let (client, listener) = (self.session.client(), &self.session.context().listener_name);
-            log::write("ingest", |text| line::refused(text, &note, client, listener));
+            log::write("ingest", |text| line::lost(text, within_content, client, listener));
         }
     }
 
@@ -239,6 +256,9 @@ impl SessionTask<'_> {
     }
 
     async fn append(&mut self, octets: &[u8]) {
+        if !self.shard.has_space.load(Relaxed) && self.draft.take().is_some() {
+            self.lost = Refusal::NoSpace;
+        }
         if let Some(mut draft) = self.draft.take() {
             match self.shard.spool.append(&mut draft, octets).await {
                 Ok(()) => self.draft = Some(draft),

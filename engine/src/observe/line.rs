@@ -25,8 +25,14 @@ pub fn accepted(line: &mut Vec<u8>, id: QueueId, envelope: &Envelope, octets: u6
 }
 
 /// A command or a message that was refused, in the shape of Postfix's reject lines.
-pub fn refused(line: &mut Vec<u8>, note: &str, client: std::net::IpAddr, listener: &str) {
-    let _ = write!(line, "NOQUEUE: reject: from [{client}]: {}, listener={listener}", Shown(note));
+pub fn refused(line: &mut Vec<u8>, note: &str, listener: &str) {
+    let _ = write!(line, "NOQUEUE: reject: {}, listener={listener}", Shown(note));
+}
+
+/// A client that went away within a transaction.
+pub fn lost(line: &mut Vec<u8>, within_content: bool, client: std::net::IpAddr, listener: &str) {
+    let stage = if within_content { "DATA" } else { "RCPT" };
+    let _ = write!(line, "lost connection after {stage} from unknown[{client}], listener={listener}");
 }
 
 /// What one attempt at one recipient came to.

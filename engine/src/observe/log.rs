@@ -6,13 +6,14 @@
 //! never held up by its log.
 
 use crate::clock;
-use crossbeam::channel::{Receiver, Sender, bounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// A block goes to the log thread when a thread has gathered this much.
 const BLOCK_BYTES: usize = 32 * 1024;
@@ -20,6 +21,11 @@ const BLOCK_BYTES: usize = 32 * 1024;
 const BUFFER_BYTES_MAX: usize = 1024 * 1024;
 /// Blocks on their way to the log thread, for the same reason.
 const BLOCKS_MAX: usize = 256;
+
+/// How long a line is held until later ones cannot be older; above what a thread takes to hand its lines on.
+const HELD: Duration = Duration::from_millis(150);
+/// Lines held at most: with more, order gives way to memory.
+const HELD_LINES_MAX: usize = 100_000;
 
 enum Message {
     Block(Vec<u8>),
@@ -164,12 +170,65 @@ fn open(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
 }
 
+/// Threads hand their lines on at different moments. Lines are held for [`HELD`] and written in the order
+/// of their times, so that a message's arrival stands before its delivery.
 fn run(mut sink: Sink, incoming: Receiver<Message>) {
-    for message in incoming {
-        match message {
-            Message::Block(block) => sink.write(&block),
-            Message::Reopen => sink.reopen(),
-            Message::Stop => return,
+    let mut held: Vec<Vec<u8>> = Vec::new();
+    loop {
+        match incoming.recv_timeout(HELD / 2) {
+            Ok(Message::Block(block)) => {
+                held.extend(block.split_inclusive(|&octet| octet == b'\n').map(<[u8]>::to_vec));
+                if held.len() < HELD_LINES_MAX {
+                    continue;
+                }
+                write_until(&mut sink, &mut held, None);
+            }
+            Ok(Message::Reopen) => {
+                write_until(&mut sink, &mut held, None);
+                sink.reopen();
+            }
+            Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => {
+                return write_until(&mut sink, &mut held, None);
+            }
+            Err(RecvTimeoutError::Timeout) => {}
         }
+        let mut until = Vec::new();
+        clock::append_log_time(&mut until, clock::wall_micros().saturating_sub(HELD.as_micros() as u64));
+        write_until(&mut sink, &mut held, Some(&until));
+    }
+}
+
+/// Writes the held lines up to a time, or all, in the order of their times.
+fn write_until(sink: &mut Sink, held: &mut Vec<Vec<u8>>, until: Option<&[u8]>) {
+    held.sort_by(|a, b| time_of(a).cmp(time_of(b)));
+    let count = until.map_or(held.len(), |until| held.partition_point(|line| time_of(line) <= until));
+    if count > 0 {
+        sink.write(&held.drain(..count).flatten().collect::<Vec<u8>>());
+    }
+}
+
+/// RFC 3339 with microseconds and offset, of one length, so that it sorts as text.
+fn time_of(line: &[u8]) -> &[u8] {
+    &line[..line.len().min("2026-11-22T01:20:05.000123+00:00".len())]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_several_threads_are_written_in_the_order_of_their_times() {
+        let path = std::env::temp_dir().join(format!("sluice-log-{}", std::process::id()));
+        let mut sink = Sink::File { file: open(&path).unwrap(), path: path.clone() };
+        let line = |second: u8, text: &str| {
+            format!("2026-11-22T01:20:0{second}.000123+00:00 h {text}\n").into_bytes()
+        };
+        let mut held = vec![line(3, "c"), line(1, "a"), line(2, "b"), line(1, "a2")];
+        write_until(&mut sink, &mut held, Some(b"2026-11-22T01:20:02.000123+00:00"));
+        assert_eq!(held, [line(3, "c")]);
+        write_until(&mut sink, &mut held, None);
+        let written = std::fs::read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(written, [line(1, "a"), line(1, "a2"), line(2, "b"), line(3, "c")].concat());
     }
 }

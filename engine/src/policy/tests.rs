@@ -50,6 +50,7 @@ pub(crate) fn config() -> Config {
         },
         delivery: Delivery {
             connections_max: 20,
+            connections_total_max: 2_000,
             messages_per_connection_max: 1000,
             idle: seconds(5),
             recipients_max: 100,

@@ -1,6 +1,6 @@
 //! `sluice check`: reads a configuration, says what is wrong with it, prints the mail-flow matrix.
 
-use super::{CONFIGURATION, Failed};
+use super::{CONFIGURATION, Failed, print};
 use crate::config::Config;
 use crate::policy;
 use std::path::Path;
@@ -8,9 +8,23 @@ use std::path::Path;
 /// Prints the matrix of a good configuration.
 pub fn check(path: &Path) -> Result<(), Failed> {
     let config = load(path)?;
-    println!("{}: good\n\nWho may send where (S12):\n", path.display());
-    print!("{}", policy::matrix(&config));
-    Ok(())
+    let text = format!(
+        "{}: good\n{}\nWho may send where:\n\n{}",
+        path.display(),
+        warnings(&config),
+        policy::matrix(&config)
+    );
+    print(&text)
+}
+
+/// What is allowed and seldom meant.
+fn warnings(config: &Config) -> String {
+    match config.admin.bind {
+        Some(address) if !address.ip().is_loopback() => format!(
+            "warning: admin.bind {address} is no loopback address, and the admin page asks nobody for a password\n"
+        ),
+        _ => String::new(),
+    }
 }
 
 /// A configuration, or all that is wrong with it and exit code 78.

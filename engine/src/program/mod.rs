@@ -5,6 +5,7 @@ pub mod queue;
 pub mod run;
 
 use std::fmt;
+use std::io::Write;
 
 /// sysexits.h
 pub const UNAVAILABLE: u8 = 69;
@@ -36,5 +37,17 @@ impl Failed {
             _ => IO_ERROR,
         };
         Self::new(code, format_args!("{what}: {error}"))
+    }
+}
+
+/// Writes to standard output. That nobody reads it any more (`… | head`) is no failure.
+pub fn print(text: &str) -> Result<(), Failed> {
+    std::io::stdout().write_all(text.as_bytes()).or_else(closed_pipe)
+}
+
+fn closed_pipe(error: std::io::Error) -> Result<(), Failed> {
+    match error.kind() {
+        std::io::ErrorKind::BrokenPipe => Ok(()),
+        _ => Err(Failed::io("standard output", &error)),
     }
 }

@@ -1,7 +1,7 @@
 //! `sluice queue list` and `show`: on a live relay through its socket, otherwise read-only from the
 //! spool's files.
 
-use super::{Failed, NO_INPUT, NO_PERMISSION, SOFTWARE};
+use super::{Failed, NO_INPUT, NO_PERMISSION, SOFTWARE, closed_pipe};
 use crate::admin::client::{self, Answered};
 use crate::clock;
 use crate::intake::{describe, spool_directory, spool_numbers};
@@ -89,7 +89,13 @@ fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Failed> {
 fn stopped_spools(spool: &Path) -> Result<Vec<sluice_queue::Inspection>, Failed> {
     let failed = |error: &io::Error| Failed::io(format_args!("the spool {}", spool.display()), error);
     let mut spools = Vec::new();
-    for number in spool_numbers(spool).map_err(|error| failed(&error))? {
+    let numbers = spool_numbers(spool).map_err(|error| failed(&error))?;
+    if numbers.is_empty() && !spool.join("lock").exists() {
+        let sentence =
+            format!("{} is no spool: it holds neither a lock nor a shard directory", spool.display());
+        return Err(Failed::new(NO_INPUT, sentence));
+    }
+    for number in numbers {
         let directory = spool_directory(spool, number);
         let inspected = sluice_queue::inspect(&directory, number);
         spools.push(inspected.map_err(|error| {
@@ -140,6 +146,7 @@ impl Total {
     fn print(&self, out: &mut impl Write) -> io::Result<()> {
         match self.messages {
             0 => writeln!(out, "The queue is empty."),
+            1 => writeln!(out, "-- 1 message, {} bytes", self.octets),
             n => writeln!(out, "-- {n} messages, {} bytes", self.octets),
         }
     }
@@ -193,12 +200,4 @@ fn print_whole(out: &mut impl Write, item: &QueueItem) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// `sluice queue list | head` is no failure.
-fn closed_pipe(error: io::Error) -> Result<(), Failed> {
-    match error.kind() {
-        io::ErrorKind::BrokenPipe => Ok(()),
-        _ => Err(Failed::io("standard output", &error)),
-    }
 }

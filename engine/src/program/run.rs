@@ -38,8 +38,10 @@ pub fn run(config: Config, started: impl FnOnce(&Config) -> Result<(), Failed>) 
     let bound = listener::bind_all(&config, config.shards.ingest_cpus.len())
         .map_err(|error| Failed::new(UNAVAILABLE, error))?;
     let admin = bind_admin(&config)?;
-    let log_thread = log::start(&config.hostname, config.log.file.as_deref())
-        .map_err(|error| Failed::io("log.file cannot be opened", &error))?;
+    let log_thread = log::start(&config.hostname, config.log.file.as_deref()).map_err(|error| {
+        let path = config.log.file.as_deref().unwrap_or(Path::new("")).display();
+        Failed::io(format_args!("log.file {path} cannot be opened"), &error)
+    })?;
     let result = match Relay::start(&config, bound, admin) {
         Ok(mut relay) => relay.run(started),
         Err(error) => Err(Failed::new(OS_ERROR, format_args!("a thread cannot be started: {error}"))),

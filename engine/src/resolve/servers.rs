@@ -22,8 +22,8 @@ use tokio::time::timeout;
 use super::lookup::{Missing, MissingReason, classify, host_name};
 use crate::config::Resolver;
 
-/// Look-ups in flight, over all resolvers. Prevents a run of new domains from flooding the servers.
-pub const LOOKUPS_MAX: usize = 128;
+/// Look-ups in flight with one resolver. Prevents a run of new domains from flooding the servers.
+pub const LOOKUPS_MAX: usize = 256;
 
 /// One try with one server.
 pub const TRY_PATIENCE: Duration = Duration::from_millis(2_500);
@@ -44,7 +44,7 @@ pub const NEGATIVE_VALID_MAX: Duration = Duration::from_secs(900);
 const VALID_MIN: Duration = Duration::from_secs(5);
 
 /// How long a failure to get an answer is kept (RFC 2308 section 7 allows five minutes).
-const FAILURE_VALID: Duration = Duration::from_secs(10);
+pub(super) const FAILURE_VALID: Duration = Duration::from_secs(10);
 
 /// Records of one type, and how long they hold.
 pub(super) struct Found {

@@ -22,11 +22,20 @@ use tokio::sync::Semaphore;
 use super::error::{ResolveError, ResolveErrorKind};
 use super::lookup::{Missing, MissingReason, host_name, parse_name};
 use super::mx::{Exchange, MxHost, MxRecord, exchange, literal, order_addresses};
-use super::servers::{LOOKUPS_MAX, NEGATIVE_VALID_MAX, POSITIVE_VALID_MAX, Servers, TRY_PATIENCE};
+use super::servers::{
+    FAILURE_VALID, LOOKUPS_MAX, NEGATIVE_VALID_MAX, POSITIVE_VALID_MAX, Servers, TRY_PATIENCE,
+};
 use crate::config::Resolver;
 
 /// What an address literal is good for.
 const LITERAL_VALID: Duration = POSITIVE_VALID_MAX;
+
+/// Hosts of one domain that are looked up side by side. Prevents one domain with many silent names from
+/// taking every place.
+const HOSTS_AT_ONCE: usize = 2;
+
+/// One question with all its look-ups and the wait for its turn.
+const QUESTION_PATIENCE: Duration = Duration::from_secs(40);
 
 /// Errors of MX hosts that are told in full when none of them resolves.
 const TOLD_MAX: usize = 3;
@@ -67,9 +76,8 @@ impl Resolvers {
         seed: u64,
         try_patience: Duration,
     ) -> Result<Self, String> {
-        let permits = Arc::new(Semaphore::new(LOOKUPS_MAX));
         let one = |resolver: &Resolver| {
-            let servers = Servers::new(resolver, Arc::clone(&permits), try_patience)
+            let servers = Servers::new(resolver, Arc::new(Semaphore::new(LOOKUPS_MAX)), try_patience)
                 .map_err(|error| format!("resolver {}: {error}", resolver.name))?;
             Ok(Arc::new(OneResolver {
                 servers,
@@ -87,7 +95,7 @@ impl Resolvers {
     pub async fn mx(&self, resolver: usize, domain: &str) -> Answer<Vec<MxHost>> {
         let one = Arc::clone(&self.resolvers[resolver]);
         let domain = domain.to_ascii_lowercase();
-        let find = Arc::clone(&one).find_mx(domain.clone());
+        let find = patiently(domain.clone(), Arc::clone(&one).find_mx(domain.clone()));
         ask_once(&one.mx_under_way, domain, find).await
     }
 
@@ -95,7 +103,7 @@ impl Resolvers {
     pub async fn addresses(&self, resolver: usize, host: &str) -> Answer<Vec<IpAddr>> {
         let one = Arc::clone(&self.resolvers[resolver]);
         let host = host.to_ascii_lowercase();
-        let find = Arc::clone(&one).find_addresses(host.clone());
+        let find = patiently(host.clone(), Arc::clone(&one).find_addresses(host.clone()));
         ask_once(&one.addresses_under_way, host, find).await
     }
 }
@@ -140,9 +148,13 @@ impl OneResolver {
         }
     }
 
-    /// The addresses of all hosts of a domain, looked up side by side.
+    /// The addresses of all hosts of a domain, in the order of preference.
     async fn find_hosts(&self, domain: &str, records: Vec<MxRecord>, valid: Duration) -> Answer<Vec<MxHost>> {
-        let answers = join_all(records.iter().map(|record| self.find_addresses_by_name(&record.name))).await;
+        let mut answers = Vec::with_capacity(records.len());
+        for some in records.chunks(HOSTS_AT_ONCE) {
+            let found = some.iter().map(|record| self.find_addresses_by_name(&record.name));
+            answers.extend(join_all(found).await);
+        }
         let valid_for = answers.iter().map(|answer| answer.valid_for).fold(valid, Duration::min);
         let mut hosts = Vec::new();
         let mut errors = Vec::new();
@@ -190,6 +202,16 @@ impl OneResolver {
             }
         }
     }
+}
+
+/// An answer within [`QUESTION_PATIENCE`], the wait for a turn included.
+async fn patiently<T>(name: String, find: impl Future<Output = Answer<T>>) -> Answer<T> {
+    tokio::time::timeout(QUESTION_PATIENCE, find).await.unwrap_or_else(|_| {
+        let seconds = QUESTION_PATIENCE.as_secs();
+        let text = format!("looking up {name}: no answer within {seconds} seconds");
+        let error = ResolveError { kind: ResolveErrorKind::Temporary, text };
+        Answer { result: Err(error), valid_for: FAILURE_VALID }
+    })
 }
 
 fn bad_name<T>(name: &str) -> Answer<T> {

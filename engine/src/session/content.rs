@@ -15,6 +15,7 @@
 //! What is refused goes on to be read, so that the reply comes where the client looks for it; past
 //! [`SWALLOW_FACTOR`] times the size limit the session is closed.
 
+use super::refused::END_OF_MESSAGE;
 use super::{Session, State, Step};
 use crate::smtp::content::Piece;
 use crate::smtp::reply::{self, Answer};
@@ -58,7 +59,7 @@ impl Session {
             (Some((answer, argument)), Piece::End) => {
                 let replied = out.len();
                 answer.put_with(out, argument);
-                self.note_refusal(b"end-of-data", true, &out[replied..]);
+                self.note_refusal(END_OF_MESSAGE, &out[replied..]);
                 self.end_transaction();
                 None
             }

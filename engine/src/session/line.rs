@@ -3,8 +3,8 @@
 //! Replies: 500 5.5.2 to a line that ends in bare LF or is too long, 421 4.7.0 when a line has no end.
 
 use super::{LINE_OCTETS_MAX, Refused, SWALLOWED_OCTETS_MAX, Session, Step};
+use crate::smtp::parse_command;
 use crate::smtp::reply;
-use crate::smtp::{Command, parse_command};
 use memchr::memchr;
 
 impl Session {
@@ -35,9 +35,8 @@ impl Session {
         let followed = input.len() > octets;
         let replied = out.len();
         let command = parse_command(line);
-        let shown = matches!(command, Ok(Command::Mail(_) | Command::Rcpt(_)));
         let step = self.command(command, followed, out);
-        self.note_refusal(line, shown, &out[replied..]);
+        self.note_refusal(line, &out[replied..]);
         (octets, step)
     }
 

@@ -18,7 +18,8 @@
 //! octets that were consumed and brings the others again, in front of new ones. Octets that stay
 //! unconsumed with [`Step::Read`] are the start of a line, fewer than [`LINE_OCTETS_MAX`] (in content, one
 //! CR), so a buffer of 4 KiB suffices. `out` is written to the client before more is read, so it is
-//! bounded by what one buffer of commands can ask for.
+//! bounded by one buffer of commands and, within a group of them, written whenever it has
+//! [`REPLIES_OCTETS_MAX`] octets ([`Step::Flush`]).
 //!
 //! Defined answers to what should not happen:
 //! - A command line ends in CRLF. One that ends in bare LF is not executed: 500, counted as an error.
@@ -65,11 +66,17 @@ use std::sync::Arc;
 /// one line for ever.
 pub const SWALLOWED_OCTETS_MAX: usize = 64 * 1024;
 
+/// Octets of replies after which they are written before more commands are handled: a group of small
+/// commands with long replies must not take memory, nor the executor for long.
+pub const REPLIES_OCTETS_MAX: usize = 8 * 1024;
+
 /// What the rim does next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Write `out`, then read more octets.
     Read,
+    /// Write `out`, then call [`Session::advance`] again with the rest of the input.
+    Flush,
     /// Open a message in the spool, then call [`Session::opened`] or [`Session::open_failed`].
     Open,
     /// Append these octets of the input to the message.
@@ -180,6 +187,9 @@ impl Session {
         let mut consumed = 0;
         loop {
             let rest = &input[consumed..];
+            if out.len() >= REPLIES_OCTETS_MAX && !rest.is_empty() && self.state != State::Closed {
+                return (consumed, Step::Flush);
+            }
             let (octets, step) = match self.state {
                 State::Closed => return (input.len(), Step::Close),
                 State::AwaitSpool => panic!("advance() before opened() or open_failed()"),

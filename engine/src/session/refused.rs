@@ -74,38 +74,53 @@ impl From<Fault> for Refused {
     }
 }
 
-/// Octets of a command line in a note.
+/// The stage of a refusal at end-of-data.
+pub(super) const END_OF_MESSAGE: &[u8] = b"END-OF-MESSAGE";
+/// Octets of an argument in a note.
 const NOTED_OCTETS_MAX: usize = 512;
 /// Notes kept until the rim takes them. Prevents a group of bad commands from taking memory.
 const NOTES_MAX: usize = 64;
 
 impl Session {
-    /// Refusals since the last call, for the log: the command, the reply, envelope and greeting as far
-    /// as they are known. Only MAIL and RCPT are shown in full; other lines may hold secrets.
+    /// Refusals since the last call, for the log, in the form of Postfix:
+    /// `STAGE from unknown[IP]: CODE <ARGUMENT>: TEXT; from=<…> to=<…> proto=ESMTP helo=<…>`.
+    /// The argument of MAIL and RCPT is shown; other lines may hold secrets.
     pub fn take_notes(&mut self) -> Vec<String> {
         std::mem::take(&mut self.notes)
     }
 
     /// Keeps a note when `reply` refuses the command in `line`.
-    pub(super) fn note_refusal(&mut self, line: &[u8], shown: bool, reply: &[u8]) {
+    pub(super) fn note_refusal(&mut self, line: &[u8], reply: &[u8]) {
         if !matches!(reply.first(), Some(b'4' | b'5')) || self.notes.len() >= NOTES_MAX {
             return;
         }
-        let len =
-            if shown { NOTED_OCTETS_MAX } else { memchr::memchr(b' ', line).unwrap_or(line.len()).min(16) };
-        let line = String::from_utf8_lossy(&line[..line.len().min(len)]).into_owned();
+        let (stage, argument) = stage_and_argument(line);
         let reply = String::from_utf8_lossy(reply.trim_ascii_end()).into_owned();
-        let mut note = format!("{line}: {reply}");
-        if let Some(sender) = self.sender() {
-            note.push_str(&format!("; from=<{sender}>"));
+        let mut words = reply.splitn(3, ' ');
+        let (code, second, rest) = (words.next(), words.next(), words.next());
+        let has_enhanced = second.is_some_and(|word| word.starts_with(['4', '5']) && word.contains('.'));
+        let text = if has_enhanced { rest } else { reply.split_once(' ').map(|(_, text)| text) };
+        let mut note = format!("{stage} from unknown[{}]: {}", self.client, code.unwrap_or_default());
+        if let (true, Some(enhanced)) = (has_enhanced, second) {
+            note.push_str(&format!(" {enhanced}"));
         }
-        if let Some(name) = self.hello_name() {
-            note.push_str(&format!(", helo=<{name}>"));
+        if !argument.is_empty() {
+            note.push_str(&format!(" {argument}:"));
+        }
+        note.push_str(&format!(" {};", text.unwrap_or_default()));
+        if let Some(sender) = self.sender() {
+            note.push_str(&format!(" from=<{sender}>"));
+        }
+        if stage == "RCPT" {
+            note.push_str(&format!(" to={argument}"));
+        }
+        if let Some(hello) = &self.hello {
+            let proto = if hello.extended { "ESMTP" } else { "SMTP" };
+            note.push_str(&format!(" proto={proto} helo=<{}>", hello.name));
         }
         self.notes.push(note);
     }
 
-    /// Writes a refusal, or 421 when it is one too many.
     pub(super) fn refuse(&mut self, refused: Refused, out: &mut Vec<u8>) -> Option<Step> {
         self.errors += usize::from(refused.counted);
         if self.errors > self.context.limits.errors_max {
@@ -123,5 +138,45 @@ impl Session {
             return Some(Step::Close);
         }
         None
+    }
+}
+
+/// The verb in upper case, and for MAIL and RCPT what stands behind the colon.
+fn stage_and_argument(line: &[u8]) -> (String, String) {
+    let verb =
+        &line[..line.iter().position(|octet| !octet.is_ascii_alphanumeric()).unwrap_or(line.len()).min(16)];
+    let stage = if line == END_OF_MESSAGE { line } else { verb };
+    let stage = if stage.is_empty() { b"UNKNOWN" } else { stage };
+    let stage = String::from_utf8_lossy(stage).to_ascii_uppercase();
+    let argument = match (stage.as_str(), memchr::memchr(b':', line)) {
+        ("MAIL" | "RCPT", Some(colon)) => line[colon + 1..].trim_ascii(),
+        _ => b"",
+    };
+    (stage, String::from_utf8_lossy(&argument[..argument.len().min(NOTED_OCTETS_MAX)]).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_mail_and_rcpt_show_their_argument() {
+        for (line, stage, argument) in [
+            (&b"RCPT TO:<x@y>"[..], "RCPT", "<x@y>"),
+            (b"mail from: <a b>", "MAIL", "<a b>"),
+            (b"RCPT", "RCPT", ""),
+            (b"AUTH PLAIN c2VjcmV0:x", "AUTH", ""),
+            (b"c2VjcmV0LXNlY3JldC1zZWNyZXQ=", "C2VJCMV0LXNLY3JL", ""),
+            (b"", "UNKNOWN", ""),
+            (b"\xff\xfe", "UNKNOWN", ""),
+            (END_OF_MESSAGE, "END-OF-MESSAGE", ""),
+        ] {
+            assert_eq!(
+                stage_and_argument(line),
+                (stage.to_owned(), argument.to_owned()),
+                "{}",
+                line.escape_ascii()
+            );
+        }
     }
 }

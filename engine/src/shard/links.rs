@@ -84,6 +84,8 @@ pub struct Handover {
     pub attempts: u16,
     pub notified: bool,
     pub arrived_micros: u64,
+    /// The end of the last attempt, of a message that an earlier run put off; its wait goes on from there.
+    pub tried_micros: Option<u64>,
     /// The message itself when it has just come in and the budget allowed.
     pub fresh: Option<Box<Fresh>>,
 }
@@ -152,8 +154,10 @@ pub struct Loaded {
 }
 
 pub enum ToIngest {
+    /// `content`: with the first octets of the content.
     Load {
         id: QueueId,
+        content: bool,
         reply: oneshot::Sender<Result<Loaded, String>>,
     },
     Read {
@@ -191,12 +195,12 @@ pub struct Fate {
     pub disposition: Disposition,
     /// Enhanced status code (RFC 3463).
     pub dsn: String,
-    /// The reply of the next hop, or what went wrong on the way to it.
+    /// One sentence for people: what the next hop said, or what went wrong on the way to it.
     pub text: String,
+    /// The next hop's own words (RFC 3464 Diagnostic-Code).
+    pub reply: Option<String>,
     /// The host that gave the reply; empty when none did.
     pub remote: String,
-    /// The text is a reply of that host (RFC 3464 Diagnostic-Code).
-    pub is_reply: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

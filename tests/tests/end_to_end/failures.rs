@@ -138,3 +138,54 @@ fn a_dsn_of_eight_bit_and_big_content_is_still_valid() {
     Dsn::parse_valid(&got.content).expect_one("nobody@away.test", "failed", "5.1.1");
     relay.wait_empty();
 }
+
+/// A next hop with a size or content filter of its own: it refuses while the content is still coming, and
+/// closes.
+fn refuse_mid_content(listener: &std::net::TcpListener, connections: usize) {
+    use std::io::{BufRead, BufReader, Read, Write};
+    for _ in 0..connections {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        stream.write_all(b"220 filter.test ESMTP\r\n").expect("write");
+        let mut reader = BufReader::new(stream.try_clone().expect("clone"));
+        let mut line = String::new();
+        while reader.read_line(&mut line).is_ok_and(|octets| octets > 0) {
+            let data = line.starts_with("DATA");
+            let reply = if data { "354 go on\r\n" } else { "250 ok\r\n" };
+            stream.write_all(reply.as_bytes()).expect("write");
+            line.clear();
+            if data {
+                reader.read_exact(&mut [0; 1000]).expect("the beginning of the content");
+                stream.write_all(b"552 5.3.4 Too big for us\r\n").expect("write");
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_refusal_in_the_middle_of_the_content_counts_and_is_not_tried_again_at_once() {
+    let internal = Inbox::start();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let peer = std::thread::spawn(move || refuse_mid_content(&listener, 1));
+    let relay = Relay::builder().inward(internal.address()).outward(address).start();
+    let body = "x".repeat(70) + "\r\n";
+    let mut client = Client::hello(relay.inside());
+    client
+        .send_message("bob@inside.test", &["big@away.test"], &message("big", &body.repeat(120_000)))
+        .expect(250, "2.0.0");
+    client.quit();
+    let line = relay.log().wait_for(SOON, &["to=<big@away.test>"]);
+    peer.join().expect("the filter");
+    // What the peer said may be lost with its connection; then the attempt is put off.
+    let refused = line.contains("status=bounced") && line.contains("5.3.4");
+    let lost = line.contains("status=deferred") && line.contains("lost connection");
+    assert!(refused || lost, "{line}");
+    if refused {
+        Dsn::parse_valid(&internal.wait_for(1, SOON)[0].content).expect_one(
+            "big@away.test",
+            "failed",
+            "5.3.4",
+        );
+    }
+}

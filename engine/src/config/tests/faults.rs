@@ -343,7 +343,7 @@ fn without_any_resolver_the_fault_tells_why_the_host_s_own_is_not_used() {
         faults(&text),
         [
             "20: route.resolver: is missing: mx = true looks names up; allowed: the name of a [[resolver]] with its DNS servers; \
-             the relay never uses /etc/resolv.conf, so that internal and external names stay apart (S15, S16)"
+             the relay never uses /etc/resolv.conf, so that internal and external names stay apart"
         ]
     );
 }
@@ -355,7 +355,7 @@ fn an_accepted_domain_stays_inside() {
             "[\"winery.example\", \".winery.example\", \"cellar.example\"]",
             "[\"winery.example\"]",
             &[
-                "4: domains.accepted: \"cellar.example\" would go by MX look-up through the route of line 20: own domains are never looked up outside (S12); allowed: a [[route]] before it with domains = [\"cellar.example\"] and hosts",
+                "4: domains.accepted: \"cellar.example\" would go by MX look-up through the route of line 20: own domains are never looked up outside; allowed: a [[route]] before it with domains = [\"cellar.example\"] and hosts",
             ],
         ),
         ("domains = [\"*\"]", "domains = [\"winery.test\"]", &[]),
@@ -363,8 +363,8 @@ fn an_accepted_domain_stays_inside() {
             "[\"winery.example\", \".winery.example\", \"cellar.example\"]\nhosts",
             "[\"winery.test\"]\nhosts",
             &[
-                "4: domains.accepted: \"winery.example\" would go by MX look-up through the route of line 20: own domains are never looked up outside (S12); allowed: a [[route]] before it with domains = [\"winery.example\"] and hosts",
-                "4: domains.accepted: \"cellar.example\" would go by MX look-up through the route of line 20: own domains are never looked up outside (S12); allowed: a [[route]] before it with domains = [\"cellar.example\"] and hosts",
+                "4: domains.accepted: \"winery.example\" would go by MX look-up through the route of line 20: own domains are never looked up outside; allowed: a [[route]] before it with domains = [\"winery.example\"] and hosts",
+                "4: domains.accepted: \"cellar.example\" would go by MX look-up through the route of line 20: own domains are never looked up outside; allowed: a [[route]] before it with domains = [\"cellar.example\"] and hosts",
             ],
         ),
         (

@@ -16,7 +16,7 @@ impl Client {
         let lasting = reply.is_lasting() && !is_too_many_recipients(scope, &reply);
         let Status(class, subject, detail) = Status::of(&reply);
         let status = Status(if lasting { class } else { 4 }, subject, detail);
-        Failure { scope, lasting, status, text, reply: Some(reply) }
+        Failure { scope, lasting, status, text, reply: Some(reply) }.cut()
     }
 
     /// The peer does not want to talk, or no longer.
@@ -62,8 +62,9 @@ impl Client {
     }
 
     pub(super) fn fail(&mut self, failure: Failure) -> SessionFailure {
+        let failure = failure.cut();
         let unanswered = self.open.as_ref().is_none_or(|open| !open.answered);
-        let was_stale = self.transactions > 0 && unanswered;
+        let was_stale = self.transactions > 0 && unanswered && self.state != State::Closed;
         let fates = self.open.take().map_or_else(Vec::new, |mut open| {
             open.fail_undecided(&failure);
             open.into_fates()

@@ -667,3 +667,21 @@ fn every_sequence_of_replies_delivers_exactly_what_was_accepted() {
     }
     assert!(finished > 4_000, "{finished}");
 }
+
+#[test]
+fn a_refusal_in_the_middle_of_the_content_is_no_stale_connection() {
+    let (mut client, mut out) = (new_client(), Vec::new());
+    client.advance(0, b"220 mx ESMTP\r\n", &mut out);
+    assert_eq!(client.advance(0, b"250-mx\r\n250 PIPELINING\r\n", &mut out).1, Event::Ready);
+    client.begin(
+        0,
+        Transaction { sender: "a@x", recipients: ["b@y"].into_iter(), content_bytes: 9, eight_bit: false },
+        &mut out,
+    );
+    let (_, event) = client.advance(0, b"250 ok\r\n250 ok\r\n354 go\r\n", &mut out);
+    assert_eq!(event, Event::Send);
+    let (_, event) = client.advance(0, b"552 5.3.4 too big\r\n", &mut out);
+    assert!(matches!(&event, Event::Finished(fates) if fates.len() == 1), "{event:?}");
+    let failed = client.disconnected();
+    assert!(!failed.was_stale && failed.fates.is_empty(), "{failed:?}");
+}

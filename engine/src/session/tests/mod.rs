@@ -176,3 +176,24 @@ fn only_crlf_dot_crlf_lets_a_second_message_in() {
         }
     }
 }
+
+/// A group of small commands with long replies neither takes memory nor is it handled at one go.
+#[test]
+fn replies_are_flushed_within_a_long_group_of_commands() {
+    let (mut session, mut out) = (session(&[]), Vec::new());
+    let input = b"HELP\r\n".repeat(10_000);
+    let (mut used, mut flushes) = (0, 0);
+    loop {
+        let (consumed, step) = session.advance(0, &input[used..], &mut out);
+        used += consumed;
+        assert!(out.len() < 2 * REPLIES_OCTETS_MAX);
+        out.clear();
+        match step {
+            Step::Flush => flushes += 1,
+            Step::Read => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(used, input.len());
+    assert!(flushes > 10, "{flushes}");
+}

@@ -94,6 +94,8 @@ struct Rim {
     now: u64,
     buffer: Vec<u8>,
     out: Vec<u8>,
+    /// What was written before all input was used up.
+    flushed: Vec<u8>,
     draft: Option<Vec<u8>>,
     received: String,
     stored: Vec<u8>,
@@ -120,10 +122,13 @@ impl Rim {
                     assert!(self.session.is_closed());
                     self.dropped += usize::from(self.draft.take().is_some());
                 }
+                Step::Flush => self.flushed.append(&mut self.out),
                 Step::Read => assert!(self.buffer.len() - consumed < LINE_OCTETS_MAX),
             }
             self.buffer.drain(..consumed);
             if matches!(step, Step::Read | Step::Close) {
+                self.flushed.append(&mut self.out);
+                std::mem::swap(&mut self.flushed, &mut self.out);
                 return;
             }
         }
@@ -196,6 +201,7 @@ fn begin(dialogue: &Dialogue) -> Rim {
         now: 0,
         buffer: Vec::new(),
         out,
+        flushed: Vec::new(),
         draft: None,
         received: String::new(),
         stored: Vec::new(),
