@@ -131,19 +131,26 @@ fn covers(earlier: &str, later: &str) -> bool {
     earlier == "*" || earlier == later || earlier.starts_with('.') && later.ends_with(earlier)
 }
 
-/// Does this pattern of a route take mail for this domain? Both in lower case.
-pub(super) fn takes(pattern: &str, domain: &str) -> bool {
-    if pattern.starts_with('.') {
-        domain.len() > pattern.len() && domain.ends_with(pattern)
-    } else {
-        pattern == "*" || pattern == domain
+/// `*` matches every domain, `.example.com` everything below that name but not the name itself, anything
+/// else itself alone. In any case; the pattern is in lower case.
+pub(crate) fn matches_domain(pattern: &str, domain: &str) -> bool {
+    if pattern == "*" {
+        return true;
+    }
+    if !pattern.starts_with('.') {
+        return domain.eq_ignore_ascii_case(pattern);
+    }
+    match domain.len().checked_sub(pattern.len()) {
+        None | Some(0) => false,
+        Some(head) => domain.as_bytes()[head..].eq_ignore_ascii_case(pattern.as_bytes()),
     }
 }
 
 /// S12: mail for the organisation's own domains stays inside; it is never routed by what the outside says.
 pub(super) fn accepted(notes: &Notes, accepted: &[At<String>], routes: &[RouteDraft]) {
     for domain in accepted {
-        let matches = |route: &&RouteDraft| route.domains.iter().any(|at| takes(&at.value, &domain.value));
+        let matches =
+            |route: &&RouteDraft| route.domains.iter().any(|at| matches_domain(&at.value, &domain.value));
         let name = &domain.value;
         match routes.iter().find(matches) {
             None => {

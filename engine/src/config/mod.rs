@@ -29,6 +29,7 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
+pub(crate) use check::matches_domain;
 use document::{At, Notes, Section};
 pub use error::{ConfigError, Fault};
 use read::{ListenerDraft, ResolverDraft, RouteDraft};
@@ -97,10 +98,10 @@ impl Config {
 
     /// The route for a recipient's domain, in any case: the first that matches. `None`: nobody delivers it.
     pub fn route_for(&self, domain: &str) -> Option<usize> {
-        let domain = domain.strip_suffix('.').unwrap_or(domain).to_ascii_lowercase();
+        let domain = domain.strip_suffix('.').unwrap_or(domain);
         self.routes
             .iter()
-            .position(|route| route.domains.iter().any(|pattern| check::takes(pattern, &domain)))
+            .position(|route| route.domains.iter().any(|pattern| matches_domain(pattern, domain)))
     }
 }
 

@@ -5,7 +5,7 @@
 //! and without AUTH where that matters) × each domain that the configuration names, one that it does
 //! not name, Postmaster, and a local part that asks for routing onward.
 
-use super::{Question, Rules, Verdict, contains, decide, route_of};
+use super::{Question, Rules, Verdict, decide};
 use crate::config::{Config, Listener, Network, Relay, SmartHost, Target};
 use crate::smtp::ForwardPath;
 use crate::smtp::path;
@@ -69,7 +69,7 @@ fn row(
     let verdict = decide(rules, &Question { listener, client, authenticated, recipient: &recipient });
     let address = if recipient == ForwardPath::Postmaster { config.postmaster.as_str() } else { to };
     let domain = path::split_address(address).map_or("", |(_, domain)| domain);
-    let route = route_of(config, domain).filter(|_| verdict.is_accept());
+    let route = config.route_for(domain).filter(|_| verdict.is_accept());
     Row {
         listener: config.listeners[listener].name.clone(),
         client,
@@ -121,7 +121,7 @@ fn networks(listener: &Listener) -> String {
 
 /// An address inside the listener's `clients` and one outside, where there is any.
 fn clients(listener: &Listener) -> Vec<(IpAddr, bool)> {
-    let admitted = |client: IpAddr| listener.clients.iter().any(|network| contains(network, client));
+    let admitted = |client: IpAddr| listener.clients.iter().any(|network| network.contains(client));
     let mut clients: Vec<(IpAddr, bool)> = Vec::new();
     if let Some(network) = listener.clients.first() {
         clients.push((network.address, false));

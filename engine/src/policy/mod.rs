@@ -11,10 +11,8 @@
 //! dropped by the grammar before they come here (RFC 5321 section 4.1.1.3).
 
 mod matrix;
-mod route;
 
 pub use matrix::{Matrix, Row, matrix};
-pub use route::route_of;
 
 use crate::config::{Config, Listener, Network, Relay};
 use crate::smtp::path::DOMAIN_OCTETS_MAX;
@@ -116,7 +114,7 @@ impl Rules {
     /// Whether a client may connect to a listener at all. A listener that does not exist admits nobody.
     pub fn admits(&self, listener: usize, client: IpAddr) -> bool {
         let clients = self.listeners.get(listener).map_or(&[][..], |door| &door.clients);
-        clients.iter().any(|network| contains(network, client))
+        clients.iter().any(|network| network.contains(client))
     }
 
     /// The entry that holds the domain: itself, else the longest `.suffix`. No entry holds everything.
@@ -161,39 +159,6 @@ fn own_domain(rules: &Rules, mailbox: &Mailbox<'_>) -> Verdict {
             Verdict::Refuse(&reply::RELAY_DENIED_ROUTED, Rule::RoutedLocalPart)
         }
         Some(index) => Verdict::Accept(Rule::AcceptedDomain(index)),
-    }
-}
-
-/// `*` matches every domain, `.example.com` everything below that name but not the name itself, anything
-/// else itself alone. In any case; the entry is in lower case.
-pub(crate) fn matches_domain(entry: &str, domain: &str) -> bool {
-    if entry == "*" {
-        return true;
-    }
-    if !entry.starts_with('.') {
-        return domain.eq_ignore_ascii_case(entry);
-    }
-    match domain.len().checked_sub(entry.len()) {
-        None | Some(0) => false,
-        Some(head) => domain.as_bytes()[head..].eq_ignore_ascii_case(entry.as_bytes()),
-    }
-}
-
-/// Whether the network holds the address. IPv4 clients of an IPv6 socket (`::ffff:192.0.2.1`) count as
-/// IPv4.
-pub fn contains(network: &Network, address: IpAddr) -> bool {
-    fn masked<const BITS: u32>(bits: u128, prefix: u8) -> u128 {
-        bits.checked_shr(BITS.saturating_sub(u32::from(prefix))).unwrap_or(0)
-    }
-    match (network.address, address.to_canonical()) {
-        (IpAddr::V4(net), IpAddr::V4(one)) => {
-            masked::<32>(net.to_bits().into(), network.prefix)
-                == masked::<32>(one.to_bits().into(), network.prefix)
-        }
-        (IpAddr::V6(net), IpAddr::V6(one)) => {
-            masked::<128>(net.to_bits(), network.prefix) == masked::<128>(one.to_bits(), network.prefix)
-        }
-        _ => false,
     }
 }
 

@@ -199,8 +199,8 @@ fn networks_hold_what_their_prefix_says() {
         ("127.0.0.0", 8, "::ffff:127.0.0.1", "::127.0.0.1"),
     ] {
         let network = Network { address: network.parse().unwrap(), prefix };
-        assert!(contains(&network, inside.parse().unwrap()), "{network:?}");
-        assert!(!contains(&network, outside.parse().unwrap()), "{network:?}");
+        assert!(network.contains(inside.parse().unwrap()), "{network:?}");
+        assert!(!network.contains(outside.parse().unwrap()), "{network:?}");
     }
 }
 
@@ -215,10 +215,10 @@ fn the_first_route_that_matches_wins() {
         ("elsewhere.example", Some(1)),
         ("[192.0.2.1]", Some(1)),
     ] {
-        assert_eq!(route_of(&config, domain), route, "{domain}");
+        assert_eq!(config.route_for(domain), route, "{domain}");
     }
     config.routes.pop();
-    assert_eq!(route_of(&config, "elsewhere.example"), None);
+    assert_eq!(config.route_for("elsewhere.example"), None);
 }
 
 #[test]
