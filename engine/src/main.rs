@@ -14,7 +14,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// An SMTP relay for the DMZ. Without a command it starts a demonstration: servers on loopback addresses, and
 /// mail filed below ./sluice-demo.
 #[derive(Parser)]
-#[command(version, about)]
+#[command(version)]
 struct Arguments {
     #[command(flatten)]
     cpus: Cpus,

@@ -6,7 +6,7 @@ use super::document::{At, Notes};
 use super::read::{ListenerDraft, ResolverDraft, RouteDraft};
 use super::types::Relay;
 
-/// Shorter prefixes hold much of the Internet: whoever relays for them is an open relay (S22).
+/// Shorter prefixes hold much of the Internet: whoever relays for them is an open relay.
 const RELAY_PREFIX_V4_MIN: u8 = 8;
 /// fc00::/7 is the widest private block.
 const RELAY_PREFIX_V6_MIN: u8 = 7;
@@ -146,7 +146,7 @@ pub(crate) fn matches_domain(pattern: &str, domain: &str) -> bool {
     }
 }
 
-/// S12: mail for the organisation's own domains stays inside; it is never routed by what the outside says.
+/// Mail for the organisation's own domains stays inside; it is never routed by what the outside says.
 pub(super) fn accepted(notes: &Notes, accepted: &[At<String>], routes: &[RouteDraft]) {
     for domain in accepted {
         let matches =

@@ -19,7 +19,6 @@ const DAY: Duration = Duration::from_secs(86_400);
 const SHORTEST: Duration = Duration::from_millis(100);
 
 const KIB: u64 = 1 << 10;
-const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
 /// Segments are written in device blocks.
@@ -54,13 +53,16 @@ pub(super) fn spool(mut section: Section<'_>) -> Spool {
     let absent = Spool::default();
     let spool = Spool {
         path: section.text("path", path).map_or(absent.path, |at| at.value),
-        segment_bytes: section.size("segment_bytes", MIB..=4 * GIB).map_or(absent.segment_bytes, |at| {
-            if !at.value.is_multiple_of(BLOCK) {
-                let wrong = format!("{} bytes are not whole blocks; allowed: a multiple of 4KiB", at.value);
-                section.fault(at.line, "segment_bytes", wrong);
-            }
-            at.value
-        }),
+        segment_bytes: section
+            .size("segment_bytes", sluice_queue::SEGMENT_BYTES_MIN..=sluice_queue::SEGMENT_BYTES_MAX)
+            .map_or(absent.segment_bytes, |at| {
+                if !at.value.is_multiple_of(BLOCK) {
+                    let wrong =
+                        format!("{} bytes are not whole blocks; allowed: a multiple of 4KiB", at.value);
+                    section.fault(at.line, "segment_bytes", wrong);
+                }
+                at.value
+            }),
         free_bytes_min: section.size("free_bytes_min", 0..=TIB).map_or(absent.free_bytes_min, |at| at.value),
         handover_bytes_max: section
             .size("handover_bytes_max", 0..=TIB)

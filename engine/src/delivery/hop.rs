@@ -104,6 +104,11 @@ impl Hop {
         self.ready.borrow_mut().pop_front()
     }
 
+    /// Messages that wait here, told of or not.
+    pub fn waiting_len(&self) -> usize {
+        self.ready_len() + self.unannounced.borrow().len()
+    }
+
     pub fn ready_len(&self) -> usize {
         self.ready.borrow().len()
     }
@@ -133,6 +138,10 @@ impl Hop {
     /// True for the one who is to plan the next probe.
     pub fn begin_planning(&self) -> bool {
         !self.probe_planned.replace(true)
+    }
+
+    pub fn is_planned(&self) -> bool {
+        self.probe_planned.get()
     }
 
     pub fn end_planning(&self) {

@@ -320,9 +320,12 @@ impl DeliveryShard {
     /// What a ticker does a few times a second.
     pub fn tick(&self) {
         let hops = self.hops.borrow();
-        let ready: usize = hops.values().map(|hop| hop.ready_len()).sum();
+        let ready: usize = hops.values().map(|hop| hop.waiting_len()).sum();
+        let probes = hops.values().filter(|hop| hop.is_planned()).count();
         let down = hops.values().filter(|hop| hop.trouble().is_some()).count();
-        self.counters.messages_waiting.set((ready + self.timetable.borrow().len()) as u64);
+        self.counters
+            .messages_waiting
+            .set((ready + self.timetable.borrow().len().saturating_sub(probes)) as u64);
         self.counters.next_hops.set(hops.len() as u64);
         self.counters.next_hops_down.set(down as u64);
         self.counters.connections_out.set(self.connections.get() as u64);

@@ -36,12 +36,12 @@ Sluice is running on its demonstration configuration.
 From the Internet to the organisation (paste into another terminal):
 
     printf 'Subject: hello inside\\n\\nHello.\\n' | curl -s smtp://{outside} --mail-from you@outside.test --mail-rcpt bob@inside.test --crlf -T -
-    cat {DIRECTORY}/inside.test/bob/new/*
+    sleep 1; cat {DIRECTORY}/inside.test/bob/new/*
 
 From the organisation to the Internet (here the stand-in takes it, too):
 
     printf 'Subject: hello world\\n\\nHello.\\n' | curl -s smtp://{inside} --mail-from bob@inside.test --mail-rcpt you@outside.test --crlf -T -
-    cat {DIRECTORY}/outside.test/you/new/*
+    sleep 1; cat {DIRECTORY}/outside.test/you/new/*
 
 The queue: {program} queue list --spool {spool}
 {admin}

@@ -19,6 +19,9 @@ use tokio::net::{TcpListener, TcpStream};
 /// A message that the stand-in is willing to hold in memory.
 const MESSAGE_BYTES_MAX: u64 = 64 << 20;
 
+/// One read brings about this much.
+const INPUT_BYTES: usize = 16 * 1024;
+
 /// Serves until the process ends.
 pub fn start(listener: std::net::TcpListener, config: &Config, root: &Path) -> io::Result<()> {
     listener.set_nonblocking(true)?;
@@ -66,7 +69,8 @@ async fn converse(
 ) -> io::Result<()> {
     let mut out = Vec::new();
     let mut session = Session::new(context, client, clock::monotonic_millis(), &mut out);
-    let mut input = Vec::new();
+    stream.set_nodelay(true)?;
+    let mut input = Vec::with_capacity(INPUT_BYTES);
     let mut content = Vec::new();
     loop {
         stream.write_all(&out).await?;

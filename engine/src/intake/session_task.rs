@@ -38,13 +38,12 @@ pub fn start(shard: &Rc<IngestShard>, listener: usize, mut stream: TcpStream) {
     let _ = stream.set_nodelay(true);
     let _ = stream.set_write_timeout(Some(WRITE_TIMEOUT));
     let shard = shard.clone();
+    if shard.stop.is_stopped() {
+        return turn_away(stream, |reply| session::shutting_down(&shard.contexts[listener], reply));
+    }
     if shard.sessions.get() >= shard.config.limits.sessions_max {
         shard.counters.connections_refused_total.add(1);
-        let mut reply = Vec::new();
-        session::too_many_sessions(&shard.contexts[listener], &mut reply);
-        // The reply fits into an empty socket buffer; a peer that is gone already needs none.
-        glommio::spawn_local(async move { drop(stream.write_all(&reply).await) }).detach();
-        return;
+        return turn_away(stream, |reply| session::too_many_sessions(&shard.contexts[listener], reply));
     }
     shard.sessions.set(shard.sessions.get() + 1);
     glommio::spawn_local(async move {
@@ -63,6 +62,14 @@ pub fn start(shard: &Rc<IngestShard>, listener: usize, mut stream: TcpStream) {
         shard.session_ended.raise();
     })
     .detach();
+}
+
+/// An answer in place of a session. It fits into an empty socket buffer, and a peer that is gone already
+/// needs none.
+fn turn_away(mut stream: TcpStream, put: impl FnOnce(&mut Vec<u8>)) {
+    let mut reply = Vec::new();
+    put(&mut reply);
+    glommio::spawn_local(async move { drop(stream.write_all(&reply).await) }).detach();
 }
 
 async fn run(shard: &Rc<IngestShard>, listener: usize, stream: &mut TcpStream, client: SocketAddr) {

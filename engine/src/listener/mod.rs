@@ -103,13 +103,13 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Takes connections until the shard stops. Each becomes a task of its own.
+/// Takes connections as long as the shard lives; while it stops, each gets 421. Each becomes a task of its
+/// own.
 pub async fn accept_connections(shard: Rc<IngestShard>, bound: Bound) -> io::Result<()> {
     bound.socket.listen(BACKLOG)?;
     let listener = glommio_listener(bound.socket);
     loop {
         match listener.accept().await {
-            _ if shard.stop.is_stopped() => return Ok(()),
             Ok(stream) => session_task::start(&shard, bound.listener, stream),
             Err(error) => {
                 let error = io::Error::from(error);

@@ -62,9 +62,9 @@ counters! {
 counters! {
     /// The sending side.
     Delivery {
-        connections_out_total: "counter", "Connections opened to next hops.";
+        connections_out_total: "counter", "Attempts to connect to next hops.";
         connections_out: "gauge", "Connections to next hops open now.";
-        connects_failed_total: "counter", "Next hops that could not be reached at any address.";
+        connects_failed_total: "counter", "Attempts at which a next hop could not be reached at any address.";
         recipients_delivered_total: "counter", "Recipients accepted by their next hop.";
         recipients_deferred_total: "counter", "Attempts put off, by recipient.";
         recipients_bounced_total: "counter", "Recipients refused for good.";

@@ -1,7 +1,7 @@
 //! Who may send where: one pure function over data.
 //!
 //! [`decide`] answers "may this client send to this recipient through this listener", for the session,
-//! for `sluice explain` and for the [`Matrix`]; no other place decides it, so what the matrix prints is
+//! and for the [`Matrix`]; no other place decides it, so what the matrix prints is
 //! what the relay does. It lives on no core: [`Rules`] are immutable and shared.
 //!
 //! What keeps the relay closed on a listener with `relay = "accepted"`: a domain is accepted only if it

@@ -20,7 +20,7 @@ pub fn check(path: &Path) -> Result<(), Failed> {
 }
 
 /// What is allowed and seldom meant.
-fn warnings(config: &Config) -> String {
+pub fn warnings(config: &Config) -> String {
     let mut warnings = String::new();
     if let Some(address) = config.admin.bind.filter(|address| !address.ip().is_loopback()) {
         let _ = writeln!(

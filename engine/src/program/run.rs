@@ -7,6 +7,7 @@
 //!
 //! Lives on the main thread, which only waits.
 
+use super::check::warnings;
 use super::{Failed, IO_ERROR, NO_PERMISSION, OS_ERROR, SOFTWARE, UNAVAILABLE};
 use crate::channel::mailbox;
 use crate::config::Config;
@@ -42,6 +43,7 @@ pub fn run(config: Config, started: impl FnOnce(&Config) -> Result<(), Failed>) 
         let path = config.log.file.as_deref().unwrap_or(Path::new("")).display();
         Failed::io(format_args!("log.file {path} cannot be opened"), &error)
     })?;
+    warnings(&config).lines().for_each(|warning| log::note("main", warning));
     let result = match Relay::start(&config, bound, admin) {
         Ok(mut relay) => relay.run(started),
         Err(error) => Err(Failed::new(OS_ERROR, format_args!("a thread cannot be started: {error}"))),

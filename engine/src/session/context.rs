@@ -44,6 +44,11 @@ pub fn too_many_sessions(context: &Context, out: &mut Vec<u8>) {
     reply::TOO_MANY_SESSIONS.put_with(out, &context.hostname);
 }
 
+/// The answer in place of a greeting while the relay stops. Close afterwards.
+pub fn shutting_down(context: &Context, out: &mut Vec<u8>) {
+    reply::SHUTTING_DOWN.put_with(out, &context.hostname);
+}
+
 /// The answer for a session that failed by a fault of the program. Close afterwards.
 pub fn fault(context: &Context, out: &mut Vec<u8>) {
     reply::INTERNAL_FAULT.put_with(out, &context.hostname);

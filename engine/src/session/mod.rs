@@ -51,7 +51,7 @@ mod vrfy;
 mod tests;
 
 pub use content::Refusal;
-pub use context::{Context, fault, too_many_sessions};
+pub use context::{Context, fault, shutting_down, too_many_sessions};
 use refused::{Argument, Refused};
 
 use crate::smtp::command::{Command, Fault, LINE_OCTETS_MAX};

@@ -134,9 +134,11 @@ async fn run_ingest(
         .into_iter()
         .map(|bound| glommio::spawn_local(listener::accept_connections(shard.clone(), bound)))
         .collect();
-    glommio::spawn_local(drain(name, shard.clone(), accepting, events.clone())).detach();
+    glommio::spawn_local(drain(name, shard.clone(), events.clone())).detach();
     let _ = events.send(Happening::Ready(name));
     intake::serve_inbox(shard.clone(), inbox).await;
+    // Only now: an accept that is dropped stays in the ring for a while, and what it takes gets no answer.
+    drop(accepting);
     for spool in shard.spools().cloned() {
         if let Err(error) = spool.close().await {
             log::note("ingest", &format!("warning: the last outcomes were not recorded: {error}"));
@@ -148,15 +150,9 @@ async fn run_ingest(
     Ok(())
 }
 
-/// Waits for the stop, closes the listeners, and tells when the last session has ended.
-async fn drain(
-    name: ShardName,
-    shard: Rc<IngestShard>,
-    accepting: Vec<glommio::Task<std::io::Result<()>>>,
-    events: Sender<Happening>,
-) {
+/// Waits for the stop and tells when the last session has ended.
+async fn drain(name: ShardName, shard: Rc<IngestShard>, events: Sender<Happening>) {
     shard.stop.stopped().await;
-    drop(accepting);
     let bound = shard.config.delivery.drain;
     shard
         .sessions_ended()
