@@ -59,7 +59,7 @@ pub(crate) struct Compaction {
     target: Option<u64>,
     after: Option<QueueId>,
     /// Something was moved since the index was last begun from its start.
-    moved: bool,
+    pub moved: bool,
     /// Segments that could not be emptied.
     passed_over: BTreeSet<u64>,
     /// Messages being read for their move; `true`: an outcome came meanwhile.
