@@ -77,8 +77,8 @@ mod tests {
 
     #[test]
     fn the_oldest_segment_that_pays_is_emptied_when_the_bound_is_passed() {
-        type Row = (u64, u64, Standing);
-        let table: &[(&str, &[Row], &[u64], Option<u64>)] = &[
+        type Row<'a> = (&'a str, &'a [(u64, u64, Standing)], &'a [u64], Option<u64>);
+        let table: &[Row<'_>] = &[
             ("nothing there", &[], &[], None),
             ("within the slack", &[(10, NONE, Held), (0, 1, Dead), (0, 2, Dead), (0, 3, Dead)], &[], None),
             (
