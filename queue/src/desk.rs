@@ -2,6 +2,7 @@
 //!
 //! Lives in a spool, on its shard, behind a cell that is never borrowed across an await. No I/O here.
 
+use crate::compaction::Compaction;
 use crate::error::{CommitError, Fault};
 use crate::id::{QueueId, SpoolNumber};
 use crate::index::{Entry, Index, Place};
@@ -31,6 +32,8 @@ pub struct Stats {
     /// Segment files now, with the idle ones, and their octets.
     pub segments: usize,
     pub segment_bytes: u64,
+    /// Octets of them, in whole blocks, that waiting messages need.
+    pub live_bytes: u64,
     /// Segments now that could be overwritten at once, and files never used.
     pub segments_idle: usize,
     pub batches: u64,
@@ -40,6 +43,8 @@ pub struct Stats {
     /// Octets of message content made durable.
     pub content_bytes: u64,
     pub commits: u64,
+    /// Messages that compaction moved.
+    pub moved: u64,
     pub segments_created: u64,
     pub segments_recycled: u64,
     pub segments_removed: u64,
@@ -71,6 +76,7 @@ pub(crate) struct Desk {
     pub last_batch: u64,
     pub id_micros: u64,
     pub stats: Stats,
+    pub compaction: Compaction,
     number: SpoolNumber,
     batch_payload_max: usize,
     group_bytes_max: usize,
@@ -97,6 +103,7 @@ impl Desk {
             last_batch: 0,
             id_micros: 0,
             stats: Stats::default(),
+            compaction: Compaction::default(),
             number,
             batch_payload_max: options.batch_payload_max(),
             group_bytes_max: options.group_bytes_max(),
@@ -126,6 +133,9 @@ impl Desk {
         let fits = |last: &Gathering| last.payload_bytes + bytes <= self.batch_payload_max;
         if !self.pending.back().is_some_and(fits) {
             self.pending.push_back(Gathering::default());
+        }
+        if let Some(id) = group.speaks_of() {
+            self.compaction.touch(id);
         }
         let last = self.pending.back_mut().expect("there is one now");
         last.push(group, bytes);
@@ -209,10 +219,13 @@ impl Desk {
 
     fn enter(&mut self, message: NewMessage, commit: Place, outcome: Place) {
         let id = message.id;
+        if message.moves.is_some() {
+            return self.relocate(message, commit, outcome);
+        }
         self.stats.commits += 1;
         self.stats.content_bytes += message.tail.as_ref().map_or(0, |tail| tail.len() as u64);
         let states = message.envelope.recipients.iter().map(|_| crate::RecipientState::NEW);
-        let marks = message.extents.iter().map(|extent| extent.mark.clone());
+        let marks = message.extents.iter().map(|extent| (extent.mark.clone(), extent.octets));
         let entry = Entry::new(commit, message.content_bytes, message.flags, states, marks);
         self.index.waiting.insert(id, entry);
         if let Some(finishing) = message.finishing
@@ -224,6 +237,25 @@ impl Desk {
         if let Some(at) = self.abandoned.iter().position(|abandoned| *abandoned == id) {
             self.abandoned.swap_remove(at);
             self.unclaimed.push(id);
+        }
+    }
+
+    /// A message was moved. Outcomes that were recorded since it was laid out are in the entry already, and
+    /// behind the move in the log.
+    fn relocate(&mut self, message: NewMessage, commit: Place, outcome: Place) {
+        self.stats.moved += 1;
+        let extents = message.extents.iter().map(|extent| (extent.mark.clone(), extent.octets));
+        // Finished meanwhile: the outcome that waits to be written holds the entry, and must from now on
+        // hold the segments of the new place.
+        let Some(entry) = self.index.get_mut(message.id).or_else(|| {
+            let groups = self.pending.iter_mut().flat_map(|batch| &mut batch.groups);
+            groups.into_iter().find_map(|group| group.finished_entry(message.id))
+        }) else {
+            return;
+        };
+        entry.relocate(commit, extents);
+        if let Some(reasons) = message.finishing {
+            entry.set_reason(&reasons.outcomes, &outcome);
         }
     }
 

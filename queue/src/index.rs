@@ -5,7 +5,8 @@
 
 use crate::envelope::RecipientState;
 use crate::id::QueueId;
-use crate::record::{ContentFlags, Outcome};
+use crate::layout::{BATCH_HEADER, BLOCK};
+use crate::record::{ContentFlags, EXTENT_HEAD, Outcome, RECORD_HEADER};
 use crate::segments::Mark;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -37,8 +38,35 @@ struct Detail {
     /// Empty when every recipient is new.
     standings: Box<[Standing]>,
     /// The segments of extents that are not in the commit record's segment.
-    elsewhere: Box<[Rc<Mark>]>,
+    elsewhere: Box<[Share]>,
 }
+
+/// What a message needs of a segment; counted there as long as this lives.
+#[derive(Debug)]
+struct Share {
+    mark: Rc<Mark>,
+    octets: u64,
+}
+
+impl Share {
+    fn count(&self) {
+        self.mark.live.set(self.mark.live.get() + in_blocks(self.octets));
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.mark.live.set(self.mark.live.get().saturating_sub(in_blocks(self.octets)));
+    }
+}
+
+/// What octets take on disk by themselves.
+fn in_blocks(octets: u64) -> u64 {
+    (octets + OVERHEAD).next_multiple_of(BLOCK as u64)
+}
+
+/// Headers that a message alone in a batch has about it.
+const OVERHEAD: u64 = (BATCH_HEADER + RECORD_HEADER + EXTENT_HEAD) as u64;
 
 /// One recipient of a message that something happened to.
 #[derive(Clone, Debug)]
@@ -55,23 +83,71 @@ impl Entry {
         content_bytes: u64,
         flags: ContentFlags,
         states: impl ExactSizeIterator<Item = RecipientState> + Clone,
-        extents: impl Iterator<Item = Rc<Mark>>,
+        extents: impl Iterator<Item = (Rc<Mark>, u32)>,
     ) -> Self {
         let recipients = states.len() as u32;
         let unfinished = states.clone().filter(|state| !state.is_finished()).count() as u32;
-        let mut elsewhere: Vec<Rc<Mark>> = Vec::new();
-        for mark in extents {
-            if mark != commit.segment && elsewhere.last() != Some(&mark) {
-                elsewhere.push(mark);
-            }
-        }
-        let mut detail = Detail { elsewhere: elsewhere.into(), ..Detail::default() };
+        let elsewhere = elsewhere(&commit, extents);
+        let mut detail = Detail { elsewhere, ..Detail::default() };
         if states.clone().any(|state| state != RecipientState::NEW) {
             detail.standings = states.map(|state| Standing { state, reason: None }).collect();
         }
         let plain = detail.elsewhere.is_empty() && detail.standings.is_empty();
         let detail = (!plain).then(|| Box::new(detail));
-        Self { commit, content_bytes, recipients, unfinished, flags, detail }
+        let entry = Self { commit, content_bytes, recipients, unfinished, flags, detail };
+        entry.count();
+        entry
+    }
+
+    /// The message lies elsewhere from now on; its states stay, its reasons have yet to be set.
+    pub fn relocate(&mut self, commit: Place, extents: impl Iterator<Item = (Rc<Mark>, u32)>) {
+        self.uncount();
+        let elsewhere = elsewhere(&commit, extents);
+        self.commit = commit;
+        if let Some(detail) = &mut self.detail {
+            detail.standings.iter_mut().for_each(|standing| standing.reason = None);
+            detail.elsewhere = elsewhere;
+        } else if !elsewhere.is_empty() {
+            self.detail = Some(Box::new(Detail { elsewhere, ..Detail::default() }));
+        }
+        self.count();
+    }
+
+    /// What it needs of its commit record's segment.
+    fn own_bytes(&self) -> u64 {
+        let elsewhere: u64 = self.elsewhere().iter().map(|share| share.octets).sum();
+        in_blocks(self.content_bytes.saturating_sub(elsewhere) + self.commit.bytes as u64)
+    }
+
+    fn count(&self) {
+        let live = &self.commit.segment.live;
+        live.set(live.get() + self.own_bytes());
+    }
+
+    fn uncount(&self) {
+        let live = &self.commit.segment.live;
+        live.set(live.get().saturating_sub(self.own_bytes()));
+    }
+
+    fn elsewhere(&self) -> &[Share] {
+        self.detail.as_ref().map_or(&[], |detail| &detail.elsewhere)
+    }
+
+    /// Keeps the segments of its extents that are not the commit record's; for a read under way.
+    pub fn extents_held(&self) -> Vec<Rc<Mark>> {
+        self.elsewhere().iter().map(|share| share.mark.clone()).collect()
+    }
+
+    /// Whether its commit record or an extent lies in the segment.
+    pub fn lies_in(&self, sequence: u64) -> bool {
+        self.commit.segment.sequence == sequence
+            || self.elsewhere().iter().any(|share| share.mark.sequence == sequence)
+    }
+
+    /// Whether a reason lies in the segment.
+    pub fn reasons_lie_in(&self, sequence: u64) -> bool {
+        let there = |place: &Place| place.segment.sequence == sequence;
+        self.standings().iter().any(|standing| standing.reason.as_ref().is_some_and(there))
     }
 
     pub fn states(&self) -> Vec<RecipientState> {
@@ -131,6 +207,25 @@ impl Entry {
     }
 }
 
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.uncount();
+    }
+}
+
+fn elsewhere(commit: &Place, extents: impl Iterator<Item = (Rc<Mark>, u32)>) -> Box<[Share]> {
+    let mut found: Vec<Share> = Vec::new();
+    for (mark, octets) in extents.filter(|(mark, _)| *mark != commit.segment) {
+        match found.last_mut() {
+            Some(last) if last.mark == mark => last.octets += octets as u64,
+            _ => found.push(Share { mark, octets: octets as u64 }),
+        }
+    }
+    // Counted only when they are whole: a share is taken off as it was put on.
+    found.iter().for_each(Share::count);
+    found.into()
+}
+
 /// All messages of a spool that are not finished.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
@@ -175,7 +270,7 @@ mod tests {
     use crate::record::OutcomeKind;
 
     fn entry(recipients: usize) -> Entry {
-        let commit = Place { segment: Rc::new(Mark { sequence: 1 }), position: 0, bytes: 0 };
+        let commit = Place { segment: Mark::new(1), position: 0, bytes: 0 };
         let states = vec![RecipientState::NEW; recipients];
         Entry::new(commit, 1, ContentFlags::default(), states.into_iter(), std::iter::empty())
     }

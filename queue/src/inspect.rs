@@ -66,7 +66,7 @@ impl Inspection {
 
     /// As [`crate::Spool::read`].
     pub fn read(&self, id: QueueId, offset: u64, len_max: usize) -> Result<Vec<u8>, ReadError> {
-        let commit = self.index.get(id).map(|entry| entry.commit.clone());
-        block_on(reading::read(&self.table, commit, id, offset, len_max))
+        let held = reading::held(&self.index, id);
+        block_on(reading::read(&self.table, held, id, offset, len_max))
     }
 }

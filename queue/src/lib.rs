@@ -17,11 +17,13 @@
 //! | `spool`, `draft` | what shards call |
 //! | `desk`, `pending` | what is known and what waits to be written |
 //! | `writer`, `segments` | batches into files; when a file may be used again |
+//! | `compaction` | moves what waits long, so that files may be used again |
 //! | `index`, `reading` | what waits, and how it is read back |
 //! | `recovery`, `inspect` | from files to an index, at a start and from outside |
 //! | `layout`, `record` | the bytes |
 //! | `storage` | files on a device, in memory, on a faulty device, from outside |
 
+mod compaction;
 mod desk;
 mod draft;
 mod envelope;
@@ -40,6 +42,7 @@ mod spool;
 pub mod storage;
 mod writer;
 
+pub use compaction::Compacted;
 pub use desk::Stats;
 pub use draft::Draft;
 pub use envelope::{Body, Envelope, Recipient, RecipientState, RecipientStatus};

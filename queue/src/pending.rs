@@ -3,7 +3,7 @@
 //! Lives in a spool, on its shard. A group is written whole in one batch or not at all. Whoever waits for
 //! a batch holds its [`Ticket`]; all are woken at once.
 
-use crate::envelope::Envelope;
+use crate::envelope::{Envelope, RecipientState};
 use crate::id::QueueId;
 use crate::index::Entry;
 use crate::layout::{BATCH_HEADER, BatchHeader};
@@ -117,7 +117,18 @@ pub(crate) struct NewMessage {
     pub extents: Vec<ExtentRef>,
     /// The last octets, written with the commit record.
     pub tail: Option<Arc<Vec<u8>>>,
+    /// Outcomes of another message; of this one, with its last reasons, when it moves.
     pub finishing: Option<Finishing>,
+    pub moves: Option<Moves>,
+}
+
+/// What makes a commit one that replaces another: the message is moved.
+#[derive(Debug)]
+pub(crate) struct Moves {
+    /// One per recipient, with all outcomes that were queued before this.
+    pub states: Vec<RecipientState>,
+    /// The segment of the commit record that is replaced.
+    pub from: u64,
 }
 
 /// Outcomes of one message. `refers_to`: the segment of its commit record.
@@ -144,6 +155,23 @@ impl Group {
         })
     }
 
+    /// The message whose outcomes it has, or adds to.
+    pub fn speaks_of(&self) -> Option<QueueId> {
+        match self {
+            Self::Extent { .. } => None,
+            Self::Message(message) => message.finishing.as_ref().map(|finishing| finishing.id),
+            Self::Outcomes(outcomes, _) => Some(outcomes.id),
+        }
+    }
+
+    /// The entry of the message `id`, when this is its last outcome.
+    pub fn finished_entry(&mut self, id: QueueId) -> Option<&mut Entry> {
+        match self {
+            Self::Outcomes(outcomes, entry) if outcomes.id == id => entry.as_mut(),
+            _ => None,
+        }
+    }
+
     fn records(&self) -> u32 {
         match self {
             Self::Extent { .. } | Self::Outcomes(..) => 1,
@@ -151,11 +179,14 @@ impl Group {
         }
     }
 
-    /// The oldest segment that its outcomes speak of.
+    /// The oldest segment that its outcomes, or a commit that replaces another, speak of.
     fn refers_to(&self) -> u64 {
         match self {
             Self::Extent { .. } => REFERS_TO_NONE,
-            Self::Message(message) => message.finishing.as_ref().map_or(REFERS_TO_NONE, |f| f.refers_to),
+            Self::Message(message) => {
+                let finishing = message.finishing.as_ref().map_or(REFERS_TO_NONE, |f| f.refers_to);
+                message.moves.as_ref().map_or(REFERS_TO_NONE, |moves| moves.from).min(finishing)
+            }
             Self::Outcomes(outcomes, _) => outcomes.refers_to,
         }
     }
@@ -200,7 +231,7 @@ impl NewMessage {
             envelope: &self.envelope,
             extents: &extents,
             tail,
-            states: &[],
+            states: self.moves.as_ref().map_or(&[], |moves| &moves.states),
         });
         if let Some(finishing) = &self.finishing {
             placed.outcome = pen.outcomes(finishing.id.bits(), &finishing.outcomes);

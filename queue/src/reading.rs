@@ -28,6 +28,17 @@ pub struct Message {
     pub flags: ContentFlags,
     /// Where the content lies.
     extents: Vec<ExtentAt>,
+    /// Where the commit record lay that this was read from.
+    commit: (u64, u32),
+    /// A later version put attributes into the commit record that this one does not know.
+    pub(crate) unknown_attributes: bool,
+}
+
+impl Message {
+    /// Whether the message still lies where it lay when it was loaded.
+    fn lies_at(&self, commit: &Place) -> bool {
+        self.commit == (commit.segment.sequence, commit.position)
+    }
 }
 
 /// The last outcome of a recipient.
@@ -54,8 +65,20 @@ pub(crate) async fn load<F: SegmentFile>(
     }
     let (envelope, content_bytes, flags) = (commit.envelope(), commit.content_bytes, commit.flags);
     let extents = commit.extents().collect();
+    let unknown_attributes = commit.unknown_attributes > 0;
+    let at = (known.commit.segment.sequence, known.commit.position);
     let reasons = reasons(table, id, &known.reasons).await?;
-    Ok(Message { id, envelope, states: known.states, reasons, content_bytes, flags, extents })
+    Ok(Message {
+        id,
+        envelope,
+        states: known.states,
+        reasons,
+        content_bytes,
+        flags,
+        extents,
+        commit: at,
+        unknown_attributes,
+    })
 }
 
 /// What the index knows of a message, taken out so that no borrow is held while reading.
@@ -114,33 +137,51 @@ fn fill(reasons: &mut [Option<Reason>], outcome: &OutcomeView<'_>, places: &[Opt
     }
 }
 
+/// Where a message lies, taken out of the index. Keeps all its segments while it is read: it may be moved,
+/// or finish, meanwhile.
+pub(crate) struct Held {
+    commit: Place,
+    _extents: Vec<Rc<Mark>>,
+}
+
+pub(crate) fn held(index: &Index, id: QueueId) -> Option<Held> {
+    let entry = index.get(id)?;
+    Some(Held { commit: entry.commit.clone(), _extents: entry.extents_held() })
+}
+
 /// Up to `len_max` octets of the content from `offset` on, and never beyond the end of an extent: so a
 /// reader that goes on where the last read ended, with `len_max` of at least `extent_bytes_max`, has every
 /// extent read and verified once. Empty at the end of the content.
 pub(crate) async fn read<F: SegmentFile>(
     table: &RefCell<Table<F>>,
-    commit: Option<Place>,
+    held: Option<Held>,
     id: QueueId,
     offset: u64,
     len_max: usize,
 ) -> Result<Vec<u8>, ReadError> {
-    let commit = commit.ok_or(ReadError::Unknown)?;
-    let octets = fetch(table, &commit).await?;
-    let found = read_record(octets.seed, &octets.bytes).map_err(|_| damaged(&commit))?;
-    let Record::Commit(view) = found.record else { return Err(damaged(&commit)) };
+    let Held { commit, .. } = held.as_ref().ok_or(ReadError::Unknown)?;
+    let octets = fetch(table, commit).await?;
+    let found = read_record(octets.seed, &octets.bytes).map_err(|_| damaged(commit))?;
+    let Record::Commit(view) = found.record else { return Err(damaged(commit)) };
     if view.id != id.bits() {
-        return Err(damaged(&commit));
+        return Err(damaged(commit));
     }
     read_among(table, id, view.extents(), offset, len_max).await
 }
 
-/// The same for a message that was loaded: saves reading its commit record again.
+/// The same for a message that was loaded: saves reading its commit record again, unless the message was
+/// moved since.
 pub(crate) async fn read_loaded<F: SegmentFile>(
     table: &RefCell<Table<F>>,
+    held: Option<Held>,
     message: &Message,
     offset: u64,
     len_max: usize,
 ) -> Result<Vec<u8>, ReadError> {
+    let there = held.as_ref().is_some_and(|held| message.lies_at(&held.commit));
+    if !there {
+        return read(table, held, message.id, offset, len_max).await;
+    }
     read_among(table, message.id, message.extents.iter().copied(), offset, len_max).await
 }
 
@@ -173,7 +214,7 @@ async fn read_extent<F: SegmentFile>(
     len: usize,
 ) -> Result<Vec<u8>, ReadError> {
     let place = Place {
-        segment: Rc::new(Mark { sequence: extent.segment }),
+        segment: Mark::new(extent.segment),
         position: extent.position,
         bytes: (RECORD_HEADER + EXTENT_HEAD) as u32 + extent.octets,
     };

@@ -10,13 +10,29 @@
 //! header was written over its own, durably. (A commit record that moves a message refers, in the same
 //! way, to the segment of the record that it replaces.)
 
+use crate::compaction::policy::{Figure, Standing};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// The name of a segment in one of its lives; holding it keeps the segment.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Mark {
     pub sequence: u64,
+    /// Octets in it that waiting messages need, in whole blocks.
+    pub live: Cell<u64>,
+}
+
+impl Mark {
+    pub fn new(sequence: u64) -> Rc<Self> {
+        Rc::new(Self { sequence, live: Cell::new(0) })
+    }
+}
+
+impl PartialEq for Mark {
+    fn eq(&self, other: &Self) -> bool {
+        self.sequence == other.sequence
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +66,11 @@ impl<F> Segment<F> {
     }
 
     fn is_dead(&self) -> bool {
-        self.status == Status::Sealed && Rc::strong_count(&self.mark) == 1
+        self.status == Status::Sealed && !self.is_held()
+    }
+
+    fn is_held(&self) -> bool {
+        Rc::strong_count(&self.mark) > 1
     }
 }
 
@@ -91,6 +111,22 @@ impl<F> Table<F> {
         count
     }
 
+    /// What compaction goes by.
+    pub fn figures(&self) -> Vec<Figure> {
+        let figure = |segment: &Segment<F>| Figure {
+            sequence: segment.mark.sequence,
+            bytes: segment.bytes,
+            live: segment.mark.live.get(),
+            refers_to: segment.refers_to,
+            standing: match (segment.status, segment.is_held()) {
+                (Status::Sealed, true) => Standing::Held,
+                (Status::Sealed, false) => Standing::Dead,
+                (Status::Active | Status::Damaged, _) => Standing::Fixed,
+            },
+        };
+        self.segments.values().map(figure).collect()
+    }
+
     pub fn get(&self, sequence: u64) -> Option<&Segment<F>> {
         self.segments.get(&sequence)
     }
@@ -107,7 +143,7 @@ mod tests {
     fn table(of: &[(u64, u64, Status)]) -> Table<()> {
         let mut table = Table::new();
         for &(sequence, refers_to, status) in of {
-            let mark = Rc::new(Mark { sequence });
+            let mark = Mark::new(sequence);
             let segment = Segment { mark, slot: 0, bytes: 0, file: Rc::new(()), seed: 0, status, refers_to };
             table.segments.insert(sequence, segment);
         }

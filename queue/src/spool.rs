@@ -86,6 +86,7 @@ impl<S: Storage> Spool<S> {
         desk.last_segment = found.last_segment;
         desk.last_batch = found.last_batch;
         desk.id_micros = found.id_micros;
+        desk.compaction.barred = found.report.unknown > 0;
         let inner =
             Inner { storage, number, options, desk: RefCell::new(desk), table: RefCell::new(found.table) };
         let spool = Self { inner: Rc::new(inner) };
@@ -103,8 +104,13 @@ impl<S: Storage> Spool<S> {
 
     /// A new message, with its id. Ids of a spool always rise, also when the clock does not.
     pub fn begin(&self, now_micros: u64) -> Draft {
+        let id = self.inner.desk.borrow_mut().new_id(now_micros);
+        self.draft(id)
+    }
+
+    pub(crate) fn draft(&self, id: QueueId) -> Draft {
         Draft {
-            id: self.inner.desk.borrow_mut().new_id(now_micros),
+            id,
             buffer: Vec::new(),
             extents: Vec::new(),
             written: 0,
@@ -190,7 +196,8 @@ impl<S: Storage> Spool<S> {
             Some(Finishing { id, outcomes, refers_to })
         });
         let extents = std::mem::take(&mut draft.extents);
-        let message = NewMessage { id, envelope, flags, content_bytes, extents, tail, finishing };
+        let message =
+            NewMessage { id, envelope, flags, content_bytes, extents, tail, finishing, moves: None };
         let (ticket, _) = self.submit(Group::Message(message))?;
         let mut claim = Claim { spool: self, id, ticket: ticket.clone(), claimed: false };
         let verdict = Wait::new(ticket).await;
@@ -213,7 +220,7 @@ impl<S: Storage> Spool<S> {
         Ok(place)
     }
 
-    fn outcome_of(&self, verdict: Verdict) -> Result<(), CommitError> {
+    pub(crate) fn outcome_of(&self, verdict: Verdict) -> Result<(), CommitError> {
         match verdict {
             Verdict::Durable => Ok(()),
             Verdict::Full => Err(CommitError::Full),
@@ -282,8 +289,8 @@ impl<S: Storage> Spool<S> {
     /// extent: going on where the last read ended, with a `len_max` of at least `extent_bytes_max`, reads
     /// each extent once. Empty at the end of the content.
     pub async fn read(&self, id: QueueId, offset: u64, len_max: usize) -> Result<Vec<u8>, ReadError> {
-        let commit = self.inner.desk.borrow().index.get(id).map(|entry| entry.commit.clone());
-        reading::read(&self.inner.table, commit, id, offset, len_max).await
+        let held = reading::held(&self.inner.desk.borrow().index, id);
+        reading::read(&self.inner.table, held, id, offset, len_max).await
     }
 
     /// As [`Self::read`], for a message that was loaded and still waits: saves reading its commit record
@@ -294,9 +301,8 @@ impl<S: Storage> Spool<S> {
         offset: u64,
         len_max: usize,
     ) -> Result<Vec<u8>, ReadError> {
-        let commit = self.inner.desk.borrow().index.get(message.id).map(|entry| entry.commit.clone());
-        let _held = commit.ok_or(ReadError::Unknown)?;
-        reading::read_loaded(&self.inner.table, message, offset, len_max).await
+        let held = reading::held(&self.inner.desk.borrow().index, message.id);
+        reading::read_loaded(&self.inner.table, held, message, offset, len_max).await
     }
 
     /// Ids of waiting messages after `after`, rising, at most `count`.
@@ -348,6 +354,7 @@ impl<S: Storage> Spool<S> {
             messages_damaged: desk.index.damaged.len(),
             segments: table.segments.len() + table.free.len(),
             segment_bytes: table.bytes() + table.free.len() as u64 * self.inner.options.segment_bytes,
+            live_bytes: table.segments.values().map(|segment| segment.mark.live.get()).sum(),
             segments_idle: table.reclaimable(self.inner.options.segment_bytes) + table.free.len(),
             ..desk.stats
         }

@@ -246,7 +246,7 @@ impl<S: Storage> Spool<S> {
         }
         let sequence = header.sequence;
         let segment = Segment {
-            mark: Rc::new(Mark { sequence }),
+            mark: Mark::new(sequence),
             slot,
             bytes: header.segment_bytes,
             file,

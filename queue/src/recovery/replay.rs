@@ -23,14 +23,18 @@ pub(super) struct Replay {
     /// Per segment the verified extents: position and checksum, by position.
     extents: HashMap<u64, Vec<(u32, u32)>>,
     refers_to: BTreeMap<u64, u64>,
-    /// Segments with outcomes of messages whose commit record was not seen.
+    /// Segments with outcomes of messages whose commit record was not seen, or with commit records of old
+    /// messages, which may replace one that was not seen.
     speaks_of_unknown: BTreeSet<u64>,
+    /// `id_micros` where the segment that is being read began.
+    floor: u64,
 }
 
 impl Replay {
     pub fn segment(&mut self, mark: &Rc<Mark>, slot: u32) {
         self.marks.insert(mark.sequence, mark.clone());
         self.slots.insert(mark.sequence, slot);
+        self.floor = self.id_micros;
     }
 
     /// `position`: of the record in its segment.
@@ -60,6 +64,8 @@ impl Replay {
         let replaced = self.index.waiting.remove(&id).or_else(|| self.index.damaged.remove(&id));
         if let Some(replaced) = replaced {
             self.refer(place.segment.sequence, replaced.commit.segment.sequence);
+        } else if id.micros() <= self.floor {
+            self.speaks_of_unknown.insert(place.segment.sequence);
         }
         let whole = commit.extents().all(|extent| {
             let known = self.extents.get(&extent.segment);
@@ -69,7 +75,10 @@ impl Replay {
             })
         });
         let states: Vec<_> = commit.states().collect();
-        let marks = commit.extents().filter_map(|extent| self.marks.get(&extent.segment).cloned());
+        let marks = commit.extents().filter_map(|extent| {
+            let mark = self.marks.get(&extent.segment)?;
+            Some((mark.clone(), extent.octets))
+        });
         let entry = Entry::new(place, commit.content_bytes, commit.flags, states.into_iter(), marks);
         if entry.unfinished > 0 {
             let to = if whole { &mut self.index.waiting } else { &mut self.index.damaged };

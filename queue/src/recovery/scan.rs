@@ -142,7 +142,7 @@ async fn take_file<S: Storage>(
         Entry::Occupied(_) => report.damage(slot, Some(header.sequence), 0, DamageKind::Twin),
         Entry::Vacant(place) => {
             place.insert(Segment {
-                mark: Rc::new(Mark { sequence: header.sequence }),
+                mark: Mark::new(header.sequence),
                 slot,
                 bytes: header.segment_bytes.min(bytes).min(SEGMENT_BYTES_MAX),
                 file: Rc::new(file),

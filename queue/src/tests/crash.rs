@@ -49,6 +49,7 @@ impl Drop for Named<'_> {
 #[test]
 fn a_stop_at_any_step_of_a_history_loses_nothing_and_brings_nothing_back() {
     const ROUNDS: usize = 60;
+    let moved = std::cell::Cell::new(0);
     let history = |seed: u64, crash_at: Option<u64>, tear: u64| {
         let _named = Named("history", seed, crash_at);
         let world = World::new(seed);
@@ -58,6 +59,9 @@ fn a_stop_at_any_step_of_a_history_loses_nothing_and_brings_nothing_back() {
         let faults = storage::faulty::Faults { seed: tear, crash_at: Some(tear % 7), ..Default::default() };
         let (memory, _) = live(&world, memory, faults, ROUNDS);
         check(&world, &memory);
+        if crash_at.is_none() {
+            moved.set(moved.get() + world.moved.get());
+        }
         steps
     };
     let mut stops = 0;
@@ -71,12 +75,12 @@ fn a_stop_at_any_step_of_a_history_loses_nothing_and_brings_nothing_back() {
             stops += 2;
         }
     }
-    assert!(stops > 200);
+    assert!(stops > 200 && moved.get() > 8, "{stops} stops, {} messages moved", moved.get());
 }
 
 #[test]
 fn many_lives_with_random_faults_keep_to_the_model() {
-    let (mut steps, mut refused, mut lives) = (0, 0, 0);
+    let (mut steps, mut refused, mut lives, mut moved, mut abandoned) = (0, 0, 0, 0, 0);
     for seed in 100..160 {
         let _named = Named("simulation", seed, None);
         let world = World::new(seed);
@@ -95,7 +99,10 @@ fn many_lives_with_random_faults_keep_to_the_model() {
         check(&world, &memory);
         steps += world.steps.get();
         refused += world.refused.get();
+        moved += world.moved.get();
+        abandoned += world.abandoned.get();
     }
+    assert!(moved > 200 && abandoned > 10, "{moved} moved, {abandoned} not");
     assert!(steps > 5000 && refused > 0, "{steps} steps, {refused} refused for want of space, {lives} lives");
 }
 
