@@ -8,6 +8,7 @@
 //! as an index entry that makes the delivery shard ask for it.
 
 mod buffers;
+mod compact;
 mod handover;
 mod inbox;
 mod outcomes;
@@ -27,6 +28,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+pub(crate) use compact::compact;
 pub(crate) use handover::pump_overflow;
 pub use inbox::describe;
 pub(crate) use inbox::serve_inbox;
@@ -110,7 +112,7 @@ impl IngestShard {
     /// What a ticker does a few times a second.
     pub fn tick(self: &Rc<Self>) {
         let mut live = 0;
-        let (mut batches, mut bytes) = (0, 0);
+        let (mut batches, mut bytes, mut moved) = (0, 0, 0);
         for spool in self.spools() {
             spool.nudge();
             self.claim(spool);
@@ -118,10 +120,12 @@ impl IngestShard {
             live += stats.messages as u64;
             batches += stats.batches;
             bytes += stats.bytes_written;
+            moved += stats.moved;
         }
         self.counters.messages_queued.set(live);
         self.counters.batches_total.set(batches);
         self.counters.spool_bytes_written_total.set(bytes);
+        self.counters.messages_moved_total.set(moved);
         self.counters.sessions.set(self.sessions.get() as u64);
     }
 

@@ -54,6 +54,7 @@ counters! {
         messages_queued: "gauge", "Messages in the spool that are not finished.";
         batches_total: "counter", "Durable writes to the spool; one covers all messages that were ready.";
         spool_bytes_written_total: "counter", "Bytes written to the spool's segments.";
+        messages_moved_total: "counter", "Waiting messages moved on so that their segments can be used again.";
         dsns_total: "counter", "DSNs made.";
         spool_full: "gauge", "1 while new mail is refused for want of space.";
     }

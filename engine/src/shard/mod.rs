@@ -130,6 +130,9 @@ async fn run_ingest(
     }
     let ticked = shard.clone();
     glommio::spawn_local(tick(move || ticked.tick())).detach();
+    for spool in shard.spools().cloned() {
+        glommio::spawn_local(intake::compact(spool)).detach();
+    }
     let accepting: Vec<_> = bound
         .into_iter()
         .map(|bound| glommio::spawn_local(listener::accept_connections(shard.clone(), bound)))

@@ -4,6 +4,7 @@
 mod after_a_crash;
 mod bad_start;
 mod clients;
+mod compaction;
 mod content;
 mod failures;
 mod idle_sessions;
