@@ -35,8 +35,18 @@ impl Draft {
     pub fn append_now(&mut self, octets: &[u8]) -> bool {
         let fits = octets.len() <= self.extent_bytes_max - self.buffer.len();
         if fits {
-            self.buffer.extend_from_slice(octets);
+            self.take(octets);
         }
         fits
+    }
+
+    /// A message that is not small gets its whole buffer at once: growing by doubling would leave pieces of
+    /// many sizes in the allocator, for each of many sessions.
+    pub(crate) fn take(&mut self, octets: &[u8]) {
+        let len = self.buffer.len() + octets.len();
+        if len > self.buffer.capacity() && len > self.extent_bytes_max / 2 {
+            self.buffer.reserve_exact(self.extent_bytes_max - self.buffer.len());
+        }
+        self.buffer.extend_from_slice(octets);
     }
 }

@@ -128,7 +128,7 @@ impl<S: Storage> Spool<S> {
         while !draft.append_now(rest) {
             let room = draft.extent_bytes_max - draft.buffer.len();
             let (now, later) = rest.split_at(room);
-            draft.buffer.extend_from_slice(now);
+            draft.take(now);
             rest = later;
             self.write_extent(draft).await?;
         }
