@@ -13,7 +13,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A block goes to the log thread when a thread has gathered this much.
 const BLOCK_BYTES: usize = 32 * 1024;
@@ -174,14 +174,16 @@ fn open(path: &Path) -> std::io::Result<File> {
 /// of their times, so that a message's arrival stands before its delivery.
 fn run(mut sink: Sink, incoming: Receiver<Message>) {
     let mut held: Vec<Vec<u8>> = Vec::new();
+    let mut written = Instant::now();
     loop {
         match incoming.recv_timeout(HELD / 2) {
             Ok(Message::Block(block)) => {
                 held.extend(block.split_inclusive(|&octet| octet == b'\n').map(<[u8]>::to_vec));
-                if held.len() < HELD_LINES_MAX {
+                if held.len() >= HELD_LINES_MAX {
+                    write_until(&mut sink, &mut held, None);
+                } else if written.elapsed() < HELD / 2 {
                     continue;
                 }
-                write_until(&mut sink, &mut held, None);
             }
             Ok(Message::Reopen) => {
                 write_until(&mut sink, &mut held, None);
@@ -192,6 +194,7 @@ fn run(mut sink: Sink, incoming: Receiver<Message>) {
             }
             Err(RecvTimeoutError::Timeout) => {}
         }
+        written = Instant::now();
         let mut until = Vec::new();
         clock::append_log_time(&mut until, clock::wall_micros().saturating_sub(HELD.as_micros() as u64));
         write_until(&mut sink, &mut held, Some(&until));
@@ -230,5 +233,26 @@ mod tests {
         let written = std::fs::read(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
         assert_eq!(written, [line(1, "a"), line(1, "a2"), line(2, "b"), line(3, "c")].concat());
+    }
+
+    /// A relay that always has something to say must not keep it back.
+    #[test]
+    fn a_stream_of_lines_without_a_pause_is_written_all_the_same() {
+        let path = std::env::temp_dir().join(format!("sluice-log-stream-{}", std::process::id()));
+        let sink = Sink::File { file: open(&path).unwrap(), path: path.clone() };
+        let (blocks, incoming) = bounded(BLOCKS_MAX);
+        let thread = std::thread::spawn(move || run(sink, incoming));
+        let start = Instant::now();
+        while std::fs::metadata(&path).unwrap().len() == 0 {
+            assert!(start.elapsed() < Duration::from_secs(30), "nothing was written");
+            let mut line = Vec::new();
+            clock::append_log_time(&mut line, clock::wall_micros());
+            line.extend_from_slice(b" h one of many\n");
+            blocks.send(Message::Block(line)).unwrap();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        blocks.send(Message::Stop).unwrap();
+        thread.join().unwrap();
+        std::fs::remove_file(&path).unwrap();
     }
 }
