@@ -94,7 +94,7 @@ impl<S: Storage> Spool<S> {
             segment.refer_to(batch.refers_to());
             (segment.file.clone(), segment.mark.clone(), segment.seed)
         };
-        let header = self.batch_header(active.sequence, batch.payload_bytes, batch.records());
+        let header = self.batch_header(active, batch.payload_bytes, batch.records());
         let mut buffer = file.buffer(bytes);
         let placed = batch.lay_out(&header, seed, active.position, buffer.as_mut());
         if let Err(error) = file.write(active.position, buffer).await {
@@ -109,14 +109,15 @@ impl<S: Storage> Spool<S> {
     }
 
     /// One batch is in flight at a time, so all before this one are durable.
-    fn batch_header(&self, segment: u64, payload_bytes: usize, records: u32) -> BatchHeader {
+    fn batch_header(&self, active: Active, payload_bytes: usize, records: u32) -> BatchHeader {
         let durable_through = self.inner.desk.borrow().last_batch;
         BatchHeader {
-            segment,
+            segment: active.sequence,
             sequence: durable_through + 1,
             durable_through,
             payload_bytes: payload_bytes as u32,
             records,
+            block: (active.position / BLOCK as u64) as u32,
         }
     }
 
@@ -145,7 +146,7 @@ impl<S: Storage> Spool<S> {
             let segment = &table.segments[&active.sequence];
             (segment.file.clone(), segment.seed)
         };
-        let header = self.batch_header(active.sequence, SEAL_RECORD, 1);
+        let header = self.batch_header(active, SEAL_RECORD, 1);
         let mut buffer = file.buffer(BLOCK);
         let out = buffer.as_mut();
         out.fill(0);
