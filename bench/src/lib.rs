@@ -13,6 +13,7 @@ pub mod args;
 pub mod compare;
 pub mod figures;
 pub mod message;
+pub mod place;
 pub mod process;
 pub mod sink;
 pub mod source;

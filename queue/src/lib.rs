@@ -34,6 +34,7 @@ mod inspect;
 mod layout;
 mod options;
 mod pending;
+mod read_ahead;
 mod reading;
 mod record;
 mod recovery;

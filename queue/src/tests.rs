@@ -3,8 +3,10 @@
 mod compaction;
 mod crash;
 mod damage;
+mod flight;
 mod glommio;
 mod harness;
+mod read_ahead;
 mod round_trip;
 mod space;
 mod world;

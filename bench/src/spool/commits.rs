@@ -32,6 +32,7 @@ pub type DiskSpool = Spool<GlommioStorage>;
 pub struct Figures {
     pub committers: usize,
     pub size: usize,
+    pub pause_us: u64,
     pub messages: u64,
     pub messages_per_second: f64,
     /// From before the message is begun until it is durable, microseconds.
@@ -92,22 +93,35 @@ pub async fn warm_up(spool: &DiskSpool, size: usize) -> Result<()> {
     let began = Instant::now();
     let used_again = |stats: Stats| stats.segments_recycled > stats.segments_created;
     while !used_again(spool.stats()) && began.elapsed() < WARM_UP_MAX {
-        measure(spool, WARM_UP_COMMITTERS, size, Duration::from_millis(200)).await?;
+        measure(spool, WARM_UP_COMMITTERS, size, Duration::from_millis(200), 0).await?;
     }
     Ok(())
 }
 
-pub async fn measure(spool: &DiskSpool, committers: usize, size: usize, time: Duration) -> Result<Figures> {
+/// `pause_us`: mean of the random pauses (exponential) that each committer makes, 0 for none. Without pauses all of a
+/// batch come back together, and there is never a second batch to write; with them they come one by one, as from
+/// sessions.
+pub async fn measure(
+    spool: &DiskSpool,
+    committers: usize,
+    size: usize,
+    time: Duration,
+    pause_us: u64,
+) -> Result<Figures> {
     let (latency, messages) = (Rc::new(RefCell::new(Latency::default())), Rc::new(Cell::new(0)));
     let content: Rc<Vec<u8>> = Rc::new((0..size).map(|at| b' ' + (at % 90) as u8).collect());
     let (before, cpu_before) = (spool.stats(), thread_cpu());
     let began = Instant::now();
     let tasks: Vec<_> = (0..committers)
-        .map(|_| {
+        .map(|at| {
+            let mut pauses = Pauses(at as u64 * 7919 + 12_345);
             let (spool, latency, messages, content) =
                 (spool.clone(), latency.clone(), messages.clone(), content.clone());
             glommio::spawn_local(async move {
                 while began.elapsed() < time {
+                    if let Some(pause) = pauses.next(pause_us) {
+                        glommio::timer::sleep(pause).await;
+                    }
                     let start = Instant::now();
                     let id = commit(&spool, &content).await?;
                     latency.borrow_mut().record(start.elapsed());
@@ -130,6 +144,7 @@ pub async fn measure(spool: &DiskSpool, committers: usize, size: usize, time: Du
     Ok(Figures {
         committers,
         size,
+        pause_us,
         messages: count,
         messages_per_second: count as f64 / took.as_secs_f64(),
         p50_us: summary.p50_ms * 1e3,
@@ -138,6 +153,20 @@ pub async fn measure(spool: &DiskSpool, committers: usize, size: usize, time: Du
         batches: per_message((after.batches - before.batches) as f64),
         written_bytes: per_message((after.bytes_written - before.bytes_written) as f64),
     })
+}
+
+/// Random pauses, the same in every run.
+struct Pauses(u64);
+
+impl Pauses {
+    fn next(&mut self, mean_us: u64) -> Option<Duration> {
+        let random = &mut self.0;
+        *random ^= *random << 13;
+        *random ^= *random >> 7;
+        *random ^= *random << 17;
+        let part = ((*random >> 11) as f64 + 1.0) / (1u64 << 53) as f64;
+        (mean_us > 0).then(|| Duration::from_secs_f64(-part.ln() * mean_us as f64 * 1e-6))
+    }
 }
 
 /// One message through the spool, as a session does it.

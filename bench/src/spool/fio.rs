@@ -33,7 +33,10 @@ pub struct Limit {
 impl Limit {
     /// Writes the file, so that later writes find their blocks in place.
     pub fn prepare(directory: &Path, cpu: usize) -> Result<Limit> {
-        ensure!(Command::new("fio").arg("--version").output().is_ok(), "fio is missing; install the package fio");
+        ensure!(
+            Command::new("fio").arg("--version").output().is_ok(),
+            "fio is missing; install the package fio"
+        );
         let path = directory.join("fio.dat");
         let mut file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
         let limit = Limit { path, cpu };
@@ -77,7 +80,8 @@ fn parse(block_bytes: usize, text: &str) -> Result<Figures> {
     let json = text.find('{').map_or("", |at| &text[at..]);
     let all: Value = serde_json::from_str(json).context("fio's answer is no JSON")?;
     let write = &all["jobs"][0]["write"];
-    let number = |value: &Value, what: &str| value.as_f64().with_context(|| format!("fio did not tell {what}"));
+    let number =
+        |value: &Value, what: &str| value.as_f64().with_context(|| format!("fio did not tell {what}"));
     let percentile = |at: &str| number(&write["lat_ns"]["percentile"][at], at).map(|nanos| nanos / 1e3);
     Ok(Figures {
         block_bytes,
