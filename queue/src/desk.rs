@@ -151,7 +151,7 @@ impl Desk {
 
     /// What is to be written next.
     pub fn next_batch(&mut self) -> Option<Gathering> {
-        if !self.wanted && !self.closing {
+        if self.poisoned.is_some() || (!self.wanted && !self.closing) {
             return None;
         }
         let batch = self.pending.pop_front();
@@ -259,8 +259,29 @@ impl Desk {
         }
     }
 
-    /// No space: mail is refused, outcomes stay for later.
+    /// No space: mail is refused, outcomes stay for later. Where outcomes alone find no room, mail that waits
+    /// behind them finds none either; to try it at once would be to try for ever.
     pub fn refuse(&mut self, batch: Gathering) -> Vec<Waker> {
+        let alone = !batch.mail;
+        // Mail that was refused leaves its outcomes to be written from the spare; if even those found no
+        // room, the next nudge tries again.
+        self.wanted = batch.mail;
+        let mut wakers = Vec::new();
+        let behind = std::mem::take(&mut self.pending);
+        let kept = self.without_mail(batch, &mut wakers);
+        self.pending.extend(kept);
+        for batch in behind {
+            let kept = if alone && batch.mail { self.without_mail(batch, &mut wakers) } else { Some(batch) };
+            self.pending.extend(kept);
+        }
+        self.forget_deferrals();
+        self.in_flight = None;
+        wakers
+    }
+
+    /// Refuses the mail of a batch; gives what else is in it.
+    fn without_mail(&mut self, batch: Gathering, wakers: &mut Vec<Waker>) -> Option<Gathering> {
+        self.stats.full += batch.mail as u64;
         let mut kept = Gathering::default();
         for group in batch.groups {
             match group {
@@ -272,16 +293,8 @@ impl Desk {
                 Group::Message(message) => self.abandoned.retain(|abandoned| *abandoned != message.id),
             }
         }
-        self.stats.full += batch.mail as u64;
-        // Mail that was refused leaves its outcomes to be written from the spare; if even those found no
-        // room, the next nudge tries again.
-        self.wanted = batch.mail || self.pending.iter().any(|batch| batch.mail);
-        if !kept.groups.is_empty() {
-            self.pending.push_front(kept);
-        }
-        self.forget_deferrals();
-        self.in_flight = None;
-        batch.ticket.close(Verdict::Full)
+        wakers.extend(batch.ticket.close(Verdict::Full));
+        (!kept.groups.is_empty()).then_some(kept)
     }
 
     fn forget_deferrals(&mut self) {

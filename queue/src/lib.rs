@@ -21,8 +21,10 @@
 //! | `index`, `reading` | what waits, and how it is read back |
 //! | `recovery`, `inspect` | from files to an index, at a start and from outside |
 //! | `layout`, `record` | the bytes |
+//! | `canary` | deliberate faults, for tests of the tests |
 //! | `storage` | files on a device, in memory, on a faulty device, from outside |
 
+mod canary;
 mod compaction;
 mod desk;
 mod draft;

@@ -4,10 +4,11 @@
 //! segment is sealed before the next one gets its header, and that header is durable before a batch
 //! follows it.
 
+use crate::canary::{Canary, sings};
 use crate::desk::Active;
 use crate::error::Fault;
 use crate::layout::{BATCH_HEADER, BLOCK, BatchHeader, SegmentHeader};
-use crate::pending::Gathering;
+use crate::pending::{Gathering, Placed};
 use crate::record::{Pen, SEAL_RECORD, Seal};
 use crate::recovery::{CutAt, Unborn};
 use crate::segments::{Mark, REFERS_TO_NONE, Segment, Status};
@@ -97,13 +98,34 @@ impl<S: Storage> Spool<S> {
         let header = self.batch_header(active, batch.payload_bytes, batch.records());
         let mut buffer = file.buffer(bytes);
         let placed = batch.lay_out(&header, seed, active.position, buffer.as_mut());
-        if let Err(error) = file.write(active.position, buffer).await {
+        let written = file.write(active.position, buffer);
+        if sings(Canary::AnswersEarly) {
+            self.completed(batch, &header, &placed, &mark, active);
+            drop(written.await);
+            return;
+        }
+        if let Err(error) = written.await
+            && !sings(Canary::IgnoresWriteErrors)
+        {
             return self.poison(Fault::new("writing a batch", &error));
         }
+        self.completed(batch, &header, &placed, &mark, active);
+    }
+
+    /// The batch is durable.
+    fn completed(
+        &self,
+        batch: Gathering,
+        header: &BatchHeader,
+        placed: &[Placed],
+        mark: &Rc<Mark>,
+        active: Active,
+    ) {
+        let bytes = batch.batch_bytes();
         let mut desk = self.inner.desk.borrow_mut();
         desk.last_batch = header.sequence;
         desk.active = Some(Active { position: active.position + bytes as u64, ..active });
-        let wakers = desk.complete(batch, &placed, &mark, active.position);
+        let wakers = desk.complete(batch, placed, mark, active.position);
         drop(desk);
         wakers.into_iter().for_each(|waker| waker.wake());
     }
@@ -152,8 +174,10 @@ impl<S: Storage> Spool<S> {
         out.fill(0);
         Pen::new(out, BATCH_HEADER, seed).seal(seal);
         header.encode(seed, out);
-        let written = file.write(active.position, buffer).await;
-        written.map_err(|error| Fault::new("sealing a segment", &error))?;
+        if !sings(Canary::ForgetsSeals) {
+            let written = file.write(active.position, buffer).await;
+            written.map_err(|error| Fault::new("sealing a segment", &error))?;
+        }
         let mut desk = self.inner.desk.borrow_mut();
         desk.last_batch = header.sequence;
         desk.active = None;
@@ -276,7 +300,9 @@ impl<S: Storage> Spool<S> {
             Err(error) if is_full(&error) || is_short(&error) => return Err(NoRoom::Full),
             Err(error) => return Err(Fault::new("creating a segment", &error).into()),
         };
-        if let Err(error) = self.inner.storage.sync_dir().await {
+        if !sings(Canary::ForgetsDirectories)
+            && let Err(error) = self.inner.storage.sync_dir().await
+        {
             let gone = self.inner.storage.remove(slot).await.is_ok();
             let passes = gone && is_short(&error);
             return Err(if passes {
@@ -293,7 +319,8 @@ impl<S: Storage> Spool<S> {
     }
 
     /// Gives back dead segments of another size, and those beyond what is kept idle. Each removal is
-    /// durable before the next: a segment must not be gone before those that it speaks of.
+    /// durable before the next: a segment must not be gone before those that it speaks of. The newest stays:
+    /// it knows which ids and sequences were given out, until another header knows it.
     async fn remove_idle(&self) -> Result<(), Fault> {
         let bytes = self.inner.options.segment_bytes;
         let kept = self.inner.options.idle_segments_max.max(self.inner.options.spare_segments + 1);
@@ -301,7 +328,10 @@ impl<S: Storage> Spool<S> {
             let surplus = {
                 let excess = self.ready() > kept;
                 let table = self.inner.table.borrow();
-                let surplus = table.recyclable().find(|segment| excess || segment.bytes != bytes);
+                let last = self.inner.desk.borrow().last_segment;
+                let surplus = table
+                    .recyclable()
+                    .find(|segment| segment.mark.sequence != last && (excess || segment.bytes != bytes));
                 surplus.map(|segment| (segment.mark.sequence, segment.slot))
             };
             let Some((sequence, slot)) = surplus else { break };
