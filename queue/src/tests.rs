@@ -6,5 +6,5 @@ mod damage;
 mod glommio;
 mod harness;
 mod round_trip;
+mod simulation;
 mod space;
-mod world;

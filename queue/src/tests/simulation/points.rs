@@ -1,0 +1,1 @@
+//! Scripted histories, cut at every step.
