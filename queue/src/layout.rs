@@ -107,6 +107,11 @@ impl SegmentHeader {
         }
     }
 
+    /// Both copies by themselves, with their offsets. `block` is whole.
+    pub fn copies(block: &[u8]) -> [(u64, HeaderFound); 2] {
+        [0, SEGMENT_HEADER_COPY_AT].map(|at| (at as u64, Self::decode(&block[at..][..SEGMENT_HEADER])))
+    }
+
     fn decode(head: &[u8]) -> HeaderFound {
         let mut zeroed = [0u8; SEGMENT_HEADER];
         zeroed.copy_from_slice(head);

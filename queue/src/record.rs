@@ -120,6 +120,13 @@ pub(crate) fn read_record(seed: u32, bytes: &[u8]) -> Result<Found<'_>, Malforme
     Ok(Found { at: 0, bytes: RECORD_HEADER + length, crc, record })
 }
 
+/// The id that a record which may not verify seems to be about.
+pub(crate) fn id_in(bytes: &[u8]) -> Option<u64> {
+    let about_a_message = matches!(bytes.get(4)?, &TYPE_EXTENT | &TYPE_COMMIT | &TYPE_OUTCOME);
+    let id = bytes.get(RECORD_HEADER..RECORD_HEADER + 8)?;
+    about_a_message.then(|| u64::from_le_bytes(id.try_into().expect("eight octets")))
+}
+
 /// Writes records one after the other into a buffer whose size was reckoned before.
 pub(crate) struct Pen<'a> {
     out: &'a mut [u8],

@@ -8,3 +8,4 @@ mod harness;
 mod round_trip;
 mod simulation;
 mod space;
+mod verify;
