@@ -21,4 +21,5 @@ mod retries;
 mod shutdown;
 mod transactions;
 mod vanishing_clients;
+mod verify;
 mod waiting_messages;
