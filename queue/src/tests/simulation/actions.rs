@@ -210,7 +210,7 @@ impl World {
         self.compacted(step.await);
     }
 
-    fn compacted(&self, done: Result<Compacted, CommitError>) {
+    pub fn compacted(&self, done: Result<Compacted, CommitError>) {
         let Ok(done) = done else { return };
         self.count(|figures| {
             figures.moved += done.messages as u64;

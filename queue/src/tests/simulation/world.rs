@@ -248,14 +248,14 @@ impl World {
         }
     }
 
-    /// At the end, on a device without faults: all is there, the end of the log is sealed, and the disk is
-    /// used within its bound.
-    pub fn last_look(&self, memory: MemoryStorage) {
+    /// At the end, on a device without faults: all is there, the end of the log is sealed, and, when it may
+    /// take its time, the disk is used within its bound.
+    pub fn last_look(&self, memory: MemoryStorage, settles: bool) {
         let plan =
             Plan { options: small(), opening: Default::default(), living: Default::default(), closes: true };
         let memory = self.life(memory, &plan, async |life| {
             self.compare_running(&life.spool);
-            if !self.lying {
+            if settles && !self.lying {
                 self.settle(life).await;
             }
         });
