@@ -259,8 +259,8 @@ impl Desk {
         }
     }
 
-    /// No space: mail is refused, outcomes stay for later. Where outcomes alone find no room, mail that waits
-    /// behind them finds none either; to try it at once would be to try for ever.
+    /// No space: mail is refused, outcomes stay for later. Where outcomes alone find no room, what waits behind
+    /// them finds none either: to try it at once would be to try for ever, and who waits for it is told.
     pub fn refuse(&mut self, batch: Gathering) -> Vec<Waker> {
         let alone = !batch.mail;
         // Mail that was refused leaves its outcomes to be written from the spare; if even those found no
@@ -271,7 +271,7 @@ impl Desk {
         let kept = self.without_mail(batch, &mut wakers);
         self.pending.extend(kept);
         for batch in behind {
-            let kept = if alone && batch.mail { self.without_mail(batch, &mut wakers) } else { Some(batch) };
+            let kept = if alone { self.without_mail(batch, &mut wakers) } else { Some(batch) };
             self.pending.extend(kept);
         }
         self.forget_deferrals();
