@@ -14,7 +14,7 @@ pub(crate) mod policy;
 
 use crate::canary::{Canary, sings};
 use crate::draft::Draft;
-use crate::envelope::{RecipientState, RecipientStatus};
+use crate::envelope::RecipientState;
 use crate::error::CommitError;
 use crate::id::QueueId;
 use crate::pending::{Finishing, Group, Moves, NewMessage, Wait};
@@ -23,7 +23,6 @@ use crate::record::{OUTCOME_TEXT_MAX, Outcome, OutcomeKind};
 use crate::spool::Spool;
 use crate::storage::Storage;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 
 /// Octets of content moved in a step, but for one message that has more.
@@ -131,9 +130,9 @@ impl<S: Storage> Spool<S> {
                 done.abandoned += 1;
                 continue;
             }
-            let Some(group) = desk.index.get(of.message.id).map(|entry| {
-                let from = entry.commit.segment.sequence;
-                of.group(entry.states(), from, self.inner.options.group_bytes_max())
+            let Some(group) = desk.index.get(of.message.id).map(|facts| {
+                let from = facts.entry().commit.segment.sequence;
+                of.group(facts.states(), from, self.inner.options.group_bytes_max())
             }) else {
                 done.abandoned += 1;
                 continue;
@@ -182,10 +181,9 @@ impl<S: Storage> Spool<S> {
             compaction.passed_over.insert(target);
             return Ok(Some((target, Vec::new())));
         }
-        let from = compaction.after.map_or(Unbounded, Excluded);
         let (mut candidates, mut bytes, mut looks) = (Vec::new(), 0, 0);
         let mut ended = true;
-        for (id, entry) in desk.index.waiting.range((from, Unbounded)) {
+        for (id, entry) in desk.index.waiting_after(compaction.after) {
             let lies = entry.lies_in(target);
             let wanted = lies || entry.reasons_lie_in(target);
             let content = if lies { entry.content_bytes } else { 0 };
@@ -195,11 +193,11 @@ impl<S: Storage> Spool<S> {
                 break;
             }
             looks += 1;
-            compaction.after = Some(*id);
+            compaction.after = Some(id);
             if wanted {
                 bytes += content;
-                candidates.push(*id);
-                compaction.moving.insert(*id, false);
+                candidates.push(id);
+                compaction.moving.insert(id, false);
             }
         }
         if ended {
@@ -214,7 +212,7 @@ impl<S: Storage> Spool<S> {
         if message.unknown_attributes {
             return Ok(None);
         }
-        if !self.inner.desk.borrow().index.get(id).is_some_and(|entry| entry.lies_in(target)) {
+        if !self.inner.desk.borrow().index.get(id).is_some_and(|facts| facts.entry().lies_in(target)) {
             return Ok(Some(Prepared { message, draft: None }));
         }
         let mut draft = self.draft(id);
@@ -235,7 +233,7 @@ impl Prepared {
         let mut texts = TEXTS_MAX.into_iter();
         let reasons = |text_max| Finishing {
             id,
-            outcomes: last_outcomes(&states, &self.message.reasons, text_max),
+            outcomes: last_outcomes(&states, &self.message.reasons, &self.message.vias, text_max),
             refers_to: from,
         };
         let Some(mut draft) = self.draft else {
@@ -266,24 +264,33 @@ impl Prepared {
 }
 
 /// Outcomes that say again where recipients stand, and why.
-fn last_outcomes(states: &[RecipientState], reasons: &[Option<Reason>], text_max: usize) -> Vec<Outcome> {
+fn last_outcomes(
+    states: &[RecipientState],
+    reasons: &[Option<Reason>],
+    vias: &[(u32, Box<str>)],
+    text_max: usize,
+) -> Vec<Outcome> {
     let of = |(at, (state, reason)): (usize, (&RecipientState, &Option<Reason>))| {
         let reason = reason.as_ref()?;
         Some(Outcome {
             recipient: at as u32,
-            kind: match state.status {
-                RecipientStatus::Waiting => OutcomeKind::Deferred,
-                RecipientStatus::Delivered => OutcomeKind::Delivered,
-                RecipientStatus::Bounced => OutcomeKind::Bounced,
-                RecipientStatus::Expired => OutcomeKind::Expired,
-            },
+            kind: reason.kind,
             attempts: state.attempts,
             notified: state.notified,
             at_micros: reason.at_micros,
             text: reason.text[..reason.text.floor_char_boundary(text_max)].to_owned(),
         })
     };
-    states.iter().zip(reasons).enumerate().filter_map(of).collect()
+    let reroute = |(at, via): &(u32, Box<str>)| Outcome {
+        recipient: *at,
+        kind: OutcomeKind::Rerouted,
+        attempts: 0,
+        notified: false,
+        at_micros: 0,
+        text: via.to_string(),
+    };
+    let rerouted = vias.iter().filter(|(at, _)| !states[*at as usize].is_finished()).map(reroute);
+    states.iter().zip(reasons).enumerate().filter_map(of).chain(rerouted).collect()
 }
 
 /// A step under way.

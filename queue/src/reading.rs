@@ -24,6 +24,8 @@ pub struct Message {
     pub states: Vec<RecipientState>,
     /// One per recipient: what happened last, where something did.
     pub reasons: Vec<Option<Reason>>,
+    /// Recipients that go elsewhere than by their domain's route: index, and `HOST:PORT` or `mx:DOMAIN`.
+    pub vias: Vec<(u32, Box<str>)>,
     pub content_bytes: u64,
     pub flags: ContentFlags,
     /// Where the content lies.
@@ -67,12 +69,13 @@ pub(crate) async fn load<F: SegmentFile>(
     let extents = commit.extents().collect();
     let unknown_attributes = commit.unknown_attributes > 0;
     let at = (known.commit.segment.sequence, known.commit.position);
-    let reasons = reasons(table, id, &known.reasons).await?;
+    let reasons = reasons(table, id, known.reasons, &known.places).await?;
     Ok(Message {
         id,
         envelope,
         states: known.states,
         reasons,
+        vias: known.vias,
         content_bytes,
         flags,
         extents,
@@ -85,27 +88,28 @@ pub(crate) async fn load<F: SegmentFile>(
 pub(crate) struct Known {
     commit: Place,
     states: Vec<RecipientState>,
-    reasons: Vec<Option<Place>>,
+    reasons: Vec<Option<Reason>>,
+    /// Of reasons that are only on disk.
+    places: Vec<Option<Place>>,
+    vias: Vec<(u32, Box<str>)>,
 }
 
-impl Known {
-    pub fn without_reasons(mut self) -> Self {
-        self.reasons.fill(None);
-        self
-    }
-}
-
-pub(crate) fn known(index: &Index, id: QueueId) -> Option<Known> {
-    let entry = index.get(id)?;
-    Some(Known { commit: entry.commit.clone(), states: entry.states(), reasons: entry.reasons() })
+pub(crate) fn known(index: &Index, id: QueueId, with_reasons: bool) -> Option<Known> {
+    let facts = index.get(id)?;
+    let (commit, states) = (facts.entry().commit.clone(), facts.states());
+    let (reasons, places) = match with_reasons {
+        true => facts.reasons(),
+        false => (vec![None; states.len()], Vec::new()),
+    };
+    Some(Known { commit, states, reasons, places, vias: facts.vias() })
 }
 
 async fn reasons<F: SegmentFile>(
     table: &RefCell<Table<F>>,
     id: QueueId,
+    mut reasons: Vec<Option<Reason>>,
     places: &[Option<Place>],
 ) -> Result<Vec<Option<Reason>>, ReadError> {
-    let mut reasons = vec![None; places.len()];
     for (recipient, place) in places.iter().enumerate() {
         let Some(place) = place else { continue };
         if reasons[recipient].is_some() {
@@ -129,7 +133,8 @@ async fn reasons<F: SegmentFile>(
 /// One record speaks of many recipients; it is read once for all of those that it is the last of.
 fn fill(reasons: &mut [Option<Reason>], outcome: &OutcomeView<'_>, places: &[Option<Place>], place: &Place) {
     let same = |other: &Place| other.segment == place.segment && other.position == place.position;
-    for Outcome { recipient, kind, at_micros, text, .. } in outcome.entries() {
+    let entries = outcome.entries().filter(Outcome::is_reason);
+    for Outcome { recipient, kind, at_micros, text, .. } in entries {
         let at = recipient as usize;
         if places.get(at).is_some_and(|other| other.as_ref().is_some_and(same)) {
             reasons[at] = Some(Reason { kind, at_micros, text });
@@ -145,7 +150,8 @@ pub(crate) struct Held {
 }
 
 pub(crate) fn held(index: &Index, id: QueueId) -> Option<Held> {
-    let entry = index.get(id)?;
+    let facts = index.get(id)?;
+    let entry = facts.entry();
     Some(Held { commit: entry.commit.clone(), _extents: entry.extents_held() })
 }
 

@@ -1,10 +1,12 @@
 //! The spool as a whole, on storages in memory, on a faulty one and on the real file system.
 
 mod compaction;
+mod cost;
 mod crash;
 mod damage;
 mod glommio;
 mod harness;
+mod lineage;
 mod round_trip;
 mod simulation;
 mod space;

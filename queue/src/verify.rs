@@ -125,7 +125,7 @@ async fn look<S: Storage>(storage: &S, number: SpoolNumber) -> Result<Verified, 
             ids,
         });
     }
-    let ids: Vec<QueueId> = recovered.index.waiting.keys().copied().collect();
+    let ids: Vec<QueueId> = recovered.index.page(None, usize::MAX);
     let table = RefCell::new(recovered.table);
     for id in ids {
         look_at_message(&table, &recovered.index, id, &mut found).await;
@@ -197,7 +197,7 @@ async fn look_at_message<F: SegmentFile>(
             found.bytes_read += bytes;
         }
         Err(error) => {
-            let place = index.get(id).map(|entry| &entry.commit);
+            let place = index.get(id).map(|facts| facts.entry().commit.clone());
             let commit = place.map_or((None, 0), |at| (Some(at.segment.sequence), at.position as u64));
             let (segment, offset) = match error {
                 ReadError::Damaged { segment, position } => (Some(segment), position as u64),
@@ -222,7 +222,7 @@ async fn read_message<F: SegmentFile>(
     index: &Index,
     id: QueueId,
 ) -> Result<u64, ReadError> {
-    let message = reading::load(table, reading::known(index, id), id).await?;
+    let message = reading::load(table, reading::known(index, id, true), id).await?;
     let mut bytes = 0;
     while bytes < message.content_bytes {
         let held = reading::held(index, id);

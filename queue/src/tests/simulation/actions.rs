@@ -170,10 +170,14 @@ impl World {
     fn record_one(&self, spool: &Spool<FaultyStorage>) {
         let Some(id) = self.waiting() else { return };
         let recipients = self.model.borrow().known[&id].slots.len() as u64;
-        let kind = if self.random(2) == 0 { OutcomeKind::Deferred } else { OutcomeKind::Delivered };
+        use OutcomeKind::{Deferred, Deleted, Delivered, Held, Released, Rerouted};
+        let kinds = [Deferred, Deferred, Deferred, Delivered, Delivered, Deleted, Held, Released, Rerouted];
+        let kind = kinds[self.random(kinds.len() as u64) as usize];
+        let via = ["", "192.0.2.1:25", "mx:elsewhere.example"][self.random(3) as usize];
+        let text = if kind == Rerouted { via.to_owned() } else { format!("{kind:?}") };
         let attempts = 1 + self.random(60_000) as u16;
         let notified = self.random(4) == 0;
-        let what = Outcome { attempts, notified, ..outcome(self.random(recipients) as u32, kind) };
+        let what = Outcome { attempts, notified, text, ..outcome(self.random(recipients) as u32, kind) };
         self.record(spool, id, vec![what]);
     }
 

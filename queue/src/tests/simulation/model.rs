@@ -7,25 +7,58 @@
 use crate::*;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Where a recipient stands, and where it goes when it is rerouted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    pub state: RecipientState,
+    pub via: String,
+}
+
+impl Standing {
+    fn is_finished(&self) -> bool {
+        self.state.is_finished()
+    }
+
+    fn after(&self, outcome: &Outcome) -> Self {
+        let state = outcome.applied_to(self.state);
+        let via = match outcome.kind {
+            _ if state.is_finished() => String::new(),
+            OutcomeKind::Rerouted => outcome.text.clone(),
+            _ => self.via.clone(),
+        };
+        Self { state, via }
+    }
+
+    /// What a spool says of each recipient.
+    pub fn all_of(message: &Message) -> Vec<Self> {
+        let via = |at: u32| message.vias.iter().find(|(of, _)| *of == at).map(|(_, via)| via.to_string());
+        let of = |(state, at): (&RecipientState, u32)| {
+            let via = via(at).filter(|_| !state.is_finished()).unwrap_or_default();
+            Self { state: *state, via }
+        };
+        message.states.iter().zip(0..).map(of).collect()
+    }
+}
+
 /// One recipient.
 #[derive(Clone, Debug)]
 pub struct Slot {
     /// What a restart finds at least.
-    pub durable: RecipientState,
+    pub durable: Standing,
     /// What was recorded since, in order; a restart finds some prefix of it.
-    pub recorded: Vec<RecipientState>,
+    pub recorded: Vec<Standing>,
 }
 
 impl Slot {
     pub fn new() -> Self {
-        Self { durable: RecipientState::NEW, recorded: Vec::new() }
+        Self { durable: Standing { state: RecipientState::NEW, via: String::new() }, recorded: Vec::new() }
     }
 
-    pub fn now(&self) -> RecipientState {
-        *self.recorded.last().unwrap_or(&self.durable)
+    pub fn now(&self) -> &Standing {
+        self.recorded.last().unwrap_or(&self.durable)
     }
 
-    fn allows(&self, found: &RecipientState) -> bool {
+    fn allows(&self, found: &Standing) -> bool {
         *found == self.durable || self.recorded.contains(found)
     }
 }
@@ -61,8 +94,8 @@ impl Known {
         self.slots.iter().all(|slot| slot.durable.is_finished())
     }
 
-    pub fn may_be_in(&self, states: &[RecipientState]) -> bool {
-        let bounced = |state: &RecipientState| state.status == RecipientStatus::Bounced;
+    pub fn may_be_in(&self, states: &[Standing]) -> bool {
+        let bounced = |of: &Standing| of.state.status == RecipientStatus::Bounced;
         self.slots.len() == states.len()
             && self.slots.iter().zip(states).all(|(slot, found)| slot.allows(found))
             && !(self.dsn.is_some() && states.iter().any(bounced))
@@ -97,7 +130,7 @@ impl Model {
         for outcome in outcomes {
             let slot = &mut known.slots[outcome.recipient as usize];
             if !slot.now().is_finished() {
-                slot.recorded.push(outcome.state());
+                slot.recorded.push(slot.now().after(outcome));
             }
         }
     }
@@ -115,8 +148,8 @@ impl Model {
             let slot = &mut known.slots[outcome.recipient as usize];
             // Recorded meanwhile is finished meanwhile; both are durable now or later.
             match slot.recorded.is_empty() {
-                true => slot.durable = outcome.state(),
-                false => slot.recorded.push(outcome.state()),
+                true => slot.durable = slot.durable.after(outcome),
+                false => slot.recorded.push(slot.now().after(outcome)),
             }
         }
     }
@@ -149,12 +182,12 @@ impl Model {
     }
 
     /// A restart found these, and nothing else: what was uncertain is certain now.
-    pub fn adopt(&mut self, found: Vec<(QueueId, Vec<RecipientState>)>) {
+    pub fn adopt(&mut self, found: Vec<(QueueId, Vec<Standing>)>) {
         let mut before = std::mem::take(&mut self.known);
         for (id, states) in found {
             let mut known = before.remove(&id).or_else(|| self.past.remove(&id)).expect("it is known");
             (known.acknowledged, known.dsn) = (true, None);
-            known.forgotten |= known.slots.iter().zip(&states).any(|(slot, found)| slot.now() != *found);
+            known.forgotten |= known.slots.iter().zip(&states).any(|(slot, found)| slot.now() != found);
             known.slots = states.into_iter().map(|durable| Slot { durable, recorded: Vec::new() }).collect();
             self.known.insert(id, known);
             self.ids.insert(id);

@@ -16,6 +16,8 @@ enum Act {
     Commit(usize, usize),
     /// The oldest message: its first recipient is put off.
     Defer,
+    /// The oldest message: all that an administrator may say of its first recipient, but for its end.
+    Steer,
     /// The oldest message: all of its recipients get it.
     Finish,
     /// The oldest message is bounced, by a DSN in the same batch.
@@ -28,7 +30,7 @@ enum Act {
     Crowd,
 }
 
-use Act::{Bounce, Commit, Compact, Crowd, Defer, Finish, Sync, Traffic};
+use Act::{Bounce, Commit, Compact, Crowd, Defer, Finish, Steer, Sync, Traffic};
 
 /// A history: its name, and what is done in each of its lives, between which the spool is closed in order
 /// and opened again with segments of the size given.
@@ -45,6 +47,7 @@ const HISTORIES: &[History] = &[
     ("extents in two segments", &[(SMALL, &[Commit(40_000, 1), Commit(60_000, 1), Sync])]),
     ("outcomes",                &[(SMALL, &[Commit(900, 3), Defer, Sync, Defer, Finish, Sync])]),
     ("outcomes with mail",      &[(SMALL, &[Commit(900, 3), Defer, Commit(900, 1), Finish, Commit(900, 1)])]),
+    ("held and rerouted",       &[(SMALL, &[Commit(900, 2), Steer, Sync, Commit(50, 1), Traffic(30), Compact]), (SMALL, &[Traffic(3), Finish])]),
     ("a DSN and its message",   &[(SMALL, &[Commit(900, 2), Defer, Bounce, Commit(900, 1), Bounce, Sync])]),
     ("segments roll over",      &[(SMALL, &[Commit(900, 1), Traffic(14), Commit(900, 1)])]),
     ("segments are recycled",   &[(SMALL, &[Traffic(50), Commit(900, 1), Traffic(10)])]),
@@ -73,13 +76,14 @@ impl World {
         match (act, oldest) {
             (Commit(bytes, recipients), _) => drop(self.commit(life, bytes, recipients, None).await),
             (Defer, Some(id)) => self.record(&life.spool, id, vec![outcome(0, OutcomeKind::Deferred)]),
+            (Steer, Some(id)) => self.record(&life.spool, id, steering()),
             (Finish, Some(id)) => self.record(&life.spool, id, delivered(recipients(id))),
             (Bounce, of) => drop(self.commit(life, 500, 1, of).await),
             (Sync, _) => self.sync(&life.spool).await,
             (Compact, _) => self.compacted(life.spool.compact_step().await),
             (Traffic(count), _) => self.traffic(life, count).await,
             (Crowd, _) => self.round(life).await,
-            (Defer | Finish, None) => {}
+            (Defer | Steer | Finish, None) => {}
         }
     }
 
@@ -90,6 +94,12 @@ impl World {
         }
         self.sync(&life.spool).await;
     }
+}
+
+fn steering() -> Vec<Outcome> {
+    use OutcomeKind::{Held, Released, Rerouted};
+    let of = |kind| Outcome { text: "192.0.2.1:25".into(), ..outcome(0, kind) };
+    [Held, Rerouted, Released, Held].map(of).into()
 }
 
 fn plan(segment_bytes: u64, crash_at: Option<u64>, tear: Tear, seed: u64) -> Plan {

@@ -3,7 +3,7 @@
 use super::super::harness::*;
 use super::drive::drive;
 use super::figures::Figures;
-use super::model::{Known, Model};
+use super::model::{Known, Model, Standing};
 use super::plan::Plan;
 use crate::compaction::policy::SLACK_SEGMENTS;
 use crate::*;
@@ -125,6 +125,8 @@ impl World {
         life.storage.set(|faults| *faults = plan.living.clone());
         // Whatever pays is moved: a history here is too short to wait for four segments.
         life.spool.inner.desk.borrow_mut().compaction.slack_segments = 0;
+        // In half of the lives, reasons find no room in memory.
+        life.spool.inner.desk.borrow_mut().index.limit_texts(self.random(2) as usize * 1000);
         body(life).await;
         if plan.closes && !life.storage.crashed() && life.spool.fault().is_none() {
             self.close(life).await;
@@ -198,7 +200,7 @@ impl World {
         spool: &Spool<S>,
         id: QueueId,
         known: &Known,
-    ) -> Option<Vec<RecipientState>> {
+    ) -> Option<Vec<Standing>> {
         let read = match spool.load(id).await {
             Ok(message) => read_all(spool, id).await.map(|octets| (message, octets)),
             Err(error) => Err(error),
@@ -212,11 +214,12 @@ impl World {
         };
         assert_eq!(message.envelope, *envelope(known.slots.len()));
         assert!(octets == content(known.tag, known.bytes), "{id} reads otherwise");
+        let standings = Standing::all_of(&message);
         if !self.lying {
             assert!(!known.must_be_finished(), "{id} was finished, durably: {known:?}");
-            assert!(known.may_be_in(&message.states), "{id}: {:?} {known:?}", message.states);
+            assert!(known.may_be_in(&standings), "{id}: {standings:?} {known:?}");
         }
-        Some(message.states)
+        Some(standings)
     }
 
     /// A message is not there that should be.
@@ -240,11 +243,11 @@ impl World {
     fn note_whereabouts(&self, life: &Life) {
         let (desk, table) = (life.spool.inner.desk.borrow(), life.spool.inner.table.borrow());
         let mut whereabouts = self.whereabouts.borrow_mut();
-        for (id, entry) in desk.index.waiting.iter().chain(&desk.index.damaged) {
+        for (id, entry) in desk.index.waiting_after(None).chain(desk.index.damaged()) {
             let marks = entry.extents_held();
             let sequences = marks.iter().map(|mark| mark.sequence).chain([entry.commit.segment.sequence]);
             let slots = sequences.filter_map(|sequence| table.get(sequence).map(|segment| segment.slot));
-            whereabouts.insert(*id, slots.collect());
+            whereabouts.insert(id, slots.collect());
         }
     }
 
