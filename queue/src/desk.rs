@@ -172,7 +172,7 @@ impl Desk {
     /// What is to be written next. `room`: octets left for batches in the active segment; beside others
     /// nothing is written beyond.
     pub fn next_batch(&mut self, room: u64) -> Option<Gathering> {
-        if !(self.wanted || self.closing) || !self.may_take_off() {
+        if self.poisoned.is_some() || !(self.wanted || self.closing) || !self.may_take_off() {
             return None;
         }
         let fits = |batch: &Gathering| batch.batch_bytes() as u64 <= room;
@@ -291,8 +291,29 @@ impl Desk {
         }
     }
 
-    /// No space, with nothing else in flight: mail is refused, outcomes stay for later.
+    /// No space, with nothing else in flight: mail is refused, outcomes stay for later. Where outcomes alone find no room, what waits behind
+    /// them finds none either: to try it at once would be to try for ever, and who waits for it is told.
     pub fn refuse(&mut self, batch: Gathering) -> Vec<Waker> {
+        let alone = !batch.mail;
+        // Mail that was refused leaves its outcomes to be written from the spare; if even those found no
+        // room, the next nudge tries again.
+        self.wanted = batch.mail;
+        let mut wakers = Vec::new();
+        let behind = std::mem::take(&mut self.pending);
+        let kept = self.without_mail(batch, &mut wakers);
+        self.pending.extend(kept);
+        for batch in behind {
+            let kept = if alone { self.without_mail(batch, &mut wakers) } else { Some(batch) };
+            self.pending.extend(kept);
+        }
+        self.forget_deferrals();
+        self.in_flight.clear();
+        wakers
+    }
+
+    /// Refuses the mail of a batch; gives what else is in it.
+    fn without_mail(&mut self, batch: Gathering, wakers: &mut Vec<Waker>) -> Option<Gathering> {
+        self.stats.full += batch.mail as u64;
         let mut kept = Gathering::default();
         for group in batch.groups {
             match group {
@@ -304,16 +325,8 @@ impl Desk {
                 Group::Message(message) => self.abandoned.retain(|abandoned| *abandoned != message.id),
             }
         }
-        self.stats.full += batch.mail as u64;
-        // Mail that was refused leaves its outcomes to be written from the spare; if even those found no
-        // room, the next nudge tries again.
-        self.wanted = batch.mail || self.pending.iter().any(|batch| batch.mail);
-        if !kept.groups.is_empty() {
-            self.pending.push_front(kept);
-        }
-        self.forget_deferrals();
-        self.in_flight.clear();
-        batch.ticket.close(Verdict::Full)
+        wakers.extend(batch.ticket.close(Verdict::Full));
+        (!kept.groups.is_empty()).then_some(kept)
     }
 
     fn forget_deferrals(&mut self) {

@@ -10,5 +10,6 @@ mod harness;
 mod lineage;
 mod read_ahead;
 mod round_trip;
+mod simulation;
 mod space;
-mod world;
+mod verify;

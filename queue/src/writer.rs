@@ -4,6 +4,7 @@
 //! segment is sealed before the next one gets its header, and that header is durable before a batch
 //! follows it.
 
+use crate::canary::{Canary, sings};
 use crate::desk::Active;
 use crate::error::Fault;
 use crate::layout::{BATCH_HEADER, BLOCK, BatchHeader, FORMAT_VERSION, SegmentHeader};
@@ -140,8 +141,10 @@ impl<S: Storage> Spool<S> {
         out.fill(0);
         Pen::new(out, BATCH_HEADER, seed).seal(seal);
         header.encode(seed, out);
-        let written = file.write(active.position, buffer).await;
-        written.map_err(|error| Fault::new("sealing a segment", &error))?;
+        if !sings(Canary::ForgetsSeals) {
+            let written = file.write(active.position, buffer).await;
+            written.map_err(|error| Fault::new("sealing a segment", &error))?;
+        }
         let mut desk = self.inner.desk.borrow_mut();
         desk.last_batch = header.sequence;
         desk.durable_batch = header.sequence;
@@ -267,7 +270,9 @@ impl<S: Storage> Spool<S> {
             Err(error) if is_full(&error) || is_short(&error) => return Err(NoRoom::Full),
             Err(error) => return Err(Fault::new("creating a segment", &error).into()),
         };
-        if let Err(error) = self.inner.storage.sync_dir().await {
+        if !sings(Canary::ForgetsDirectories)
+            && let Err(error) = self.inner.storage.sync_dir().await
+        {
             let gone = self.inner.storage.remove(slot).await.is_ok();
             let passes = gone && is_short(&error);
             return Err(if passes {
@@ -284,7 +289,8 @@ impl<S: Storage> Spool<S> {
     }
 
     /// Gives back dead segments of another size, and those beyond what is kept idle. Each removal is
-    /// durable before the next: a segment must not be gone before those that it speaks of.
+    /// durable before the next: a segment must not be gone before those that it speaks of. The newest stays:
+    /// it knows which ids and sequences were given out, until another header knows it.
     async fn remove_idle(&self) -> Result<(), Fault> {
         let bytes = self.inner.options.segment_bytes;
         let kept = self.inner.options.idle_segments_max.max(self.inner.options.spare_segments + 1);
@@ -292,7 +298,10 @@ impl<S: Storage> Spool<S> {
             let surplus = {
                 let excess = self.ready() > kept;
                 let table = self.inner.table.borrow();
-                let surplus = table.recyclable().find(|segment| excess || segment.bytes != bytes);
+                let last = self.inner.desk.borrow().last_segment;
+                let surplus = table
+                    .recyclable()
+                    .find(|segment| segment.mark.sequence != last && (excess || segment.bytes != bytes));
                 surplus.map(|segment| (segment.mark.sequence, segment.slot))
             };
             let Some((sequence, slot)) = surplus else { break };

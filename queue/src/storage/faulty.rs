@@ -117,7 +117,7 @@ impl FaultyStorage {
         self.device.borrow().injected
     }
 
-    /// Slots that the device has lied about.
+    /// Slots that the device has lied about, or not read.
     pub fn lies(&self) -> BTreeSet<u32> {
         self.device.borrow().lies.clone()
     }

@@ -120,6 +120,7 @@ impl SegmentFile for FaultyFile {
             }
             if device.faults.read_error || device.chance(device.faults.read_errors_one_in) {
                 device.injected.read_errors += 1;
+                device.lies.insert(self.slot);
                 return Err(io::Error::from_raw_os_error(libc::EIO));
             }
             if device.chance(device.faults.reads_elsewhere_one_in) {
