@@ -22,6 +22,7 @@ pub mod postfix;
 pub mod process;
 pub mod relay;
 pub mod seccomp;
+pub mod small_fs;
 pub mod tools;
 pub mod wait;
 
@@ -33,6 +34,7 @@ pub use maildir::Maildir;
 pub use port::Port;
 pub use postfix::Postfix;
 pub use relay::{Relay, RelayBuilder};
+pub use small_fs::SmallFs;
 pub use tools::{SmtpSink, SmtpSource};
 
 use std::sync::{Mutex, MutexGuard};

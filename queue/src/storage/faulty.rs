@@ -21,6 +21,12 @@ pub struct Faults {
     pub crash_at: Option<u64>,
     /// From this step on every write fails with EIO, after having written a part.
     pub write_error_at: Option<u64>,
+    /// What a failing write says in place of EIO.
+    pub write_error: Option<i32>,
+    /// Creating a file fails with this.
+    pub create_error: Option<i32>,
+    /// Writes do not come back as long as this is set.
+    pub hangs: bool,
     /// Files that may exist; creating one more is ENOSPC.
     pub files_max: Option<usize>,
     /// Reads fail with EIO.
@@ -133,6 +139,9 @@ impl Storage for FaultyStorage {
     async fn create(&self, slot: u32, bytes: u64) -> io::Result<FaultyFile> {
         let stops = self.step()?;
         let files_max = self.device.borrow().faults.files_max.unwrap_or(usize::MAX);
+        if let Some(number) = self.device.borrow().faults.create_error {
+            return Err(io::Error::from_raw_os_error(number));
+        }
         if self.memory.slots().len() >= files_max {
             return Err(io::Error::from_raw_os_error(libc::ENOSPC));
         }
@@ -219,13 +228,17 @@ impl SegmentFile for FaultyFile {
             return Err(stopped());
         }
         yield_now().await;
+        while self.storage.device.borrow().faults.hangs {
+            yield_now().await;
+        }
         if self.storage.crashed() {
             self.tear(position, &buffer);
             return Err(stopped());
         }
         if fails_at.is_some_and(|at| step >= at) {
             self.tear(position, &buffer);
-            return Err(io::Error::from_raw_os_error(libc::EIO));
+            let number = self.storage.device.borrow().faults.write_error.unwrap_or(libc::EIO);
+            return Err(io::Error::from_raw_os_error(number));
         }
         self.file.put(position, &buffer);
         Ok(())
