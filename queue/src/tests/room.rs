@@ -244,7 +244,7 @@ fn an_error_of_a_read_is_told_and_passes() {
     });
     storage.set(|faults| faults.read_error = true);
     let (_, recovery) = block_on(Spool::open(storage, number(), small())).expect("the rest is in use");
-    assert!(matches!(recovery.damages[0].kind, DamageKind::Read(_)), "silence is not taken for empty");
+    assert!(matches!(recovery.damages[0].what, DamageKind::Read(_)), "silence is not taken for empty");
 }
 
 #[test]
