@@ -15,6 +15,7 @@ mod outcomes;
 mod recovery;
 mod room;
 pub mod session_task;
+mod transport;
 
 use crate::config::Config;
 use crate::observe::counters;
@@ -22,6 +23,7 @@ use crate::session::{self, Refusal};
 use crate::shard::event::{Event, Stop};
 use crate::shard::links::{Budget, Handover, Links};
 use crate::space::Space;
+use crate::tls;
 use buffers::Buffers;
 use sluice_queue::{GlommioStorage, QueueId, Spool};
 use std::cell::{Cell, RefCell};
@@ -51,6 +53,8 @@ pub struct IngestShard {
     pub spool: ShardSpool,
     /// Spools of shards that do not exist any more; they are emptied and take no new mail.
     pub adopted: Vec<ShardSpool>,
+    /// By listener; another one after a reload.
+    pub tls: RefCell<tls::Listeners>,
     pub stop: Stop,
     /// Kept by the service thread: how much room there is.
     pub space: Arc<Space>,
@@ -77,6 +81,7 @@ pub struct Parts {
     pub counters: Arc<counters::Ingest>,
     pub contexts: Vec<Arc<session::Context>>,
     pub space: Arc<Space>,
+    pub tls: tls::Listeners,
     pub budget: Arc<Budget>,
 }
 
@@ -91,6 +96,7 @@ impl IngestShard {
             contexts: parts.contexts,
             spool,
             adopted,
+            tls: RefCell::new(parts.tls),
             stop: Stop::default(),
             space: parts.space,
             refusing: Cell::new(None),
