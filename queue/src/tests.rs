@@ -9,6 +9,7 @@ mod glommio;
 mod harness;
 mod lineage;
 mod read_ahead;
+mod room;
 mod round_trip;
 mod simulation;
 mod space;
