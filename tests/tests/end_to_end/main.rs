@@ -23,4 +23,5 @@ mod shutdown;
 mod tls;
 mod transactions;
 mod vanishing_clients;
+mod verify;
 mod waiting_messages;
