@@ -247,6 +247,8 @@ impl Prepared {
             tail,
             finishing,
             moves: Some(Moves { states: states.clone(), from }),
+            states: Vec::new(),
+            open: None,
         });
         for text_max in texts {
             if group.payload_bytes().is_some_and(|bytes| bytes <= bytes_max) {

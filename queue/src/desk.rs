@@ -2,7 +2,9 @@
 //!
 //! Lives in a spool, on its shard, behind a cell that is never borrowed across an await. No I/O here.
 
+use crate::ancestry::Ancestry;
 use crate::compaction::Compaction;
+use crate::draft::OpenDrafts;
 use crate::error::{CommitError, Fault};
 use crate::id::{QueueId, SpoolNumber};
 use crate::index::{Entry, Index, Place};
@@ -10,7 +12,7 @@ use crate::options::Options;
 use crate::pending::{ExtentRef, Finishing, Gathering, Group, NewMessage, Placed, Ticket, Verdict};
 use crate::record::{Outcome, OutcomeKind};
 use crate::segments::Mark;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::task::Waker;
 
@@ -77,6 +79,16 @@ pub(crate) struct Desk {
     pub id_micros: u64,
     pub stats: Stats,
     pub compaction: Compaction,
+    /// Drafts that may still become messages.
+    pub open: OpenDrafts,
+    /// What was brought in from other spools, as far as it is durable.
+    pub ancestry: Ancestry,
+    /// The segments that say so; held until a later one says all of it.
+    pub ancestry_at: Vec<Rc<Mark>>,
+    /// A record that says all of it waits to be written.
+    ancestry_repeating: bool,
+    /// Messages on their way into another spool, with the outcomes that came meanwhile.
+    pub departing: BTreeMap<QueueId, Vec<Outcome>>,
     number: SpoolNumber,
     batch_payload_max: usize,
     group_bytes_max: usize,
@@ -104,6 +116,11 @@ impl Desk {
             id_micros: 0,
             stats: Stats::default(),
             compaction: Compaction::default(),
+            open: OpenDrafts::default(),
+            ancestry: Ancestry::default(),
+            ancestry_at: Vec::new(),
+            ancestry_repeating: false,
+            departing: BTreeMap::new(),
             number,
             batch_payload_max: options.batch_payload_max(),
             group_bytes_max: options.group_bytes_max(),
@@ -142,6 +159,22 @@ impl Desk {
         Ok((last.ticket.clone(), last.groups.len() - 1))
     }
 
+    /// Puts groups in one batch: all of them become durable, or none.
+    pub fn gather_together(&mut self, groups: Vec<Group>) -> Result<Rc<Ticket>, CommitError> {
+        let sum = groups.iter().try_fold(0usize, |sum, group| Some(sum + group.payload_bytes()?));
+        let sum = sum.filter(|sum| *sum <= self.group_bytes_max).ok_or(CommitError::TooLarge)?;
+        let fits = |last: &Gathering| last.payload_bytes + sum <= self.batch_payload_max;
+        if !self.pending.back().is_some_and(fits) {
+            self.pending.push_back(Gathering::default());
+        }
+        let last = self.pending.back_mut().expect("there is one now");
+        for group in groups {
+            let bytes = group.payload_bytes().expect("it was reckoned before");
+            last.push(group, bytes);
+        }
+        Ok(last.ticket.clone())
+    }
+
     /// Asks for writing; gives the writer to be woken when no borrow is held.
     #[must_use]
     pub fn want(&mut self) -> Option<Waker> {
@@ -162,6 +195,10 @@ impl Desk {
 
     /// Applies outcomes at once and queues their records; `true` when they should be written soon.
     pub fn record(&mut self, id: QueueId, outcomes: Vec<Outcome>) -> bool {
+        if let Some(kept) = self.departing.get_mut(&id) {
+            kept.extend(outcomes);
+            return false;
+        }
         let Some(entry) = self.index.get(id) else { return false };
         let refers_to = entry.commit.segment.sequence;
         let mut finished = self.index.apply(id, &outcomes);
@@ -206,6 +243,7 @@ impl Desk {
                     ticket.give_extent(number, ExtentRef { mark: segment.clone(), position, octets, crc });
                 }
                 Group::Message(message) => self.enter(message, at(placed.commit), at(placed.outcome)),
+                Group::Ancestry(ancestry) => self.learn(&ancestry, segment),
                 Group::Outcomes(finishing, _) => {
                     if let Some(entry) = self.index.get_mut(finishing.id) {
                         entry.set_reason(&finishing.outcomes, &at(placed.outcome));
@@ -213,21 +251,48 @@ impl Desk {
                 }
             }
         }
+        self.repeat_ancestry(segment);
         self.in_flight = None;
         ticket.close(Verdict::Durable)
     }
 
-    fn enter(&mut self, message: NewMessage, commit: Place, outcome: Place) {
+    /// A record of ancestry is durable in `segment`.
+    fn learn(&mut self, said: &Ancestry, segment: &Rc<Mark>) {
+        self.ancestry_repeating = false;
+        self.ancestry.merge(said);
+        if self.ancestry == *said {
+            self.ancestry_at.clear();
+        }
+        if !self.ancestry_at.contains(segment) {
+            self.ancestry_at.push(segment.clone());
+        }
+    }
+
+    /// Sees to it that the segment which is written now says all of the ancestry, so that it does not hold
+    /// the older ones.
+    fn repeat_ancestry(&mut self, segment: &Rc<Mark>) {
+        let here = self.ancestry_at.iter().all(|at| at == segment);
+        if !here && !self.ancestry_repeating && self.poisoned.is_none() {
+            let all = Group::Ancestry(self.ancestry.clone());
+            self.ancestry_repeating = self.gather(all).is_ok();
+        }
+    }
+
+    fn enter(&mut self, mut message: NewMessage, commit: Place, outcome: Place) {
         let id = message.id;
         if message.moves.is_some() {
             return self.relocate(message, commit, outcome);
         }
         self.stats.commits += 1;
         self.stats.content_bytes += message.tail.as_ref().map_or(0, |tail| tail.len() as u64);
-        let states = message.envelope.recipients.iter().map(|_| crate::RecipientState::NEW);
+        message.states.resize(message.envelope.recipients.len(), crate::RecipientState::NEW);
+        let states = message.states.iter().copied();
         let marks = message.extents.iter().map(|extent| (extent.mark.clone(), extent.octets));
         let entry = Entry::new(commit, message.content_bytes, message.flags, states, marks);
         self.index.waiting.insert(id, entry);
+        if let Some(origin) = message.envelope.origin {
+            self.index.origins.insert(id, origin);
+        }
         if let Some(finishing) = message.finishing
             && self.index.apply(finishing.id, &finishing.outcomes).is_none()
             && let Some(entry) = self.index.get_mut(finishing.id)
@@ -270,6 +335,7 @@ impl Desk {
                 }
                 Group::Extent { id, .. } => self.abandoned.retain(|abandoned| *abandoned != id),
                 Group::Message(message) => self.abandoned.retain(|abandoned| *abandoned != message.id),
+                Group::Ancestry(_) => self.ancestry_repeating = false,
             }
         }
         self.stats.full += batch.mail as u64;

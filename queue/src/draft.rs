@@ -5,6 +5,32 @@
 
 use crate::id::QueueId;
 use crate::pending::ExtentRef;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+/// The ids of drafts that may still become messages.
+pub(crate) type OpenDrafts = Rc<RefCell<BTreeSet<QueueId>>>;
+
+/// One of them; it is open as long as this lives.
+#[derive(Debug)]
+pub(crate) struct OpenDraft {
+    id: QueueId,
+    among: OpenDrafts,
+}
+
+impl OpenDraft {
+    pub fn new(id: QueueId, among: &OpenDrafts) -> Self {
+        among.borrow_mut().insert(id);
+        Self { id, among: among.clone() }
+    }
+}
+
+impl Drop for OpenDraft {
+    fn drop(&mut self) {
+        self.among.borrow_mut().remove(&self.id);
+    }
+}
 
 /// An unfinished message.
 #[derive(Debug)]
@@ -17,6 +43,8 @@ pub struct Draft {
     pub(crate) extent_bytes_max: usize,
     /// Octets were handed to the spool and their place never came back.
     pub(crate) broken: bool,
+    /// `None` for a copy that compaction makes: the message is one already.
+    pub(crate) open: Option<OpenDraft>,
 }
 
 impl Draft {

@@ -3,6 +3,7 @@
 //! Pure data; lives in a spool, on its shard. The envelope is not here but in the commit record; states
 //! are kept only when they differ from new.
 
+use crate::ancestry::Origin;
 use crate::envelope::RecipientState;
 use crate::id::QueueId;
 use crate::layout::{BATCH_HEADER, BLOCK};
@@ -226,12 +227,41 @@ fn elsewhere(commit: &Place, extents: impl Iterator<Item = (Rc<Mark>, u32)>) -> 
     found.into()
 }
 
+/// The origins of those messages that have one; both ways.
+#[derive(Debug, Default)]
+pub(crate) struct Origins {
+    of: BTreeMap<QueueId, Origin>,
+    by_origin: BTreeMap<Origin, QueueId>,
+}
+
+impl Origins {
+    pub fn insert(&mut self, id: QueueId, origin: Origin) {
+        self.of.insert(id, origin);
+        self.by_origin.insert(origin, id);
+    }
+
+    pub fn find(&self, origin: Origin) -> Option<QueueId> {
+        self.by_origin.get(&origin).copied()
+    }
+
+    pub fn get(&self, id: QueueId) -> Option<Origin> {
+        self.of.get(&id).copied()
+    }
+
+    fn remove(&mut self, id: QueueId) {
+        if let Some(origin) = self.of.remove(&id) {
+            self.by_origin.remove(&origin);
+        }
+    }
+}
+
 /// All messages of a spool that are not finished.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     pub waiting: BTreeMap<QueueId, Entry>,
     /// Messages whose octets are not all readable: shown, never delivered.
     pub damaged: BTreeMap<QueueId, Entry>,
+    pub origins: Origins,
 }
 
 impl Index {
@@ -253,7 +283,13 @@ impl Index {
         if entry.unfinished > 0 {
             return None;
         }
-        self.waiting.remove(&id).or_else(|| self.damaged.remove(&id))
+        self.remove(id)
+    }
+
+    pub fn remove(&mut self, id: QueueId) -> Option<Entry> {
+        let entry = self.waiting.remove(&id).or_else(|| self.damaged.remove(&id))?;
+        self.origins.remove(id);
+        Some(entry)
     }
 
     /// The waiting messages after `after`, in the order of their ids, at most `count`.

@@ -23,6 +23,7 @@
 //! | `layout`, `record` | the bytes |
 //! | `storage` | files on a device, in memory, on a faulty device, from outside |
 
+mod ancestry;
 mod compaction;
 mod desk;
 mod draft;
@@ -32,6 +33,7 @@ mod id;
 mod index;
 mod inspect;
 mod layout;
+mod lineage;
 mod options;
 mod pending;
 mod reading;
@@ -42,6 +44,7 @@ mod spool;
 pub mod storage;
 mod writer;
 
+pub use ancestry::{Ancestry, GAPS_MAX, LINEAGES_MAX, Origin, Standing};
 pub use compaction::Compacted;
 pub use desk::Stats;
 pub use draft::Draft;
@@ -49,6 +52,7 @@ pub use envelope::{Body, Envelope, Recipient, RecipientState, RecipientStatus};
 pub use error::{AppendError, CommitError, Fault, OpenError, ReadError};
 pub use id::{NotAQueueId, QueueId, SPOOLS_MAX, SpoolNumber};
 pub use inspect::{Inspection, inspect};
+pub use lineage::Lineage;
 pub use options::{Options, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 pub use reading::{Message, Reason};
 pub use record::{ContentFlags, OUTCOME_TEXT_MAX, Outcome, OutcomeKind};

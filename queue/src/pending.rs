@@ -3,6 +3,8 @@
 //! Lives in a spool, on its shard. A group is written whole in one batch or not at all. Whoever waits for
 //! a batch holds its [`Ticket`]; all are woken at once.
 
+use crate::ancestry::Ancestry;
+use crate::draft::OpenDraft;
 use crate::envelope::{Envelope, RecipientState};
 use crate::id::QueueId;
 use crate::index::Entry;
@@ -105,6 +107,8 @@ pub(crate) enum Group {
     Extent { id: QueueId, offset: u64, octets: Vec<u8> },
     Message(NewMessage),
     Outcomes(Finishing, Option<Entry>),
+    /// All that the spool knows of others, with what it learns in this batch.
+    Ancestry(Ancestry),
 }
 
 #[derive(Debug)]
@@ -120,6 +124,10 @@ pub(crate) struct NewMessage {
     /// Outcomes of another message; of this one, with its last reasons, when it moves.
     pub finishing: Option<Finishing>,
     pub moves: Option<Moves>,
+    /// Of a message of another spool, one per recipient; empty when all are new.
+    pub states: Vec<RecipientState>,
+    /// Until the message is in the index its draft counts as open.
+    pub open: Option<OpenDraft>,
 }
 
 /// What makes a commit one that replaces another: the message is moved.
@@ -152,13 +160,14 @@ impl Group {
             Self::Extent { octets, .. } => RECORD_HEADER + EXTENT_HEAD + octets.len(),
             Self::Message(message) => message.payload_bytes()?,
             Self::Outcomes(outcomes, _) => outcomes.payload_bytes(),
+            Self::Ancestry(ancestry) => RECORD_HEADER + ancestry.encoded_len(),
         })
     }
 
     /// The message whose outcomes it has, or adds to.
     pub fn speaks_of(&self) -> Option<QueueId> {
         match self {
-            Self::Extent { .. } => None,
+            Self::Extent { .. } | Self::Ancestry(_) => None,
             Self::Message(message) => message.finishing.as_ref().map(|finishing| finishing.id),
             Self::Outcomes(outcomes, _) => Some(outcomes.id),
         }
@@ -174,7 +183,7 @@ impl Group {
 
     fn records(&self) -> u32 {
         match self {
-            Self::Extent { .. } | Self::Outcomes(..) => 1,
+            Self::Extent { .. } | Self::Outcomes(..) | Self::Ancestry(_) => 1,
             Self::Message(message) => 1 + message.tail.is_some() as u32 + message.finishing.is_some() as u32,
         }
     }
@@ -182,7 +191,7 @@ impl Group {
     /// The oldest segment that its outcomes, or a commit that replaces another, speak of.
     fn refers_to(&self) -> u64 {
         match self {
-            Self::Extent { .. } => REFERS_TO_NONE,
+            Self::Extent { .. } | Self::Ancestry(_) => REFERS_TO_NONE,
             Self::Message(message) => {
                 let finishing = message.finishing.as_ref().map_or(REFERS_TO_NONE, |f| f.refers_to);
                 message.moves.as_ref().map_or(REFERS_TO_NONE, |moves| moves.from).min(finishing)
@@ -199,6 +208,7 @@ impl Group {
                 placed.outcome = pen.outcomes(outcomes.id.bits(), &outcomes.outcomes);
             }
             Self::Message(message) => message.put(pen, segment, base, &mut placed),
+            Self::Ancestry(ancestry) => drop(pen.ancestry(ancestry)),
         }
         placed
     }
@@ -231,7 +241,7 @@ impl NewMessage {
             envelope: &self.envelope,
             extents: &extents,
             tail,
-            states: self.moves.as_ref().map_or(&[], |moves| &moves.states),
+            states: self.moves.as_ref().map_or(&self.states, |moves| &moves.states),
         });
         if let Some(finishing) = &self.finishing {
             placed.outcome = pen.outcomes(finishing.id.bits(), &finishing.outcomes);
@@ -259,7 +269,7 @@ pub(crate) struct Placed {
 pub(crate) struct Gathering {
     pub groups: Vec<Group>,
     pub payload_bytes: usize,
-    /// Holds something else than outcomes.
+    /// Holds something else than outcomes and ancestry.
     pub mail: bool,
     pub ticket: Rc<Ticket>,
 }
@@ -267,7 +277,7 @@ pub(crate) struct Gathering {
 impl Gathering {
     pub fn push(&mut self, group: Group, payload_bytes: usize) {
         self.payload_bytes += payload_bytes;
-        self.mail |= !matches!(group, Group::Outcomes(..));
+        self.mail |= !matches!(group, Group::Outcomes(..) | Group::Ancestry(_));
         self.groups.push(group);
     }
 

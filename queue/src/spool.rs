@@ -15,7 +15,7 @@
 //! becomes durable its id is given by [`Spool::unclaimed`], because nobody was told of it.
 
 use crate::desk::{Desk, Stats};
-use crate::draft::Draft;
+use crate::draft::{Draft, OpenDraft};
 use crate::envelope::Envelope;
 use crate::error::{AppendError, CommitError, Fault, OpenError, ReadError};
 use crate::id::{QueueId, SpoolNumber};
@@ -83,6 +83,7 @@ impl<S: Storage> Spool<S> {
         options.check()?;
         let found = recover(&storage, number.get()).await?;
         let mut desk = Desk::new(number, &options, found.index);
+        (desk.ancestry, desk.ancestry_at) = (found.ancestry, found.ancestry_at);
         desk.last_segment = found.last_segment;
         desk.last_batch = found.last_batch;
         desk.id_micros = found.id_micros;
@@ -104,8 +105,12 @@ impl<S: Storage> Spool<S> {
 
     /// A new message, with its id. Ids of a spool always rise, also when the clock does not.
     pub fn begin(&self, now_micros: u64) -> Draft {
-        let id = self.inner.desk.borrow_mut().new_id(now_micros);
-        self.draft(id)
+        let (id, open) = {
+            let mut desk = self.inner.desk.borrow_mut();
+            let id = desk.new_id(now_micros);
+            (id, OpenDraft::new(id, &desk.open))
+        };
+        Draft { open: Some(open), ..self.draft(id) }
     }
 
     pub(crate) fn draft(&self, id: QueueId) -> Draft {
@@ -116,6 +121,7 @@ impl<S: Storage> Spool<S> {
             written: 0,
             extent_bytes_max: self.inner.options.extent_bytes_max,
             broken: false,
+            open: None,
         }
     }
 
@@ -196,8 +202,19 @@ impl<S: Storage> Spool<S> {
             Some(Finishing { id, outcomes, refers_to })
         });
         let extents = std::mem::take(&mut draft.extents);
-        let message =
-            NewMessage { id, envelope, flags, content_bytes, extents, tail, finishing, moves: None };
+        let (open, states, moves) = (draft.open.take(), Vec::new(), None);
+        let message = NewMessage {
+            id,
+            envelope,
+            flags,
+            content_bytes,
+            extents,
+            tail,
+            finishing,
+            moves,
+            states,
+            open,
+        };
         let (ticket, _) = self.submit(Group::Message(message))?;
         let mut claim = Claim { spool: self, id, ticket: ticket.clone(), claimed: false };
         let verdict = Wait::new(ticket).await;
@@ -206,7 +223,7 @@ impl<S: Storage> Spool<S> {
         Ok(Stored { id, content_bytes, content })
     }
 
-    fn admit(&self, draft: &Draft) -> Result<(), CommitError> {
+    pub(crate) fn admit(&self, draft: &Draft) -> Result<(), CommitError> {
         self.inner.desk.borrow().admit()?;
         if draft.broken { Err(CommitError::Broken) } else { Ok(()) }
     }

@@ -5,6 +5,7 @@
 //! gone *because* it is finished, when their segment was recycled before the commit record's).
 
 use super::{DamageKind, Recovery};
+use crate::ancestry::Ancestry;
 use crate::id::QueueId;
 use crate::index::{Entry, Index, Place};
 use crate::record::{CommitView, Found, OutcomeView, Record};
@@ -18,6 +19,9 @@ pub(super) struct Replay {
     /// Highest microseconds of any id seen.
     pub id_micros: u64,
     pub report: Recovery,
+    pub ancestry: Ancestry,
+    /// The segments that say so.
+    pub ancestry_at: Vec<Rc<Mark>>,
     marks: HashMap<u64, Rc<Mark>>,
     slots: HashMap<u64, u32>,
     /// Per segment the verified extents: position and checksum, by position.
@@ -49,7 +53,18 @@ impl Replay {
             Record::Commit(commit) => self.commit(place, commit),
             Record::Outcome(outcome) => self.outcome(place, outcome),
             Record::Seal => {}
+            Record::Ancestry(said) => self.ancestry(said, segment),
             Record::Unknown => self.report.unknown += 1,
+        }
+    }
+
+    fn ancestry(&mut self, said: &Ancestry, segment: &Rc<Mark>) {
+        self.ancestry.merge(said);
+        if self.ancestry == *said {
+            self.ancestry_at.clear();
+        }
+        if !self.ancestry_at.contains(segment) {
+            self.ancestry_at.push(segment.clone());
         }
     }
 
@@ -61,7 +76,7 @@ impl Replay {
         self.seen(commit.id);
         self.report.unknown += commit.unknown_attributes as u64;
         let id = QueueId::from_bits(commit.id);
-        let replaced = self.index.waiting.remove(&id).or_else(|| self.index.damaged.remove(&id));
+        let replaced = self.index.remove(id);
         if let Some(replaced) = replaced {
             self.refer(place.segment.sequence, replaced.commit.segment.sequence);
         } else if id.micros() <= self.floor {
@@ -83,6 +98,9 @@ impl Replay {
         if entry.unfinished > 0 {
             let to = if whole { &mut self.index.waiting } else { &mut self.index.damaged };
             to.insert(id, entry);
+            if let Some(origin) = commit.origin {
+                self.index.origins.insert(id, origin);
+            }
         }
     }
 

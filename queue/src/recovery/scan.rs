@@ -5,6 +5,7 @@
 use super::decide::{Found, Later, Standing, Verdict, decide};
 use super::replay::Replay;
 use super::{Cut, DamageKind, Recovery};
+use crate::ancestry::Ancestry;
 use crate::error::{Fault, OpenError};
 use crate::index::Index;
 use crate::layout::{BLOCK, BatchHeader, HeaderFound, SegmentHeader};
@@ -32,6 +33,8 @@ pub(crate) struct Recovered<F> {
     pub last_batch: u64,
     /// Every id given out before has at most these microseconds.
     pub id_micros: u64,
+    pub ancestry: Ancestry,
+    pub ancestry_at: Vec<Rc<Mark>>,
 }
 
 pub(crate) struct Unborn<F> {
@@ -57,6 +60,8 @@ pub(crate) async fn recover<S: Storage>(storage: &S, spool: u16) -> Result<Recov
         last_segment: 0,
         last_batch: 0,
         id_micros: 0,
+        ancestry: Ancestry::default(),
+        ancestry_at: Vec::new(),
     };
     let mut replay = Replay::default();
     let slots = storage.list().await.map_err(|error| device("listing the spool", &error))?;
@@ -89,6 +94,7 @@ pub(crate) async fn recover<S: Storage>(storage: &S, spool: u16) -> Result<Recov
     for (sequence, segment) in &mut found.table.segments {
         segment.refers_to = replay.refers_to(*sequence, damaged_first);
     }
+    (found.ancestry, found.ancestry_at) = (replay.ancestry, replay.ancestry_at);
     found.index = replay.index;
     found.report = replay.report;
     found.report.segments = found.table.segments.len();
