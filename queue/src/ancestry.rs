@@ -228,7 +228,11 @@ mod tests {
             .flat_map(|through| (0..16u64).map(move |gaps| (through, gaps)))
             .map(|(through, gaps)| {
                 let mut one = Ancestry::default();
-                one.advance(lineage(1), id(through), (1..=4).filter(|at| gaps & (1 << (at - 1)) != 0).map(id));
+                one.advance(
+                    lineage(1),
+                    id(through),
+                    (1..=4).filter(|at| gaps & (1 << (at - 1)) != 0).map(id),
+                );
                 one
             })
             .collect();

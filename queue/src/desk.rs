@@ -87,6 +87,8 @@ pub(crate) struct Desk {
     pub ancestry_at: Vec<Rc<Mark>>,
     /// A record that says all of it waits to be written.
     ancestry_repeating: bool,
+    /// The lineage of the spool is in a segment header.
+    pub lineage_durable: bool,
     /// Messages on their way into another spool, with the outcomes that came meanwhile.
     pub departing: BTreeMap<QueueId, Vec<Outcome>>,
     number: SpoolNumber,
@@ -120,6 +122,7 @@ impl Desk {
             ancestry: Ancestry::default(),
             ancestry_at: Vec::new(),
             ancestry_repeating: false,
+            lineage_durable: false,
             departing: BTreeMap::new(),
             number,
             batch_payload_max: options.batch_payload_max(),
@@ -199,7 +202,7 @@ impl Desk {
             kept.extend(outcomes);
             return false;
         }
-        let Some(entry) = self.index.get(id) else { return false };
+        let Some(entry) = self.index.get(id).filter(|_| !outcomes.is_empty()) else { return false };
         let refers_to = entry.commit.segment.sequence;
         let mut finished = self.index.apply(id, &outcomes);
         if self.poisoned.is_some() {

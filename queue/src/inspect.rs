@@ -2,10 +2,12 @@
 //!
 //! Blocks; for commands, never on a shard.
 
+use crate::ancestry::Ancestry;
 use crate::envelope::RecipientState;
 use crate::error::{OpenError, ReadError};
 use crate::id::{QueueId, SpoolNumber};
 use crate::index::Index;
+use crate::lineage::Lineage;
 use crate::reading::{self, Message};
 use crate::recovery::{Recovery, recover};
 use crate::segments::Table;
@@ -21,8 +23,12 @@ const LOOKS_MAX: usize = 3;
 /// A spool as it was at one moment.
 pub struct Inspection {
     index: Index,
+    ancestry: Ancestry,
+    id_floor: QueueId,
     table: RefCell<Table<ReaderFile>>,
     pub recovery: Recovery,
+    /// `None` when no segment of version 2 was found.
+    pub lineage: Option<Lineage>,
 }
 
 /// Reads the spool directory `dir` (a `shard-NNNN`, whose number is `number`).
@@ -38,7 +44,16 @@ pub fn inspect(dir: &Path, number: SpoolNumber) -> Result<Inspection, OpenError>
         let found = block_on(recover(&ReaderStorage::new(dir), number.get()))?;
         if found.report.damages.is_empty() || look == LOOKS_MAX {
             let (index, recovery) = (found.index, found.report);
-            return Ok(Inspection { index, table: RefCell::new(found.table), recovery });
+            let (ancestry, id_floor) = (found.ancestry, QueueId::new(found.id_micros, number));
+            let lineage = found.lineage.map(|(_, lineage)| lineage);
+            return Ok(Inspection {
+                index,
+                ancestry,
+                id_floor,
+                table: RefCell::new(found.table),
+                recovery,
+                lineage,
+            });
         }
         look += 1;
     }
@@ -59,6 +74,16 @@ impl Inspection {
         self.index.get(id).map(|entry| entry.states())
     }
 
+    /// What the spool knew of others.
+    pub fn ancestry(&self) -> &Ancestry {
+        &self.ancestry
+    }
+
+    /// Every id that was given out before has at most this.
+    pub fn id_floor(&self) -> QueueId {
+        self.id_floor
+    }
+
     /// As [`crate::Spool::load`].
     pub fn load(&self, id: QueueId) -> Result<Message, ReadError> {
         block_on(reading::load(&self.table, reading::known(&self.index, id), id))
@@ -68,5 +93,11 @@ impl Inspection {
     pub fn read(&self, id: QueueId, offset: u64, len_max: usize) -> Result<Vec<u8>, ReadError> {
         let held = reading::held(&self.index, id);
         block_on(reading::read(&self.table, held, id, offset, len_max))
+    }
+
+    /// As [`crate::Spool::read_loaded`].
+    pub fn read_loaded(&self, message: &Message, offset: u64, len_max: usize) -> Result<Vec<u8>, ReadError> {
+        let held = reading::held(&self.index, message.id);
+        block_on(reading::read_loaded(&self.table, held, message, offset, len_max))
     }
 }

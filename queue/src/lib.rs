@@ -13,7 +13,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `id`, `envelope` | what a message is called and what is known of it |
+//! | `id`, `lineage`, `envelope` | what messages and spools are called, and what is known of a message |
 //! | `spool`, `draft` | what shards call |
 //! | `desk`, `pending` | what is known and what waits to be written |
 //! | `writer`, `segments` | batches into files; when a file may be used again |
@@ -24,6 +24,7 @@
 //! | `storage` | files on a device, in memory, on a faulty device, from outside |
 
 mod ancestry;
+mod arrival;
 mod compaction;
 mod desk;
 mod draft;
@@ -34,11 +35,13 @@ mod index;
 mod inspect;
 mod layout;
 mod lineage;
+mod moving;
 mod options;
 mod pending;
 mod reading;
 mod record;
 mod recovery;
+mod restore;
 mod segments;
 mod spool;
 pub mod storage;
@@ -53,10 +56,12 @@ pub use error::{AppendError, CommitError, Fault, OpenError, ReadError};
 pub use id::{NotAQueueId, QueueId, SPOOLS_MAX, SpoolNumber};
 pub use inspect::{Inspection, inspect};
 pub use lineage::Lineage;
+pub use moving::{Move, Moved};
 pub use options::{Options, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 pub use reading::{Message, Reason};
 pub use record::{ContentFlags, OUTCOME_TEXT_MAX, Outcome, OutcomeKind};
 pub use recovery::{Cut, DAMAGES_MAX, Damage, DamageKind, Recovery};
+pub use restore::{Brought, Incoming, Look, Restore, Restored, Source};
 pub use spool::{Spool, Stored, Summary};
 pub use storage::{FaultyStorage, GlommioStorage, MemoryStorage, ReaderStorage, SegmentFile, Storage};
 

@@ -104,7 +104,11 @@ impl Future for Wait {
 /// Records that are written together or not at all.
 #[derive(Debug)]
 pub(crate) enum Group {
-    Extent { id: QueueId, offset: u64, octets: Vec<u8> },
+    Extent {
+        id: QueueId,
+        offset: u64,
+        octets: Vec<u8>,
+    },
     Message(NewMessage),
     Outcomes(Finishing, Option<Entry>),
     /// All that the spool knows of others, with what it learns in this batch.
@@ -127,6 +131,7 @@ pub(crate) struct NewMessage {
     /// Of a message of another spool, one per recipient; empty when all are new.
     pub states: Vec<RecipientState>,
     /// Until the message is in the index its draft counts as open.
+    #[expect(dead_code, reason = "dropping it says so")]
     pub open: Option<OpenDraft>,
 }
 
@@ -215,7 +220,7 @@ impl Group {
 }
 
 impl NewMessage {
-    fn payload_bytes(&self) -> Option<usize> {
+    pub fn payload_bytes(&self) -> Option<usize> {
         let tail = self.tail.as_ref().map_or(0, |tail| RECORD_HEADER + EXTENT_HEAD + tail.len());
         let extents = self.extents.len() + self.tail.is_some() as usize;
         let finishing = self.finishing.as_ref().map_or(0, Finishing::payload_bytes);

@@ -19,6 +19,7 @@ use crate::draft::{Draft, OpenDraft};
 use crate::envelope::Envelope;
 use crate::error::{AppendError, CommitError, Fault, OpenError, ReadError};
 use crate::id::{QueueId, SpoolNumber};
+use crate::lineage::Lineage;
 use crate::options::Options;
 use crate::pending::{Finishing, Group, NewMessage, Ticket, Verdict, Wait};
 use crate::reading::{self, Message};
@@ -38,6 +39,7 @@ pub struct Spool<S: Storage> {
 pub(crate) struct Inner<S: Storage> {
     pub storage: S,
     pub number: SpoolNumber,
+    pub lineage: Lineage,
     pub options: Options,
     pub desk: RefCell<Desk>,
     pub table: RefCell<Table<S::File>>,
@@ -87,9 +89,11 @@ impl<S: Storage> Spool<S> {
         desk.last_segment = found.last_segment;
         desk.last_batch = found.last_batch;
         desk.id_micros = found.id_micros;
+        desk.lineage_durable = found.lineage.is_some();
         desk.compaction.barred = found.report.unknown > 0;
-        let inner =
-            Inner { storage, number, options, desk: RefCell::new(desk), table: RefCell::new(found.table) };
+        let lineage = found.lineage.map_or_else(Lineage::draw, |(_, lineage)| lineage);
+        let (desk, table) = (RefCell::new(desk), RefCell::new(found.table));
+        let inner = Inner { storage, number, lineage, options, desk, table };
         let spool = Self { inner: Rc::new(inner) };
         let device = |fault: Fault| OpenError::Device(fault);
         if let Some(cut) = found.cut {
@@ -101,6 +105,11 @@ impl<S: Storage> Spool<S> {
 
     pub fn number(&self) -> SpoolNumber {
         self.inner.number
+    }
+
+    /// What tells this spool from every other. On disk with the first segment that this version writes.
+    pub fn lineage(&self) -> Lineage {
+        self.inner.lineage
     }
 
     /// A new message, with its id. Ids of a spool always rise, also when the clock does not.
@@ -189,6 +198,12 @@ impl<S: Storage> Spool<S> {
         finishing: Option<(QueueId, Vec<Outcome>)>,
     ) -> Result<Stored, CommitError> {
         self.admit(&draft)?;
+        if let Some((id, _)) = &finishing
+            && self.inner.desk.borrow().departing.contains_key(id)
+        {
+            // On its way into another spool; in a moment it is there, or stays.
+            return Err(CommitError::Full);
+        }
         let (id, content_bytes) = (draft.id, draft.bytes());
         let tail = (!draft.buffer.is_empty()).then(|| Arc::new(std::mem::take(&mut draft.buffer)));
         let content = match (&tail, draft.extents.is_empty()) {
@@ -203,18 +218,8 @@ impl<S: Storage> Spool<S> {
         });
         let extents = std::mem::take(&mut draft.extents);
         let (open, states, moves) = (draft.open.take(), Vec::new(), None);
-        let message = NewMessage {
-            id,
-            envelope,
-            flags,
-            content_bytes,
-            extents,
-            tail,
-            finishing,
-            moves,
-            states,
-            open,
-        };
+        let message =
+            NewMessage { id, envelope, flags, content_bytes, extents, tail, finishing, moves, states, open };
         let (ticket, _) = self.submit(Group::Message(message))?;
         let mut claim = Claim { spool: self, id, ticket: ticket.clone(), claimed: false };
         let verdict = Wait::new(ticket).await;

@@ -9,6 +9,7 @@ use crate::ancestry::Ancestry;
 use crate::error::{Fault, OpenError};
 use crate::index::Index;
 use crate::layout::{BLOCK, BatchHeader, HeaderFound, SegmentHeader};
+use crate::lineage::Lineage;
 use crate::options::SEGMENT_BYTES_MAX;
 use crate::record::{self, Record};
 use crate::segments::{Mark, REFERS_TO_NONE, Segment, Status, Table};
@@ -35,6 +36,8 @@ pub(crate) struct Recovered<F> {
     pub id_micros: u64,
     pub ancestry: Ancestry,
     pub ancestry_at: Vec<Rc<Mark>>,
+    /// The latest segment that has one, and it.
+    pub lineage: Option<(u64, Lineage)>,
 }
 
 pub(crate) struct Unborn<F> {
@@ -62,6 +65,7 @@ pub(crate) async fn recover<S: Storage>(storage: &S, spool: u16) -> Result<Recov
         id_micros: 0,
         ancestry: Ancestry::default(),
         ancestry_at: Vec::new(),
+        lineage: None,
     };
     let mut replay = Replay::default();
     let slots = storage.list().await.map_err(|error| device("listing the spool", &error))?;
@@ -140,6 +144,7 @@ async fn take_file<S: Storage>(
         report.damage(slot, Some(header.sequence), 0, DamageKind::ForeignSpool(header.spool));
         return Ok(());
     }
+    found.lineage = found.lineage.max(header.lineage.map(|lineage| (header.sequence, lineage)));
     let short = bytes < header.segment_bytes;
     if short {
         report.damage(slot, Some(header.sequence), bytes, DamageKind::Short);
