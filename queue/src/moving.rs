@@ -23,7 +23,7 @@ use crate::storage::Storage;
 use std::collections::BTreeSet;
 
 /// Messages of one step.
-const STEP_MESSAGES_MAX: usize = 128;
+const STEP_MESSAGES_MAX: usize = if cfg!(test) { 7 } else { 128 };
 /// Octets of content of a step, but for one message that has more.
 const STEP_BYTES_MAX: u64 = 512 << 10;
 
