@@ -7,7 +7,7 @@ use crate::error::{OpenError, ReadError};
 use crate::id::{QueueId, SpoolNumber};
 use crate::index::Index;
 use crate::reading::{self, Message};
-use crate::recovery::{Recovery, recover};
+use crate::recovery::{CutAt, Recovery, recover};
 use crate::segments::Table;
 use crate::storage::ReaderStorage;
 use crate::storage::reader::ReaderFile;
@@ -21,7 +21,10 @@ const LOOKS_MAX: usize = 3;
 /// A spool as it was at one moment.
 pub struct Inspection {
     index: Index,
-    table: RefCell<Table<ReaderFile>>,
+    pub(crate) table: RefCell<Table<ReaderFile>>,
+    pub(crate) number: SpoolNumber,
+    pub(crate) cut: Option<CutAt>,
+    pub(crate) last_batch: u64,
     pub recovery: Recovery,
 }
 
@@ -37,8 +40,14 @@ pub fn inspect(dir: &Path, number: SpoolNumber) -> Result<Inspection, OpenError>
     loop {
         let found = block_on(recover(&ReaderStorage::new(dir), number.get()))?;
         if found.report.damages.is_empty() || look == LOOKS_MAX {
-            let (index, recovery) = (found.index, found.report);
-            return Ok(Inspection { index, table: RefCell::new(found.table), recovery });
+            return Ok(Inspection {
+                index: found.index,
+                table: RefCell::new(found.table),
+                number,
+                cut: found.cut,
+                last_batch: found.last_batch,
+                recovery: found.report,
+            });
         }
         look += 1;
     }

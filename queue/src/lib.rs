@@ -20,9 +20,11 @@
 //! | `compaction` | moves what waits long, so that files may be used again |
 //! | `index`, `reading` | what waits, and how it is read back |
 //! | `recovery`, `inspect` | from files to an index, at a start and from outside |
+//! | `snapshot`, `backup` | what a copy of a running spool needs, and the copy (`BACKUP.md`) |
 //! | `layout`, `record` | the bytes |
 //! | `storage` | files on a device, in memory, on a faulty device, from outside |
 
+pub mod backup;
 mod compaction;
 mod desk;
 mod draft;
@@ -38,6 +40,7 @@ mod reading;
 mod record;
 mod recovery;
 mod segments;
+mod snapshot;
 mod spool;
 pub mod storage;
 mod writer;
@@ -53,6 +56,7 @@ pub use options::{Options, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 pub use reading::{Message, Reason};
 pub use record::{ContentFlags, OUTCOME_TEXT_MAX, Outcome, OutcomeKind};
 pub use recovery::{Cut, DAMAGES_MAX, Damage, DamageKind, Recovery};
+pub use snapshot::{Condition, Needed, NeededSegment, Snapshot};
 pub use spool::{Spool, Stored, Summary};
 pub use storage::{FaultyStorage, GlommioStorage, MemoryStorage, ReaderStorage, SegmentFile, Storage};
 
