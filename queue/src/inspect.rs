@@ -6,6 +6,7 @@ use crate::envelope::RecipientState;
 use crate::error::{OpenError, ReadError};
 use crate::id::{QueueId, SpoolNumber};
 use crate::index::Index;
+use crate::lineage::Lineage;
 use crate::reading::{self, Message};
 use crate::recovery::{CutAt, Recovery, recover};
 use crate::segments::Table;
@@ -26,6 +27,8 @@ pub struct Inspection {
     pub(crate) cut: Option<CutAt>,
     pub(crate) last_batch: u64,
     pub recovery: Recovery,
+    /// `None` when no segment of version 2 was found.
+    pub lineage: Option<Lineage>,
 }
 
 /// Reads the spool directory `dir` (a `shard-NNNN`, whose number is `number`).
@@ -47,6 +50,7 @@ pub fn inspect(dir: &Path, number: SpoolNumber) -> Result<Inspection, OpenError>
                 cut: found.cut,
                 last_batch: found.last_batch,
                 recovery: found.report,
+                lineage: found.lineage.map(|(_, lineage)| lineage),
             });
         }
         look += 1;

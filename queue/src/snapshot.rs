@@ -10,6 +10,7 @@
 
 use crate::id::SpoolNumber;
 use crate::inspect::Inspection;
+use crate::lineage::Lineage;
 use crate::segments::{Mark, Segment, Status, Table};
 use crate::spool::Spool;
 use crate::storage::Storage;
@@ -25,8 +26,8 @@ pub struct Snapshot {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Needed {
     pub spool: SpoolNumber,
-    /// Zeros in a spool of format version 1, and where there is nothing.
-    pub lineage: [u8; 16],
+    /// `None` in a stopped spool of format version 1.
+    pub lineage: Option<Lineage>,
     /// The instant, as the caller said.
     pub at_micros: u64,
     /// The last batch that is durable.
@@ -69,7 +70,7 @@ impl<S: Storage> Spool<S> {
         let segments = needed_of(&table, open);
         let needed = Needed {
             spool: self.inner.number,
-            lineage: [0; 16],
+            lineage: Some(self.inner.lineage),
             at_micros: now_micros,
             batch: desk.last_batch,
             messages: desk.index.waiting.len() as u64,
@@ -93,7 +94,7 @@ impl Inspection {
         let table = self.table.borrow();
         Needed {
             spool: self.number,
-            lineage: [0; 16],
+            lineage: self.lineage,
             at_micros: now_micros,
             batch: self.last_batch,
             messages: self.recovery.messages as u64,

@@ -6,6 +6,7 @@ mod crash;
 mod damage;
 mod glommio;
 mod harness;
+mod lineage;
 mod round_trip;
 mod space;
 mod world;

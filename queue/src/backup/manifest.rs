@@ -3,6 +3,7 @@
 //! Whoever reads one holds it against its checksum first, so a manifest counts as a whole or not at all.
 
 use crate::id::SpoolNumber;
+use crate::lineage::Lineage;
 use crate::snapshot::Condition;
 use crc32c::crc32c;
 use std::fmt::{self, Write};
@@ -27,8 +28,8 @@ pub struct Manifest {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManifestSpool {
     pub spool: SpoolNumber,
-    /// Zeros: of format version 1, or without a segment.
-    pub lineage: [u8; 16],
+    /// `None` of a spool of format version 1 that was stopped.
+    pub lineage: Option<Lineage>,
     /// The instant of the copy.
     pub at_micros: u64,
     pub batch: u64,
@@ -86,7 +87,10 @@ impl Manifest {
         let mut lines = 0;
         for of in &self.spools {
             let _ = write!(text, "spool {} ", of.spool.get());
-            of.lineage.iter().for_each(|octet| drop(write!(text, "{octet:02x}")));
+            of.lineage
+                .map_or([0; 16], Lineage::octets)
+                .iter()
+                .for_each(|octet| drop(write!(text, "{octet:02x}")));
             let _ = writeln!(text, " {} {} {} {}", of.at_micros, of.batch, of.messages, of.live_bytes);
             for segment in &of.segments {
                 let ManifestSegment { sequence, salt, bytes, octets, condition } = segment;
@@ -140,7 +144,7 @@ impl Manifest {
             ["began", micros] => self.began_micros = micros.parse().ok()?,
             ["spool", spool, lineage, at, batch, messages, live] => self.spools.push(ManifestSpool {
                 spool: spool.parse().ok().and_then(SpoolNumber::new)?,
-                lineage: hex(lineage)?,
+                lineage: Lineage::from_octets(hex(lineage)?),
                 at_micros: at.parse().ok()?,
                 batch: batch.parse().ok()?,
                 messages: messages.parse().ok()?,
@@ -214,7 +218,7 @@ mod tests {
         };
         let spool = |number, segments| ManifestSpool {
             spool: SpoolNumber::new(number).unwrap(),
-            lineage: *b"sixteen octets!\x00",
+            lineage: Lineage::from_octets(*b"sixteen octets!\x00").filter(|_| number != 4),
             at_micros: 1_795_000_000_000_000,
             batch: 4711,
             messages: 20,
