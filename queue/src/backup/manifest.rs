@@ -86,12 +86,16 @@ impl Manifest {
         );
         let mut lines = 0;
         for of in &self.spools {
-            let _ = write!(text, "spool {} ", of.spool.get());
-            of.lineage
-                .map_or([0; 16], Lineage::octets)
-                .iter()
-                .for_each(|octet| drop(write!(text, "{octet:02x}")));
-            let _ = writeln!(text, " {} {} {} {}", of.at_micros, of.batch, of.messages, of.live_bytes);
+            let lineage = of.lineage.map_or_else(|| "0".repeat(32), |lineage| lineage.to_string());
+            let _ = writeln!(
+                text,
+                "spool {} {lineage} {} {} {} {}",
+                of.spool.get(),
+                of.at_micros,
+                of.batch,
+                of.messages,
+                of.live_bytes
+            );
             for segment in &of.segments {
                 let ManifestSegment { sequence, salt, bytes, octets, condition } = segment;
                 let _ =
