@@ -76,6 +76,11 @@ enum QueueCommand {
     List,
     /// One message with the state of each recipient
     Show { id: QueueId },
+    /// Copy the whole queue to DIR without stopping anything; again for the same DIR, what is new
+    Backup {
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -106,6 +111,7 @@ fn execute(arguments: Arguments) -> Result<(), Failed> {
             match queue.command {
                 QueueCommand::List => program::queue::list(&spool, queue.json),
                 QueueCommand::Show { id } => program::queue::show(&spool, id, queue.json),
+                QueueCommand::Backup { directory } => program::backup::backup(&spool, &directory, queue.json),
             }
         }
     }

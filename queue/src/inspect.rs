@@ -9,7 +9,7 @@ use crate::id::{QueueId, SpoolNumber};
 use crate::index::Index;
 use crate::lineage::Lineage;
 use crate::reading::{self, Message};
-use crate::recovery::{Recovery, recover};
+use crate::recovery::{CutAt, Recovery, recover};
 use crate::segments::Table;
 use crate::storage::ReaderStorage;
 use crate::storage::reader::ReaderFile;
@@ -25,7 +25,10 @@ pub struct Inspection {
     index: Index,
     ancestry: Ancestry,
     id_floor: QueueId,
-    table: RefCell<Table<ReaderFile>>,
+    pub(crate) table: RefCell<Table<ReaderFile>>,
+    pub(crate) number: SpoolNumber,
+    pub(crate) cut: Option<CutAt>,
+    pub(crate) last_batch: u64,
     pub recovery: Recovery,
     /// `None` when no segment of version 2 was found.
     pub lineage: Option<Lineage>,
@@ -43,16 +46,16 @@ pub fn inspect(dir: &Path, number: SpoolNumber) -> Result<Inspection, OpenError>
     loop {
         let found = block_on(recover(&ReaderStorage::new(dir), number.get()))?;
         if found.report.damages.is_empty() || look == LOOKS_MAX {
-            let (index, recovery) = (found.index, found.report);
-            let (ancestry, id_floor) = (found.ancestry, QueueId::new(found.id_micros, number));
-            let lineage = found.lineage.map(|(_, lineage)| lineage);
             return Ok(Inspection {
-                index,
-                ancestry,
-                id_floor,
+                index: found.index,
+                ancestry: found.ancestry,
+                id_floor: QueueId::new(found.id_micros, number),
                 table: RefCell::new(found.table),
-                recovery,
-                lineage,
+                number,
+                cut: found.cut,
+                last_batch: found.last_batch,
+                recovery: found.report,
+                lineage: found.lineage.map(|(_, lineage)| lineage),
             });
         }
         look += 1;

@@ -20,11 +20,13 @@
 //! | `compaction` | moves what waits long, so that files may be used again |
 //! | `index`, `reading` | what waits, and how it is read back |
 //! | `recovery`, `inspect` | from files to an index, at a start and from outside |
+//! | `snapshot`, `backup` | what a copy of a running spool needs, and the copy (`BACKUP.md`) |
 //! | `layout`, `record` | the bytes |
 //! | `storage` | files on a device, in memory, on a faulty device, from outside |
 
 mod ancestry;
 mod arrival;
+pub mod backup;
 mod compaction;
 mod desk;
 mod draft;
@@ -43,6 +45,7 @@ mod record;
 mod recovery;
 mod restore;
 mod segments;
+mod snapshot;
 mod spool;
 pub mod storage;
 mod writer;
@@ -62,6 +65,7 @@ pub use reading::{Message, Reason};
 pub use record::{ContentFlags, OUTCOME_TEXT_MAX, Outcome, OutcomeKind};
 pub use recovery::{Cut, DAMAGES_MAX, Damage, DamageKind, Recovery};
 pub use restore::{Brought, Incoming, Look, Restore, Restored, Source};
+pub use snapshot::{Condition, Needed, NeededSegment, Snapshot};
 pub use spool::{Spool, Stored, Summary};
 pub use storage::{FaultyStorage, GlommioStorage, MemoryStorage, ReaderStorage, SegmentFile, Storage};
 

@@ -1,5 +1,6 @@
 //! The spool as a whole, on storages in memory, on a faulty one and on the real file system.
 
+mod backup;
 mod compaction;
 mod crash;
 mod damage;

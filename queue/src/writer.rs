@@ -201,27 +201,8 @@ impl<S: Storage> Spool<S> {
     /// Takes a segment into use: a dead one, else a fresh one. New mail leaves the spare ones alone.
     async fn next_segment(&self, mail: bool) -> Result<(), NoRoom> {
         self.remove_idle().await?;
-        let wanted = 1 + if mail { self.inner.options.spare_segments } else { 0 };
-        while self.ready() < wanted {
-            match self.create_segment().await {
-                Ok(()) => {}
-                Err(NoRoom::Full) if !mail && self.ready() > 0 => break,
-                Err(error) => return Err(error),
-            }
-        }
         let bytes = self.inner.options.segment_bytes;
-        let victim = {
-            let table = self.inner.table.borrow();
-            let victim = table.recyclable().find(|segment| segment.bytes == bytes);
-            victim.map(|segment| (segment.mark.sequence, segment.slot, segment.file.clone()))
-        };
-        let (victim, slot, file) = match victim {
-            Some((sequence, slot, file)) => (Some(sequence), slot, file),
-            None => {
-                let (slot, file) = self.inner.table.borrow_mut().free.remove(0);
-                (None, slot, file)
-            }
-        };
+        let (victim, slot, file) = self.file_for_use(mail).await?;
         let header = SegmentHeader {
             version: FORMAT_VERSION,
             spool: self.inner.number.get(),
@@ -237,6 +218,42 @@ impl<S: Storage> Spool<S> {
         written.map_err(|error| Fault::new("writing a segment header", &error))?;
         self.install(&header, victim, slot, file);
         Ok(())
+    }
+
+    /// A file to write over, with the segment that dies by it, or one never used.
+    async fn file_for_use(&self, mail: bool) -> Result<(Option<u64>, u32, Rc<S::File>), NoRoom> {
+        let wanted = 1 + if mail { self.inner.options.spare_segments } else { 0 };
+        let bytes = self.inner.options.segment_bytes;
+        loop {
+            while self.ready() < wanted {
+                match self.create_segment().await {
+                    Ok(()) => {}
+                    Err(NoRoom::Full) if !mail && self.ready() > 0 => break,
+                    Err(error) => return Err(error),
+                }
+            }
+            let victim = {
+                let table = self.inner.table.borrow();
+                let victim = table.recyclable().find(|segment| segment.bytes == bytes && !segment.linked);
+                victim.map(|segment| (segment.mark.sequence, segment.slot, segment.file.clone()))
+            };
+            let Some((sequence, slot, file)) = victim else {
+                let (slot, file) = self.inner.table.borrow_mut().free.remove(0);
+                return Ok((None, slot, file));
+            };
+            if !self.is_linked(sequence, slot).await {
+                return Ok((Some(sequence), slot, file));
+            }
+        }
+    }
+
+    /// Whether the file of a dead segment has other names, of which no news counts as yes; remembers it.
+    async fn is_linked(&self, sequence: u64, slot: u32) -> bool {
+        let linked = self.inner.storage.links(slot).await.map_or(true, |links| links != 1);
+        if let Some(segment) = self.inner.table.borrow_mut().segments.get_mut(&sequence) {
+            segment.linked = linked;
+        }
+        linked
     }
 
     fn install(&self, header: &SegmentHeader, victim: Option<u64>, slot: u32, file: Rc<S::File>) {
@@ -255,6 +272,7 @@ impl<S: Storage> Spool<S> {
             seed: header.seed(),
             status: Status::Active,
             refers_to: REFERS_TO_NONE,
+            linked: false,
         };
         table.segments.insert(sequence, segment);
         desk.last_segment = sequence;
@@ -293,7 +311,8 @@ impl<S: Storage> Spool<S> {
         Ok(())
     }
 
-    /// Gives back dead segments of another size, and those beyond what is kept idle. Each removal is
+    /// Gives back dead segments of another size, those that a backup has links to, and those beyond what is
+    /// kept idle. Each removal is
     /// durable before the next: a segment must not be gone before those that it speaks of.
     async fn remove_idle(&self) -> Result<(), Fault> {
         let bytes = self.inner.options.segment_bytes;
@@ -302,10 +321,14 @@ impl<S: Storage> Spool<S> {
             let surplus = {
                 let excess = self.ready() > kept;
                 let table = self.inner.table.borrow();
-                let surplus = table.recyclable().find(|segment| excess || segment.bytes != bytes);
-                surplus.map(|segment| (segment.mark.sequence, segment.slot))
+                let unfit = |segment: &&Segment<S::File>| segment.bytes != bytes || segment.linked;
+                let surplus = table.recyclable().find(|segment| excess || unfit(segment));
+                surplus.map(|segment| (segment.mark.sequence, segment.slot, excess || segment.bytes != bytes))
             };
-            let Some((sequence, slot)) = surplus else { break };
+            let Some((sequence, slot, certain)) = surplus else { break };
+            if !certain && !self.is_linked(sequence, slot).await {
+                continue;
+            }
             let gone = self.inner.storage.remove(slot).await;
             gone.map_err(|error| Fault::new("removing an idle segment", &error))?;
             self.sync_dir().await?;

@@ -10,7 +10,9 @@
 //! | `/metrics` | counters in the Prometheus text format |
 //! | `/v1/queue?after=ID&limit=N` | up to N messages by id |
 //! | `/v1/queue/ID` | one message, or 404 |
+//! | POST `/v1/backup` | copies the queue (`backup`); on the socket only |
 
+pub mod backup;
 pub mod client;
 
 use crate::config::Config;
@@ -19,7 +21,7 @@ use crate::shard::links::{Links, QueueItem, ToIngest};
 use axum::extract::{Path as UrlPath, Query, State as Shared};
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use sluice_queue::QueueId;
 use std::fmt::Write;
@@ -74,16 +76,17 @@ pub async fn serve(bound: Bound, state: Arc<State>) {
         .route("/", get(page))
         .route("/metrics", get(metrics))
         .route("/v1/queue", get(list))
-        .route("/v1/queue/{id}", get(show))
-        .with_state(state);
+        .route("/v1/queue/{id}", get(show));
+    let all = router.clone().route("/v1/backup", post(backup::backup)).with_state(state.clone());
+    let router = router.with_state(state);
     if let Some(tcp) = bound.tcp {
         match tokio::net::TcpListener::from_std(tcp) {
-            Ok(tcp) => drop(tokio::spawn(axum::serve(tcp, router.clone()).into_future())),
+            Ok(tcp) => drop(tokio::spawn(axum::serve(tcp, router).into_future())),
             Err(error) => log::note("admin", &format!("error: admin.bind: {error}")),
         }
     }
     match tokio::net::UnixListener::from_std(bound.unix) {
-        Ok(unix) => drop(axum::serve(unix, router).await),
+        Ok(unix) => drop(axum::serve(unix, all).await),
         Err(error) => log::note("admin", &format!("error: admin.sock: {error}")),
     }
 }

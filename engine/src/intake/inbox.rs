@@ -2,6 +2,7 @@
 //!
 //! The loop never waits for anything itself: whatever takes time becomes a task.
 
+use super::backup;
 use super::outcomes::apply_report;
 use super::recovery::LOADS_AT_ONCE;
 use super::{IngestShard, ShardSpool};
@@ -44,6 +45,9 @@ pub(crate) async fn serve_inbox(shard: Rc<IngestShard>, mut inbox: Receiver<ToIn
                 };
                 let _ = reply.send(item);
             }),
+            ToIngest::Snapshot { lease, reply } => {
+                spawn(&shard, async move |shard| backup::hold(shard, lease, reply).await);
+            }
             ToIngest::Stop => shard.stop.stop(),
             ToIngest::Finish => return,
         }

@@ -7,6 +7,7 @@
 //! that is committed is handed over exactly once in this run, in memory or, when there is no room,
 //! as an index entry that makes the delivery shard ask for it.
 
+mod backup;
 mod buffers;
 mod compact;
 mod handover;

@@ -1,5 +1,6 @@
 //! The commands of the program, and how each ends: exit codes are those of sysexits.h.
 
+pub mod backup;
 pub mod check;
 pub mod queue;
 pub mod run;

@@ -6,7 +6,8 @@ use crate::admin::client::{self, Answered};
 use crate::clock;
 use crate::intake::{describe, spool_directory, spool_numbers};
 use crate::shard::links::{QueueItem, QueueRecipient};
-use sluice_queue::QueueId;
+use sluice_queue::backup::Source;
+use sluice_queue::{Inspection, QueueId, SpoolNumber};
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -69,24 +70,42 @@ fn for_each(
 fn ask(spool: &Path, path: &str) -> Result<Option<Answered>, Failed> {
     match client::get(spool, path) {
         Ok(Answered::NotRunning) => Ok(None),
+        Ok(Answered::Refused(status, words)) => {
+            Err(Failed::new(super::IO_ERROR, format_args!("the relay answered {status}: {words}")))
+        }
         Ok(answered) => Ok(Some(answered)),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(Failed::new(
-            NO_PERMISSION,
-            format_args!(
-                "the spool {} belongs to another user; run this as root or as the relay's user",
-                spool.display()
-            ),
-        )),
-        Err(error) => Err(Failed::io(format_args!("asking the relay on {}", spool.display()), &error)),
+        Err(error) => Err(unreachable_relay(spool, &error)),
     }
 }
 
-fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Failed> {
+/// The relay's socket is there and gives no answer.
+pub fn unreachable_relay(spool: &Path, error: &io::Error) -> Failed {
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        let spool = spool.display();
+        return Failed::new(
+            NO_PERMISSION,
+            format_args!(
+                "the spool {spool} belongs to another user; run this as root or as the relay's user"
+            ),
+        );
+    }
+    Failed::io(format_args!("asking the relay on {}", spool.display()), error)
+}
+
+pub fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Failed> {
     serde_json::from_slice(body)
         .map_err(|error| Failed::new(SOFTWARE, format_args!("the relay's answer: {error}")))
 }
 
+/// The spools of a relay that does not run, or those in a backup.
 fn stopped_spools(spool: &Path) -> Result<Vec<sluice_queue::Inspection>, Failed> {
+    let backup = Source::open(spool).map_err(|error| Failed::new(super::IO_ERROR, error))?;
+    inspect_all(backup.as_ref().map_or(spool, |backup| &backup.spool))
+        .map(|spools| spools.into_iter().map(|(_, of)| of).collect())
+}
+
+/// All spools below a directory, read-only.
+pub fn inspect_all(spool: &Path) -> Result<Vec<(SpoolNumber, Inspection)>, Failed> {
     let failed = |error: &io::Error| Failed::io(format_args!("the spool {}", spool.display()), error);
     let mut spools = Vec::new();
     let numbers = spool_numbers(spool).map_err(|error| failed(&error))?;
@@ -98,9 +117,8 @@ fn stopped_spools(spool: &Path) -> Result<Vec<sluice_queue::Inspection>, Failed>
     for number in numbers {
         let directory = spool_directory(spool, number);
         let inspected = sluice_queue::inspect(&directory, number);
-        spools.push(inspected.map_err(|error| {
-            Failed::new(super::IO_ERROR, format_args!("{}: {error}", directory.display()))
-        })?);
+        let failed = |error| Failed::new(super::IO_ERROR, format_args!("{}: {error}", directory.display()));
+        spools.push((number, inspected.map_err(failed)?));
     }
     Ok(spools)
 }

@@ -160,6 +160,7 @@ async fn take_file<S: Storage>(
                 seed: header.seed(),
                 status: if short { Status::Damaged } else { Status::Sealed },
                 refers_to: REFERS_TO_NONE,
+                linked: false,
             });
         }
     }

@@ -171,6 +171,10 @@ impl Storage for FaultyStorage {
         device.removed.clear();
         Ok(())
     }
+
+    async fn links(&self, slot: u32) -> io::Result<u64> {
+        self.memory.links(slot).await
+    }
 }
 
 /// A segment on a faulty device.

@@ -81,6 +81,7 @@ impl Slot {
     }
 }
 
+#[derive(Clone)]
 pub struct World {
     random: Cell<u64>,
     model: RefCell<BTreeMap<QueueId, Known>>,
@@ -100,6 +101,11 @@ impl World {
             moved: Cell::new(0),
             abandoned: Cell::new(0),
         }
+    }
+
+    /// The model as it is now, with no memory of what comes.
+    pub fn now(&self) -> Self {
+        self.clone()
     }
 
     pub fn random(&self, below: u64) -> u64 {

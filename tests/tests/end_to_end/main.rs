@@ -15,6 +15,7 @@ mod many_messages;
 mod other_shards;
 mod policy;
 mod postfix;
+mod power_cuts;
 mod program;
 mod refused_content;
 mod retries;
