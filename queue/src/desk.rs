@@ -87,6 +87,8 @@ pub(crate) struct Desk {
     pub ancestry_at: Vec<Rc<Mark>>,
     /// A record that says all of it waits to be written.
     ancestry_repeating: bool,
+    /// Its files are gone.
+    pub retired: bool,
     /// The lineage of the spool is in a segment header.
     pub lineage_durable: bool,
     /// Messages on their way into another spool, with the outcomes that came meanwhile.
@@ -122,6 +124,7 @@ impl Desk {
             ancestry: Ancestry::default(),
             ancestry_at: Vec::new(),
             ancestry_repeating: false,
+            retired: false,
             lineage_durable: false,
             departing: BTreeMap::new(),
             number,

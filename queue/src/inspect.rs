@@ -2,7 +2,7 @@
 //!
 //! Blocks; for commands, never on a shard.
 
-use crate::ancestry::Ancestry;
+use crate::ancestry::{Ancestry, Origin};
 use crate::envelope::RecipientState;
 use crate::error::{OpenError, ReadError};
 use crate::id::{QueueId, SpoolNumber};
@@ -80,6 +80,11 @@ impl Inspection {
     /// What the spool knew of others.
     pub fn ancestry(&self) -> &Ancestry {
         &self.ancestry
+    }
+
+    /// The origin of a message, when it has one.
+    pub fn origin_of(&self, id: QueueId) -> Option<Origin> {
+        self.index.origins.get(id)
     }
 
     /// Every id that was given out before has at most this.

@@ -55,7 +55,7 @@ impl<S: Storage> Move<S> {
         let drafts = from.open_drafts().into_iter().chain(from.damaged()).collect();
         let source = Source {
             lineage: from.lineage(),
-            known: to.ancestry(),
+            known: vec![to.ancestry()],
             drafts,
             own: BTreeSet::new(),
             again: false,

@@ -66,8 +66,8 @@ impl From<Message> for Incoming {
 #[derive(Clone, Debug)]
 pub struct Source {
     pub lineage: Lineage,
-    /// What all spools of this relay know, with their own lineages.
-    pub known: Ancestry,
+    /// What all spools of this relay know; one for each of their own lineages among it.
+    pub known: Vec<Ancestry>,
     /// Ids that were open drafts at the instant of the copy.
     pub drafts: Vec<QueueId>,
     /// Lineages of this relay's own spools: nothing is learnt about them.
@@ -177,11 +177,15 @@ impl<S: Storage> Restore<S> {
         if self.source.again {
             return Look::Wanted;
         }
-        match (self.source.known.standing(carrier), self.source.known.standing(first)) {
-            (Standing::Known, _) | (_, Standing::Known) => Look::Finished,
-            (Standing::Doubtful, _) => Look::Doubtful,
-            _ => Look::Wanted,
+        let standings =
+            || self.source.known.iter().flat_map(|known| [known.standing(carrier), known.standing(first)]);
+        if standings().any(|standing| standing == Standing::Known) {
+            return Look::Finished;
         }
+        // A doubt is about a lineage that nobody here has heard of.
+        let heard = |known: &Ancestry| known.through(carrier.lineage).is_some();
+        let doubtful = self.source.known.iter().any(|known| known.standing(carrier) == Standing::Doubtful);
+        if doubtful && !self.source.known.iter().any(heard) { Look::Doubtful } else { Look::Wanted }
     }
 
     /// Everything up to `id` is dealt with.
@@ -196,6 +200,12 @@ impl<S: Storage> Restore<S> {
         self.brought.damaged += 1;
         self.pass(id);
         self.gaps.insert(id);
+    }
+
+    /// Counts a message that is wanted as restored and does nothing else, to see what a restore would do.
+    pub fn would(&mut self, id: QueueId) {
+        self.brought.restored += 1;
+        self.pass(id);
     }
 
     /// Begins a message that is wanted.

@@ -382,6 +382,23 @@ impl<S: Storage> Spool<S> {
         }
     }
 
+    /// Closes an empty spool and lets go of its files, so that they can be removed.
+    ///
+    /// # Errors
+    /// As [`Self::close`].
+    pub async fn retire(self) -> Result<(), CommitError> {
+        assert_eq!(self.messages(), 0, "only an empty spool may go");
+        let inner = self.inner.clone();
+        self.close().await?;
+        inner.desk.borrow_mut().retired = true;
+        *inner.table.borrow_mut() = Table::new();
+        Ok(())
+    }
+
+    pub fn is_retired(&self) -> bool {
+        self.inner.desk.borrow().retired
+    }
+
     /// Writes what is pending, seals the log and ends the writer. New mail is refused from now on.
     ///
     /// # Errors

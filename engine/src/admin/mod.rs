@@ -14,11 +14,12 @@
 
 pub mod backup;
 pub mod client;
+pub mod restore;
 
 use crate::config::Config;
 use crate::observe::{counters, log};
 use crate::shard::links::{Links, QueueItem, ToIngest};
-use axum::extract::{Path as UrlPath, Query, State as Shared};
+use axum::extract::{DefaultBodyLimit, Path as UrlPath, Query, State as Shared};
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse};
 use axum::routing::{get, post};
@@ -77,7 +78,11 @@ pub async fn serve(bound: Bound, state: Arc<State>) {
         .route("/metrics", get(metrics))
         .route("/v1/queue", get(list))
         .route("/v1/queue/{id}", get(show));
-    let all = router.clone().route("/v1/backup", post(backup::backup)).with_state(state.clone());
+    let all = router
+        .clone()
+        .route("/v1/backup", post(backup::backup))
+        .route("/v1/restore", get(restore::known).post(restore::restore).layer(DefaultBodyLimit::disable()))
+        .with_state(state.clone());
     let router = router.with_state(state);
     if let Some(tcp) = bound.tcp {
         match tokio::net::TcpListener::from_std(tcp) {

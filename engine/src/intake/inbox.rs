@@ -2,10 +2,10 @@
 //!
 //! The loop never waits for anything itself: whatever takes time becomes a task.
 
-use super::backup;
 use super::outcomes::apply_report;
 use super::recovery::LOADS_AT_ONCE;
 use super::{IngestShard, ShardSpool};
+use super::{backup, restore};
 use crate::channel::Receiver;
 use crate::shard::links::{Loaded, QueueItem, QueueRecipient, ToIngest};
 use futures_util::future::join_all;
@@ -48,6 +48,12 @@ pub(crate) async fn serve_inbox(shard: Rc<IngestShard>, mut inbox: Receiver<ToIn
             ToIngest::Snapshot { lease, reply } => {
                 spawn(&shard, async move |shard| backup::hold(shard, lease, reply).await);
             }
+            ToIngest::Relatives(ancestry) => shard.relatives.tell(&ancestry),
+            ToIngest::Knowledge { reply } => drop(reply.send(restore::knowledge(shard.spools()))),
+            ToIngest::Restore { source, dry_run, items, reply } => spawn(&shard, async move |shard| {
+                let each = async |restored: Vec<_>| shard.hand_over_arrived(&restored, "restored").await;
+                let _ = reply.send(restore::take_in(&shard.spool, source, dry_run, items, each).await);
+            }),
             ToIngest::Stop => shard.stop.stop(),
             ToIngest::Finish => return,
         }

@@ -7,6 +7,7 @@
 //! that is committed is handed over exactly once in this run, in memory or, when there is no room,
 //! as an index entry that makes the delivery shard ask for it.
 
+mod adoption;
 mod backup;
 mod buffers;
 mod compact;
@@ -14,6 +15,7 @@ mod handover;
 mod inbox;
 mod outcomes;
 mod recovery;
+pub mod restore;
 pub mod session_task;
 
 use crate::config::Config;
@@ -21,20 +23,29 @@ use crate::observe::counters;
 use crate::session;
 use crate::shard::event::{Event, Stop};
 use crate::shard::links::{Budget, Handover, Links};
+use adoption::Relatives;
 use buffers::Buffers;
-use sluice_queue::{GlommioStorage, QueueId, Spool};
+use sluice_queue::{GlommioStorage, QueueId, Spool, SpoolNumber};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+pub(crate) use adoption::resume;
 pub(crate) use compact::compact;
 pub(crate) use handover::pump_overflow;
 pub use inbox::describe;
 pub(crate) use inbox::serve_inbox;
-pub(crate) use recovery::{OpenedSpools, hand_over_recovered, open_spools};
-pub use recovery::{spool_directory, spool_numbers};
+pub(crate) use recovery::{OpenedSpools, open_spools};
+pub use recovery::{open_spool, spool_directory, spool_numbers};
+
+/// The spools that a start has opened for a shard.
+pub(crate) struct Opened {
+    pub own: ShardSpool,
+    pub adopted: Vec<ShardSpool>,
+    pub damaged: Vec<SpoolNumber>,
+}
 
 pub type ShardSpool = Spool<GlommioStorage>;
 
@@ -60,6 +71,10 @@ pub struct IngestShard {
     /// Handovers whose mailbox was full.
     overflow: RefCell<VecDeque<(usize, Handover)>>,
     overflow_grew: Event,
+    /// What the other shards said at the start.
+    relatives: Relatives,
+    /// Adopted spools in which the start found damage: they are kept for people to look at.
+    damaged: Vec<SpoolNumber>,
 }
 
 /// What the parts of an ingest shard are made of.
@@ -74,15 +89,15 @@ pub struct Parts {
 }
 
 impl IngestShard {
-    pub fn new(parts: Parts, spool: ShardSpool, adopted: Vec<ShardSpool>) -> Self {
+    pub(crate) fn new(parts: Parts, opened: Opened) -> Self {
         Self {
             index: parts.index,
             config: parts.config,
             links: parts.links,
             counters: parts.counters,
             contexts: parts.contexts,
-            spool,
-            adopted,
+            spool: opened.own,
+            adopted: opened.adopted,
             stop: Stop::default(),
             has_space: parts.has_space,
             budget: parts.budget,
@@ -91,6 +106,8 @@ impl IngestShard {
             buffers: Buffers::default(),
             overflow: RefCell::default(),
             overflow_grew: Event::default(),
+            relatives: Relatives::default(),
+            damaged: opened.damaged,
         }
     }
 
@@ -100,7 +117,11 @@ impl IngestShard {
     }
 
     pub fn spools(&self) -> impl Iterator<Item = &ShardSpool> {
-        std::iter::once(&self.spool).chain(&self.adopted)
+        std::iter::once(&self.spool).chain(&self.adopted).filter(|spool| !spool.is_retired())
+    }
+
+    fn is_damaged(&self, number: SpoolNumber) -> bool {
+        self.damaged.contains(&number)
     }
 
     /// Waits until the last session has ended.

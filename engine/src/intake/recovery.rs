@@ -5,7 +5,7 @@
 //! `number % shards` ([`Links::owner`](crate::shard::links::Links::owner)). It is emptied like any other; it takes no new mail but the
 //! DSNs about its own messages.
 
-use super::{IngestShard, ShardSpool};
+use super::{IngestShard, Opened, ShardSpool};
 use crate::config::Config;
 use crate::observe::log;
 use sluice_queue::{GlommioStorage, Options, QueueId, Recovery, Spool, SpoolNumber};
@@ -16,8 +16,7 @@ use std::rc::Rc;
 pub const LOADS_AT_ONCE: usize = 64;
 
 pub struct OpenedSpools {
-    pub own: ShardSpool,
-    pub adopted: Vec<ShardSpool>,
+    pub opened: Opened,
     /// Spools with mail of an earlier run, each with the id of the last such message.
     pub unfinished: Vec<(ShardSpool, QueueId)>,
 }
@@ -26,18 +25,25 @@ pub struct OpenedSpools {
 pub async fn open_spools(config: &Config, index: usize, shards: usize) -> Result<OpenedSpools, String> {
     let path = &config.spool.path;
     let own = SpoolNumber::new(index as u16).expect("the number of shards is bounded by the configuration");
-    let mut adopted = Vec::new();
+    if index == 0 {
+        super::adoption::remove_remains(path).map_err(|error| failed(path, &error))?;
+    }
+    let (mut adopted, mut damaged) = (Vec::new(), Vec::new());
     for number in spool_numbers(path).map_err(|error| failed(path, &error))? {
         if number != own && number.get() as usize >= shards && number.get() as usize % shards == index {
-            adopted.push(open(config, path, number).await?);
+            let (spool, recovery) = open_spool(config.spool.segment_bytes, path, number).await?;
+            if !recovery.damages.is_empty() {
+                damaged.push(number);
+            }
+            adopted.push(spool);
         }
     }
-    let own = open(config, path, own).await?;
+    let own = open_spool(config.spool.segment_bytes, path, own).await?.0;
     let unfinished = std::iter::once(&own).chain(&adopted);
     let unfinished = unfinished
         .filter_map(|spool| Some((spool.clone(), spool.live(None, usize::MAX).last().copied()?)))
         .collect();
-    Ok(OpenedSpools { own, adopted, unfinished })
+    Ok(OpenedSpools { opened: Opened { own, adopted, damaged }, unfinished })
 }
 
 /// `shard-NNNN` under the spool's path.
@@ -57,15 +63,20 @@ pub fn spool_numbers(path: &Path) -> std::io::Result<Vec<SpoolNumber>> {
     Ok(numbers)
 }
 
-async fn open(config: &Config, path: &Path, number: SpoolNumber) -> Result<ShardSpool, String> {
+/// Opens the spool `number` below `path`; creates it when it does not exist.
+pub async fn open_spool(
+    segment_bytes: u64,
+    path: &Path,
+    number: SpoolNumber,
+) -> Result<(ShardSpool, Recovery), String> {
     let directory = spool_directory(path, number);
     std::fs::create_dir_all(&directory).map_err(|error| failed(&directory, &error))?;
     let storage = GlommioStorage::new(&directory).map_err(|error| failed(&directory, &error))?;
-    let options = Options { segment_bytes: config.spool.segment_bytes, ..Options::default() };
+    let options = Options { segment_bytes, ..Options::default() };
     let opened = Spool::open(storage, number, options).await;
     let (spool, recovery) = opened.map_err(|error| failed(&directory, &error))?;
     report(&directory, &recovery);
-    Ok(spool)
+    Ok((spool, recovery))
 }
 
 fn failed(path: &Path, error: &dyn std::fmt::Display) -> String {

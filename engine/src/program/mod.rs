@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod check;
 pub mod queue;
+pub mod restore;
 pub mod run;
 
 use std::fmt;
@@ -18,6 +19,10 @@ pub const CONFIGURATION: u8 = 78;
 /// The thing asked for is not there (EX_NOINPUT).
 pub const NO_INPUT: u8 = 66;
 pub const USAGE: u8 = 64;
+/// The input is not as it should be (EX_DATAERR).
+pub const DATA_ERROR: u8 = 65;
+/// It may work later (EX_TEMPFAIL).
+pub const TEMPORARY: u8 = 75;
 
 /// The end of a command that could not do what it was asked: one sentence and an exit code.
 #[derive(Debug)]

@@ -11,12 +11,14 @@
 use crate::channel::Sender;
 use crate::resolve::mx::MxHost;
 use crate::resolve::service::Answer;
-use sluice_queue::{ContentFlags, Envelope, Needed, QueueId, RecipientState, SpoolNumber};
+use crate::restore::wire::Item;
+use crate::restore::{Knowledge, Report as RestoreReport};
+use sluice_queue::{Ancestry, ContentFlags, Envelope, Needed, QueueId, RecipientState, Source, SpoolNumber};
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 /// Handovers waiting for a delivery shard. Past it they wait, without their content, in the ingest shard.
 pub const HANDOVERS_MAX: usize = 16 * 1024;
@@ -180,6 +182,19 @@ pub enum ToIngest {
     Snapshot {
         lease: Arc<Lease>,
         reply: oneshot::Sender<Vec<Needed>>,
+    },
+    /// What the spools of another ingest shard know, said once at the start.
+    Relatives(Ancestry),
+    /// What do the spools here know?
+    Knowledge {
+        reply: oneshot::Sender<Knowledge>,
+    },
+    /// Bring in the copy of a spool.
+    Restore {
+        source: Source,
+        dry_run: bool,
+        items: mpsc::Receiver<Item>,
+        reply: oneshot::Sender<RestoreReport>,
     },
     /// No new session; open ones end within the bound.
     Stop,

@@ -17,11 +17,11 @@ struct How {
 }
 
 fn source(copy: &Spool<MemoryStorage>, to: &Spool<impl Storage>, how: &How) -> Source {
-    let mut known = to.ancestry();
-    known.advance(to.lineage(), to.id_floor(), []);
+    let mut own = Ancestry::default();
+    own.advance(to.lineage(), to.id_floor(), []);
     Source {
         lineage: copy.lineage(),
-        known,
+        known: vec![own, to.ancestry()],
         drafts: how.drafts.clone(),
         own: BTreeSet::from([to.lineage()]),
         again: how.again,
