@@ -54,6 +54,7 @@ pub(crate) async fn serve_inbox(shard: Rc<IngestShard>, mut inbox: Receiver<ToIn
                 let each = async |restored: Vec<_>| shard.hand_over_arrived(&restored, "restored").await;
                 let _ = reply.send(restore::take_in(&shard.spool, source, dry_run, items, each).await);
             }),
+            ToIngest::Tls(tls) => *shard.tls.borrow_mut() = tls,
             ToIngest::Stop => shard.stop.stop(),
             ToIngest::Finish => return,
         }

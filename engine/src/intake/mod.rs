@@ -17,12 +17,14 @@ mod outcomes;
 mod recovery;
 pub mod restore;
 pub mod session_task;
+mod transport;
 
 use crate::config::Config;
 use crate::observe::counters;
 use crate::session;
 use crate::shard::event::{Event, Stop};
 use crate::shard::links::{Budget, Handover, Links};
+use crate::tls;
 use adoption::Relatives;
 use buffers::Buffers;
 use sluice_queue::{GlommioStorage, QueueId, Spool, SpoolNumber};
@@ -61,6 +63,8 @@ pub struct IngestShard {
     pub spool: ShardSpool,
     /// Spools of shards that do not exist any more; they are emptied and take no new mail.
     pub adopted: Vec<ShardSpool>,
+    /// By listener; another one after a reload.
+    pub tls: RefCell<tls::Listeners>,
     pub stop: Stop,
     /// Kept by the service thread: the spool's file system has room for new mail.
     pub has_space: Arc<AtomicBool>,
@@ -84,6 +88,7 @@ pub struct Parts {
     pub links: Arc<Links>,
     pub counters: Arc<counters::Ingest>,
     pub contexts: Vec<Arc<session::Context>>,
+    pub tls: tls::Listeners,
     pub has_space: Arc<AtomicBool>,
     pub budget: Arc<Budget>,
 }
@@ -98,6 +103,7 @@ impl IngestShard {
             contexts: parts.contexts,
             spool: opened.own,
             adopted: opened.adopted,
+            tls: RefCell::new(parts.tls),
             stop: Stop::default(),
             has_space: parts.has_space,
             budget: parts.budget,

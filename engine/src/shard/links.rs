@@ -13,6 +13,7 @@ use crate::resolve::mx::MxHost;
 use crate::resolve::service::Answer;
 use crate::restore::wire::Item;
 use crate::restore::{Knowledge, Report as RestoreReport};
+use crate::tls;
 use sluice_queue::{Ancestry, ContentFlags, Envelope, Needed, QueueId, RecipientState, Source, SpoolNumber};
 use std::net::IpAddr;
 use std::ops::Deref;
@@ -196,6 +197,8 @@ pub enum ToIngest {
         items: mpsc::Receiver<Item>,
         reply: oneshot::Sender<RestoreReport>,
     },
+    /// Certificates that were read again: for handshakes from now on.
+    Tls(tls::Listeners),
     /// No new session; open ones end within the bound.
     Stop,
     /// The delivery shards are done: write out what is left and end.

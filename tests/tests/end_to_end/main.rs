@@ -21,6 +21,7 @@ mod refused_content;
 mod restore;
 mod retries;
 mod shutdown;
+mod tls;
 mod transactions;
 mod vanishing_clients;
 mod waiting_messages;

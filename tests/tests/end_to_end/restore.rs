@@ -168,7 +168,8 @@ fn kills_in_the_middle_of_a_restore_lose_nothing_and_double_nothing() {
 fn kills_in_the_middle_of_an_adoption_leave_each_message_once_and_no_spool_behind() {
     const MESSAGES: usize = 1_200;
     let port = Port::reserve();
-    let mut relay = Relay::builder().inward(port.address()).retry("100ms", "1s", "1d").cpus("0,1", "0,1").prepare();
+    let mut relay =
+        Relay::builder().inward(port.address()).retry("100ms", "1s", "1d").cpus("0,1", "0,1").prepare();
     relay.start();
     for number in 0..30 {
         fill(&relay, number * MESSAGES / 30, (number + 1) * MESSAGES / 30, 2000);
@@ -190,7 +191,10 @@ fn kills_in_the_middle_of_an_adoption_leave_each_message_once_and_no_spool_behin
     let inbox = Inbox::bind(port.address(), |_| Answer::Accept);
     inbox.wait_for(MESSAGES, SOON * 4);
     relay.wait_empty();
-    println!("{kills} kills; {} old copies recognised in the last run", log.matching(&["was moved to another spool"]).len());
+    println!(
+        "{kills} kills; {} old copies recognised in the last run",
+        log.matching(&["was moved to another spool"]).len()
+    );
     assert_eq!(copies(&inbox, MESSAGES), vec![1; MESSAGES]);
     relay.stop();
     let mut left: Vec<_> = std::fs::read_dir(relay.spool())
