@@ -7,7 +7,7 @@ use crate::clock;
 use crate::intake::{describe, spool_directory, spool_numbers};
 use crate::shard::links::{QueueItem, QueueRecipient};
 use sluice_queue::backup::Source;
-use sluice_queue::{Inspection, QueueId, SpoolNumber};
+use sluice_queue::{Inspection, Origin, QueueId, SpoolNumber, Standing};
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -123,6 +123,14 @@ pub fn inspect_all(spool: &Path) -> Result<Vec<(SpoolNumber, Inspection)>, Faile
     Ok(spools)
 }
 
+/// Whether another of the spools has the message: it was being moved there when the relay stopped.
+fn is_moved(spools: &[Inspection], index: usize, id: QueueId) -> bool {
+    let Some(lineage) = spools[index].lineage else { return false };
+    let others = spools.iter().enumerate().filter(|(other, _)| *other != index);
+    let origin = Origin { lineage, id };
+    others.map(|(_, of)| of.ancestry().standing(origin)).any(|standing| standing == Standing::Known)
+}
+
 fn list_stopped(
     spool: &Path,
     each: &mut impl FnMut(&QueueItem) -> io::Result<()>,
@@ -130,7 +138,8 @@ fn list_stopped(
     let spools = stopped_spools(spool)?;
     let mut ids: Vec<(QueueId, usize)> = Vec::new();
     for (index, spool) in spools.iter().enumerate() {
-        ids.extend(spool.live(None, usize::MAX).into_iter().map(|id| (id, index)));
+        let here = spool.live(None, usize::MAX).into_iter().filter(|id| !is_moved(&spools, index, *id));
+        ids.extend(here.map(|id| (id, index)));
     }
     ids.sort_unstable();
     for (id, index) in ids {

@@ -178,10 +178,10 @@ fn kills_in_the_middle_of_an_adoption_leave_each_message_once_and_no_spool_behin
     let gone = relay.spool().join("shard-0001");
     assert!(gone.exists());
     let mut kills = 0;
-    while gone.exists() && kills < 30 {
+    while gone.exists() && kills < 20 {
         // The first look at where it is killed: the ready line, or a little later.
         relay.start_with(&["--ingest-cpus", "0", "--delivery-cpus", "1"]);
-        thread::sleep(Duration::from_millis(3 * kills));
+        thread::sleep(Duration::from_millis(40 * kills));
         relay.kill();
         kills += 1;
     }
