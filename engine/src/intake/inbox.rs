@@ -127,6 +127,7 @@ pub fn describe(id: QueueId, message: &sluice_queue::Message) -> QueueItem {
         client: envelope.client.clone(),
         helo: envelope.helo.clone(),
         listener: envelope.listener.clone(),
+        origin: envelope.origin.map(|origin| [origin.id.to_string(), origin.lineage.to_string()]),
         recipients: recipients.collect(),
     }
 }

@@ -13,8 +13,9 @@ use futures_util::future::join_all;
 use sluice_queue::{CommitError, Look, Restore, Restored, Source};
 use tokio::sync::mpsc;
 
-/// Items that may be under way to a shard.
-pub const ITEMS_MAX: usize = 8;
+/// Items that may be under way to a shard; one has at most 256 KiB of content. Prevents: memory by the size
+/// of a copy.
+pub const ITEMS_MAX: usize = 32;
 
 /// What the spools of this shard know.
 pub fn knowledge<'a>(spools: impl Iterator<Item = &'a ShardSpool>) -> Knowledge {

@@ -214,6 +214,9 @@ fn print_whole(out: &mut impl Write, item: &QueueItem) -> io::Result<()> {
         writeln!(out, "Client:    [{}], HELO {}", item.client, item.helo)?;
     }
     writeln!(out, "Listener:  {}", item.listener)?;
+    if let Some([id, lineage]) = &item.origin {
+        writeln!(out, "Origin:    {id}, spool {lineage}")?;
+    }
     for recipient in &item.recipients {
         write!(
             out,

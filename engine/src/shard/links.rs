@@ -277,6 +277,9 @@ pub struct QueueItem {
     pub client: String,
     pub helo: String,
     pub listener: String,
+    /// The queue id that it had first, and in which spool (its lineage), when it came from another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<[String; 2]>,
     pub recipients: Vec<QueueRecipient>,
 }
 
