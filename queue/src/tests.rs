@@ -2,12 +2,15 @@
 
 mod backup;
 mod compaction;
+mod cost;
 mod crash;
 mod damage;
+mod flight;
 mod glommio;
 mod harness;
 mod lineage;
 mod moving;
+mod read_ahead;
 mod restore;
 mod round_trip;
 mod space;

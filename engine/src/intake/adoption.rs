@@ -113,9 +113,7 @@ async fn empty(shard: &IngestShard, from: &ShardSpool) -> Result<(), CommitError
         }
         for id in step.stay {
             log::note("ingest", &format!("{id}: does not fit into this shard's spool, goes from {name}"));
-            if let Ok(message) = from.load(id).await {
-                shard.hand_over_stored(&message);
-            }
+            from.facts(id, |facts| shard.hand_over_stored(facts));
         }
         if !step.more {
             break;

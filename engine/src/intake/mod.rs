@@ -160,13 +160,7 @@ impl IngestShard {
     /// A session that ended by a fault while its message was being committed has told nobody of it.
     fn claim(self: &Rc<Self>, spool: &ShardSpool) {
         for id in spool.unclaimed() {
-            let (shard, spool) = (self.clone(), spool.clone());
-            glommio::spawn_local(async move {
-                if let Ok(message) = spool.load(id).await {
-                    shard.hand_over_stored(&message);
-                }
-            })
-            .detach();
+            spool.facts(id, |facts| self.hand_over_stored(facts));
         }
     }
 }

@@ -3,13 +3,11 @@
 //! Lives on the ingest shard, or, when no relay runs, on the executor that the command starts for it. What
 //! holds at every moment is in `sluice_queue::Restore`.
 
-use super::recovery::LOADS_AT_ONCE;
 use super::{IngestShard, ShardSpool};
 use crate::clock;
 use crate::observe::log;
 use crate::restore::wire::Item;
 use crate::restore::{Knowledge, Report};
-use futures_util::future::join_all;
 use sluice_queue::{CommitError, Look, Restore, Restored, Source};
 use tokio::sync::mpsc;
 
@@ -81,18 +79,9 @@ async fn take(
 impl IngestShard {
     /// Hands over what has come from another spool.
     pub(super) async fn hand_over_arrived(&self, arrived: &[Restored], how: &str) {
-        for some in arrived.chunks(LOADS_AT_ONCE) {
-            let loads = join_all(some.iter().map(|restored| self.spool.load(restored.id))).await;
-            for (Restored { id, from }, message) in some.iter().zip(loads) {
-                log::note("ingest", &format!("{id}: {how} from {from}"));
-                match message {
-                    Ok(message) => self.hand_over_stored(&message),
-                    Err(error) => log::note(
-                        "ingest",
-                        &format!("{id}: error: cannot be read, stays in the spool: {error}"),
-                    ),
-                }
-            }
+        for Restored { id, from } in arrived {
+            log::note("ingest", &format!("{id}: {how} from {from}"));
+            self.spool.facts(*id, |facts| self.hand_over_stored(facts));
             glommio::yield_if_needed().await;
         }
     }
