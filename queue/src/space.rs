@@ -18,6 +18,7 @@
 //! are too many (after a crash their recipients count fewer attempts). Spare segments are `Options::spare_segments`, and one for every
 //! [`SEGMENTS_PER_SPARE`] that exist, so that the outcomes of a big backlog fit, in whatever order it ends.
 
+use crate::canary::{Canary, sings};
 use crate::draft::Draft;
 use crate::error::{CommitError, Fault};
 use crate::layout::{BLOCK, BatchHeader};
@@ -112,6 +113,8 @@ pub(crate) struct Space {
     sure: Cell<u64>,
     /// Deferrals that found no room.
     pub held: VecDeque<Group>,
+    /// How often they were given back to be written.
+    pub released: u64,
     /// Why new mail found no room, as long as that has not changed.
     pub short: Option<Fault>,
     /// A segment is being created.
@@ -403,7 +406,9 @@ impl<S: Storage> Spool<S> {
                 });
             }
         };
-        if let Err(error) = self.inner.storage.sync_dir().await {
+        if !sings(Canary::ForgetsDirectories)
+            && let Err(error) = self.inner.storage.sync_dir().await
+        {
             let gone = self.inner.storage.remove(slot).await.is_ok();
             let doing = "syncing the spool directory";
             return Err(match gone && is_short(&error) {

@@ -1,5 +1,6 @@
 //! The spool as a whole, on storages in memory, on a faulty one and on the real file system.
 
+mod backup;
 mod compaction;
 mod cost;
 mod crash;
@@ -8,8 +9,10 @@ mod flight;
 mod glommio;
 mod harness;
 mod lineage;
+mod moving;
 mod read_ahead;
 mod room;
+mod restore;
 mod round_trip;
 mod simulation;
 mod space;

@@ -6,6 +6,7 @@ use super::decide::{Found, Later, Standing, Verdict, decide};
 use super::replay::Replay;
 use super::{Cut, DamageKind, Recovery};
 use crate::canary::{Canary, sings};
+use crate::ancestry::Ancestry;
 use crate::error::{Fault, OpenError};
 use crate::index::Index;
 use crate::layout::{BLOCK, BatchHeader, HeaderFound, SegmentHeader};
@@ -34,6 +35,8 @@ pub(crate) struct Recovered<F> {
     pub last_batch: u64,
     /// Every id given out before has at most these microseconds.
     pub id_micros: u64,
+    pub ancestry: Ancestry,
+    pub ancestry_at: Vec<Rc<Mark>>,
     /// The latest segment that has one, and it.
     pub lineage: Option<(u64, Lineage)>,
 }
@@ -61,6 +64,8 @@ pub(crate) async fn recover<S: Storage>(storage: &S, spool: u16) -> Result<Recov
         last_segment: 0,
         last_batch: 0,
         id_micros: 0,
+        ancestry: Ancestry::default(),
+        ancestry_at: Vec::new(),
         lineage: None,
     };
     let mut replay = Replay::default();
@@ -94,6 +99,7 @@ pub(crate) async fn recover<S: Storage>(storage: &S, spool: u16) -> Result<Recov
     for (sequence, segment) in &mut found.table.segments {
         segment.refers_to = replay.refers_to(*sequence, damaged_first);
     }
+    (found.ancestry, found.ancestry_at) = (replay.ancestry, replay.ancestry_at);
     found.index = replay.index;
     found.report = replay.report;
     found.report.segments = found.table.segments.len();
@@ -155,6 +161,7 @@ async fn take_file<S: Storage>(
                 seed: header.seed(),
                 status: if short { Status::Damaged } else { Status::Sealed },
                 refers_to: REFERS_TO_NONE,
+                linked: false,
             });
         }
     }
