@@ -45,8 +45,9 @@ fn stuck_inbox() -> Inbox {
     })
 }
 
+/// What waits is tried seldom, so that many copies are not the measure of many retries.
 fn small_segments(inbox: &Inbox) -> Relay {
-    let mut relay = Relay::builder().inward(inbox.address()).retry("1s", "2s", "1d").prepare();
+    let mut relay = Relay::builder().inward(inbox.address()).retry("30s", "1m", "1d").prepare();
     relay.edit_config("[spool]\n", "[spool]\nsegment_bytes = \"1MiB\"\n");
     relay.start();
     relay
