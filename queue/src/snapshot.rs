@@ -73,7 +73,7 @@ impl<S: Storage> Spool<S> {
             lineage: Some(self.inner.lineage),
             at_micros: now_micros,
             batch: desk.last_batch,
-            messages: desk.index.waiting.len() as u64,
+            messages: desk.index.counts().messages as u64,
             live_bytes: live_bytes(&table),
             segments,
         };

@@ -2,6 +2,7 @@
 
 mod backup;
 mod compaction;
+mod cost;
 mod crash;
 mod damage;
 mod glommio;

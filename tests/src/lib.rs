@@ -23,6 +23,7 @@ pub mod postfix;
 pub mod process;
 pub mod relay;
 pub mod seccomp;
+pub mod tls;
 pub mod tools;
 pub mod volatile_disk;
 pub mod wait;

@@ -48,6 +48,7 @@ pub(crate) async fn serve_inbox(shard: Rc<IngestShard>, mut inbox: Receiver<ToIn
             ToIngest::Snapshot { lease, reply } => {
                 spawn(&shard, async move |shard| backup::hold(shard, lease, reply).await);
             }
+            ToIngest::Tls(tls) => *shard.tls.borrow_mut() = tls,
             ToIngest::Stop => shard.stop.stop(),
             ToIngest::Finish => return,
         }

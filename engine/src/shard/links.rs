@@ -11,6 +11,7 @@
 use crate::channel::Sender;
 use crate::resolve::mx::MxHost;
 use crate::resolve::service::Answer;
+use crate::tls;
 use sluice_queue::{ContentFlags, Envelope, Needed, QueueId, RecipientState, SpoolNumber};
 use std::net::IpAddr;
 use std::ops::Deref;
@@ -181,6 +182,8 @@ pub enum ToIngest {
         lease: Arc<Lease>,
         reply: oneshot::Sender<Vec<Needed>>,
     },
+    /// Certificates that were read again: for handshakes from now on.
+    Tls(tls::Listeners),
     /// No new session; open ones end within the bound.
     Stop,
     /// The delivery shards are done: write out what is left and end.

@@ -21,6 +21,7 @@ mod program;
 mod refused_content;
 mod retries;
 mod shutdown;
+mod tls;
 mod transactions;
 mod vanishing_clients;
 mod waiting_messages;
