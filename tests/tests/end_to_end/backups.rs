@@ -6,8 +6,8 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -107,11 +107,23 @@ struct Ledger {
     next: AtomicUsize,
     acknowledged: Mutex<Vec<usize>>,
     over: AtomicBool,
+    /// Taken for writing while a copy is held against this, so that the load does not outgrow the check.
+    gate: RwLock<()>,
+}
+
+/// Ends what runs beside a check, also when the check fails.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 fn load(relay: &Relay, ledger: &Ledger) {
     let mut client = Client::hello(relay.outside());
     while !ledger.over.load(Ordering::Relaxed) {
+        let _open = ledger.gate.read().unwrap();
         let number = ledger.next.fetch_add(1, Ordering::Relaxed);
         let content = numbered(number, octets(number));
         client.send_message("x@away.test", &[recipient(number)], &content).expect(250, "2.0.0");
@@ -121,11 +133,24 @@ fn load(relay: &Relay, ledger: &Ledger) {
 }
 
 /// Numbers that the next hop has taken, with the time at which that was first seen here.
-fn look_at(inbox: &Inbox, seen: &mut HashMap<usize, Instant>) {
-    let now = Instant::now();
-    inbox.for_each(|got| {
-        seen.entry(number_of(without_received(&got.content)).expect("unspoilt")).or_insert(now);
-    });
+#[derive(Default)]
+struct Seen {
+    looked_at: usize,
+    numbers: HashMap<usize, Instant>,
+}
+
+impl Seen {
+    fn look_at(&mut self, inbox: &Inbox) {
+        let (now, mut at) = (Instant::now(), 0);
+        inbox.for_each(|got| {
+            at += 1;
+            if at > self.looked_at {
+                let number = number_of(without_received(&got.content)).expect("unspoilt");
+                self.numbers.entry(number).or_insert(now);
+            }
+        });
+        self.looked_at = at;
+    }
 }
 
 #[test]
@@ -136,31 +161,36 @@ fn copies_under_load_have_what_was_acknowledged_and_not_delivered() {
     let here = tempfile::tempdir_in(relay.directory()).unwrap();
     let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
     let ledger = Ledger::default();
-    let mut seen = HashMap::new();
+    let mut seen = Seen::default();
     let (mut kept, mut repeated, mut checked) = (0, 0, 0);
     let mut slowest = Duration::ZERO;
     thread::scope(|scope| {
+        let _ends = Ends(&ledger.over);
         let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(|| load(&relay, &ledger))).collect();
         for round in 0..copies() {
             let goal = ledger.acknowledged.lock().unwrap().len() + 50 + round * 37 % 200;
             until_true(SOON * 2, "the round's messages", || {
                 ledger.acknowledged.lock().unwrap().len() >= goal || clients.iter().any(|of| of.is_finished())
             });
-            look_at(&inbox, &mut seen);
+            seen.look_at(&inbox);
             let before: Vec<usize> = ledger.acknowledged.lock().unwrap().clone();
             let called = Instant::now();
             let directory = if round % 2 == 0 { here.path() } else { elsewhere.path() };
             let report = backup(&relay, directory);
             slowest = slowest.max(called.elapsed());
-            look_at(&inbox, &mut seen);
+            let _shut = ledger.gate.write().unwrap();
+            seen.look_at(&inbox);
             let copy = contents(directory);
-            let lost: Vec<_> =
-                before.iter().filter(|number| !copy.contains(number) && !seen.contains_key(number)).collect();
+            let lost: Vec<_> = before
+                .iter()
+                .filter(|number| !copy.contains(number) && !seen.numbers.contains_key(number))
+                .collect();
             assert!(lost.is_empty(), "copy {round}: acknowledged, not delivered and not in it: {lost:?}");
-            let settled = |number: &&usize| seen.get(number).is_some_and(|at| *at + SETTLED < called);
+            let settled = |number: &&usize| seen.numbers.get(number).is_some_and(|at| *at + SETTLED < called);
             let back: Vec<_> = copy.iter().filter(settled).collect();
             assert!(back.is_empty(), "copy {round}: delivered long ago and in it: {back:?}");
-            repeated += copy.iter().filter(|number| seen.get(number).is_some_and(|at| *at < called)).count();
+            repeated +=
+                copy.iter().filter(|number| seen.numbers.get(number).is_some_and(|at| *at < called)).count();
             checked += before.len();
             kept += files(&report, "kept");
             if round % 2 == 1 {
@@ -169,7 +199,6 @@ fn copies_under_load_have_what_was_acknowledged_and_not_delivered() {
                 assert!(files(&report, "copied") <= 1, "only the tail: {report}");
             }
         }
-        ledger.over.store(true, Ordering::Relaxed);
     });
     let last = backup(&relay, here.path());
     let waiting = contents(here.path());
@@ -195,9 +224,9 @@ fn a_new_relay_delivers(spool: &Path, waiting: &HashSet<usize>) {
     assert!(copied.success());
     relay.start();
     relay.wait_queue(0, SOON * 4);
-    let mut seen = HashMap::new();
-    look_at(&inbox, &mut seen);
-    assert_eq!(seen.into_keys().collect::<HashSet<_>>(), *waiting);
+    let mut seen = Seen::default();
+    seen.look_at(&inbox);
+    assert_eq!(seen.numbers.into_keys().collect::<HashSet<_>>(), *waiting);
 }
 
 #[test]
@@ -484,8 +513,9 @@ fn acceptance_beside_backups_that_follow_each_other() {
                 }
                 copies
             });
+            let ends = Ends(&over);
             let times = acceptance(&relay, SPAN);
-            over.store(true, Ordering::Relaxed);
+            drop(ends);
             show(what, &times, copies.join().unwrap());
         });
     }
