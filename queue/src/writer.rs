@@ -262,6 +262,7 @@ impl<S: Storage> Spool<S> {
         table.segments.insert(sequence, segment);
         desk.last_segment = sequence;
         desk.stats.bytes_written += BLOCK as u64;
+        desk.durable_end = BLOCK as u64;
         desk.active = Some(Active { sequence, position: BLOCK as u64 });
     }
 

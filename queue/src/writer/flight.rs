@@ -140,6 +140,7 @@ impl<S: Storage> Spool<S> {
             flight.batches.pop_front().expect("the first one landed");
         let mut desk = self.inner.desk.borrow_mut();
         desk.durable_batch = sequence;
+        desk.durable_end = position + batch.batch_bytes() as u64;
         let wakers = desk.complete(batch, &placed, &segment, position);
         drop(desk);
         wakers.into_iter().for_each(|waker| waker.wake());
