@@ -4,6 +4,7 @@ mod compaction;
 mod crash;
 mod damage;
 mod glommio;
+mod golden;
 mod harness;
 mod round_trip;
 mod space;
