@@ -6,6 +6,7 @@ mod damage;
 mod glommio;
 mod golden;
 mod harness;
+mod lineage;
 mod round_trip;
 mod space;
 mod world;

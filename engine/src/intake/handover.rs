@@ -99,7 +99,7 @@ impl IngestShard {
     /// Hands over what is left of a message that an earlier run accepted.
     pub fn hand_over_stored(&self, message: &Message) {
         let Message { ref envelope, ref states, id, .. } = *message;
-        for (next_hop, indexes) in groups(&self.config, envelope, |index| !states[index].is_finished()) {
+        for (next_hop, indexes) in groups(&self.config, envelope, |index| states[index].is_open()) {
             let first = indexes[0] as usize;
             let state = states[first];
             self.send(Handover {

@@ -127,5 +127,7 @@ fn status_word(status: RecipientStatus, tried: bool) -> &'static str {
         (RecipientStatus::Delivered, _) => "sent",
         (RecipientStatus::Bounced, _) => "bounced",
         (RecipientStatus::Expired, _) => "expired",
+        (RecipientStatus::Deleted, _) => "deleted",
+        (RecipientStatus::Moved, _) => "moved",
     }
 }
