@@ -127,7 +127,13 @@ impl Desk {
     }
 
     /// Puts a group in the gathering batch; gives the batch's ticket and the group's number in it.
+    ///
+    /// # Errors
+    /// `TooLarge`; `Poisoned`, as nothing may be written after a write that failed.
     pub fn gather(&mut self, group: Group) -> Result<(Rc<Ticket>, usize), CommitError> {
+        if let Some(fault) = &self.poisoned {
+            return Err(CommitError::Poisoned(fault.clone()));
+        }
         let bytes = group.payload_bytes().filter(|bytes| *bytes <= self.group_bytes_max);
         let bytes = bytes.ok_or(CommitError::TooLarge)?;
         let fits = |last: &Gathering| last.payload_bytes + bytes <= self.batch_payload_max;

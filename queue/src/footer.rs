@@ -61,9 +61,7 @@ impl Footer {
         for (at, value) in (16..).step_by(8).zip(long) {
             head[at..at + 8].copy_from_slice(&value.to_le_bytes());
         }
-        for (at, value) in
-            (56..).step_by(4).zip([self.index_position, self.index_bytes, self.index_parts])
-        {
+        for (at, value) in (56..).step_by(4).zip([self.index_position, self.index_bytes, self.index_parts]) {
             head[at..at + 4].copy_from_slice(&value.to_le_bytes());
         }
         let crc = Self::checksum(seed, head);
@@ -153,7 +151,12 @@ mod tests {
             (Footer { index_parts: 0, ..FOUND }, 20 << 12, 0, false),
             (Footer { index_parts: 4, ..FOUND }, 20 << 12, 0, false),
             (Footer { index_parts: 0, index_bytes: 0, ..FOUND }, 10 << 12, 76, true),
-            (Footer { index_position: u32::MAX & !4095, index_bytes: u32::MAX & !4095, ..FOUND }, 1 << 31, 0, false),
+            (
+                Footer { index_position: u32::MAX & !4095, index_bytes: u32::MAX & !4095, ..FOUND },
+                1 << 31,
+                0,
+                false,
+            ),
         ];
         for (footer, segment_bytes, before, fits) in table {
             assert_eq!(footer.fits(segment_bytes, before), fits, "{footer:?} in {segment_bytes}");

@@ -8,7 +8,7 @@ use crate::id::{QueueId, SpoolNumber};
 use crate::index::Index;
 use crate::lineage::Lineage;
 use crate::reading::{self, Message};
-use crate::recovery::{Recovery, recover};
+use crate::recovery::{Reading, Recovery, recover};
 use crate::segments::Table;
 use crate::storage::ReaderStorage;
 use crate::storage::reader::ReaderFile;
@@ -38,7 +38,7 @@ pub struct Inspection {
 pub fn inspect(dir: &Path, number: SpoolNumber) -> Result<Inspection, OpenError> {
     let mut look = 1;
     loop {
-        let found = block_on(recover(&ReaderStorage::new(dir), number.get()))?;
+        let found = block_on(recover(&ReaderStorage::new(dir), number.get(), Reading::Indexes))?;
         if found.report.damages.is_empty() || look == LOOKS_MAX {
             let (index, recovery) = (found.index, found.report);
             let lineage = found.lineage.map(|(_, lineage)| lineage);

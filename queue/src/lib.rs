@@ -17,17 +17,20 @@
 //! | `spool`, `draft` | what shards call |
 //! | `desk`, `pending` | what is known and what waits to be written |
 //! | `writer`, `segments` | batches into files; when a file may be used again |
+//! | `sealing`, `digest` | how a segment ends, and the index that is made of it |
 //! | `compaction` | moves what waits long, so that files may be used again |
 //! | `index`, `reading` | what waits, and how it is read back |
 //! | `recovery`, `inspect` | from files to an index, at a start and from outside |
-//! | `layout`, `record` | the bytes |
+//! | `layout`, `record`, `footer` | the bytes |
 //! | `storage` | files on a device, in memory, on a faulty device, from outside |
 
 mod compaction;
 mod desk;
+mod digest;
 mod draft;
 mod envelope;
 mod error;
+mod footer;
 mod id;
 mod index;
 mod inspect;
@@ -38,6 +41,7 @@ mod pending;
 mod reading;
 mod record;
 mod recovery;
+mod sealing;
 mod segments;
 mod spool;
 pub mod storage;

@@ -3,6 +3,7 @@
 //! Lives in a spool, on its shard. A group is written whole in one batch or not at all. Whoever waits for
 //! a batch holds its [`Ticket`]; all are woken at once.
 
+use crate::digest::growth_max;
 use crate::envelope::{Envelope, RecipientState};
 use crate::id::QueueId;
 use crate::index::Entry;
@@ -191,6 +192,25 @@ impl Group {
         }
     }
 
+    /// The message whose last outcomes these are.
+    fn ends(&self) -> Option<QueueId> {
+        match self {
+            Self::Outcomes(outcomes, Some(_)) => Some(outcomes.id),
+            _ => None,
+        }
+    }
+
+    /// Octets of its records but for extents.
+    fn lasting_bytes(&self) -> usize {
+        let extent = match self {
+            Self::Extent { octets, .. } => Some(octets.len()),
+            Self::Message(message) => message.tail.as_ref().map(|tail| tail.len()),
+            Self::Outcomes(..) => None,
+        };
+        let extent = extent.map_or(0, |octets| RECORD_HEADER + EXTENT_HEAD + octets);
+        self.payload_bytes().map_or(0, |bytes| bytes - extent)
+    }
+
     fn put(&self, pen: &mut Pen<'_>, segment: u64, base: u64) -> Placed {
         let mut placed = Placed::default();
         match self {
@@ -277,6 +297,16 @@ impl Gathering {
 
     pub fn records(&self) -> u32 {
         self.groups.iter().map(Group::records).sum()
+    }
+
+    /// Messages that are finished when this is durable.
+    pub fn ends(&self) -> impl Iterator<Item = QueueId> {
+        self.groups.iter().filter_map(Group::ends)
+    }
+
+    /// Octets by which it makes the entries of the segment's index more, at most.
+    pub fn index_growth_max(&self) -> usize {
+        growth_max(self.records() as usize, self.groups.iter().map(Group::lasting_bytes).sum())
     }
 
     pub fn refers_to(&self) -> u64 {

@@ -11,6 +11,7 @@
 //! way, to the segment of the record that it replaces.)
 
 use crate::compaction::policy::{Figure, Standing};
+use crate::digest::Digest;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -55,6 +56,8 @@ pub(crate) struct Segment<F> {
     pub status: Status,
     /// The oldest segment with a commit record that an outcome in this one speaks of.
     pub refers_to: u64,
+    /// What its index will say; while it can be written, and if it is to have one.
+    pub digest: Option<Box<Digest>>,
 }
 
 /// `refers_to` of a segment without outcomes.
@@ -144,7 +147,8 @@ mod tests {
         let mut table = Table::new();
         for &(sequence, refers_to, status) in of {
             let mark = Mark::new(sequence);
-            let segment = Segment { mark, slot: 0, bytes: 0, file: Rc::new(()), seed: 0, status, refers_to };
+            let (slot, bytes, file, seed, digest) = (0, 0, Rc::new(()), 0, None);
+            let segment = Segment { mark, slot, bytes, file, seed, status, refers_to, digest };
             table.segments.insert(sequence, segment);
         }
         table

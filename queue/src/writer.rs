@@ -5,11 +5,13 @@
 //! follows it.
 
 use crate::desk::Active;
+use crate::digest::Digest;
 use crate::error::Fault;
-use crate::layout::{BATCH_HEADER, BLOCK, BatchHeader, FORMAT_VERSION, SegmentHeader};
+use crate::layout::{BLOCK, BatchHeader, FORMAT_VERSION, SegmentHeader};
 use crate::pending::Gathering;
-use crate::record::{Pen, SEAL_RECORD, Seal};
-use crate::recovery::{CutAt, Unborn};
+use crate::record::Seal;
+use crate::recovery::Unborn;
+use crate::sealing::Room;
 use crate::segments::{Mark, REFERS_TO_NONE, Segment, Status};
 use crate::spool::Spool;
 use crate::storage::{SegmentFile, Storage, is_full, is_short};
@@ -72,7 +74,8 @@ impl<S: Storage> Spool<S> {
 
     async fn write(&self, batch: Gathering) {
         let bytes = batch.batch_bytes();
-        let active = match self.make_room(bytes as u64, batch.mail).await {
+        let growth = batch.index_growth_max();
+        let active = match self.make_room(bytes as u64, growth, batch.mail).await {
             Ok(active) => active,
             Err(NoRoom::Full) => {
                 let mut desk = self.inner.desk.borrow_mut();
@@ -97,6 +100,7 @@ impl<S: Storage> Spool<S> {
         let header = self.batch_header(active.sequence, batch.payload_bytes, batch.records());
         let mut buffer = file.buffer(bytes);
         let placed = batch.lay_out(&header, seed, active.position, buffer.as_mut());
+        self.digest(&batch, active, buffer.as_mut());
         if let Err(error) = file.write(active.position, buffer).await {
             return self.poison(Fault::new("writing a batch", &error));
         }
@@ -108,8 +112,20 @@ impl<S: Storage> Spool<S> {
         wakers.into_iter().for_each(|waker| waker.wake());
     }
 
+    /// Gathers what the segment's index will say of a batch that is about to be written.
+    fn digest(&self, batch: &Gathering, active: Active, laid_out: &[u8]) {
+        let mut table = self.inner.table.borrow_mut();
+        let segment = table.segments.get_mut(&active.sequence).expect("the active segment is there");
+        let Some(digest) = &mut segment.digest else { return };
+        digest.batch(active.position, laid_out, batch.payload_bytes);
+        batch.ends().for_each(|id| digest.ended(id));
+        if !digest.is_sound() {
+            segment.digest = None;
+        }
+    }
+
     /// One batch is in flight at a time, so all before this one are durable.
-    fn batch_header(&self, segment: u64, payload_bytes: usize, records: u32) -> BatchHeader {
+    pub(crate) fn batch_header(&self, segment: u64, payload_bytes: usize, records: u32) -> BatchHeader {
         let durable_through = self.inner.desk.borrow().last_batch;
         BatchHeader {
             segment,
@@ -120,12 +136,19 @@ impl<S: Storage> Spool<S> {
         }
     }
 
-    /// Finds place for a batch; the last block of a segment is left for its seal.
-    async fn make_room(&self, bytes: u64, mail: bool) -> Result<Active, NoRoom> {
+    /// Finds place for a batch, with what the end of the segment will need. `growth`: octets that it adds
+    /// to the entries of the index at most.
+    async fn make_room(&self, bytes: u64, growth: usize, mail: bool) -> Result<Active, NoRoom> {
         loop {
             if let Some(active) = self.active() {
-                let end = self.inner.table.borrow().segments[&active.sequence].bytes;
-                if active.position + bytes + BLOCK as u64 <= end {
+                let mut table = self.inner.table.borrow_mut();
+                let segment = table.segments.get_mut(&active.sequence).expect("the active segment is there");
+                let room = segment.room(active.position, bytes, growth);
+                if room == Room::WithoutIndex {
+                    segment.digest = None;
+                }
+                drop(table);
+                if room != Room::No {
                     return Ok(active);
                 }
                 self.seal(active, Seal::Full).await?;
@@ -136,42 +159,6 @@ impl<S: Storage> Spool<S> {
 
     fn active(&self) -> Option<Active> {
         self.inner.desk.borrow().active
-    }
-
-    /// Ends a segment. It cannot be written any more, whatever happens.
-    async fn seal(&self, active: Active, seal: Seal) -> Result<(), Fault> {
-        let (file, seed) = {
-            let table = self.inner.table.borrow();
-            let segment = &table.segments[&active.sequence];
-            (segment.file.clone(), segment.seed)
-        };
-        let header = self.batch_header(active.sequence, SEAL_RECORD, 1);
-        let mut buffer = file.buffer(BLOCK);
-        let out = buffer.as_mut();
-        out.fill(0);
-        Pen::new(out, BATCH_HEADER, seed).seal(seal);
-        header.encode(seed, out);
-        let written = file.write(active.position, buffer).await;
-        written.map_err(|error| Fault::new("sealing a segment", &error))?;
-        let mut desk = self.inner.desk.borrow_mut();
-        desk.last_batch = header.sequence;
-        desk.active = None;
-        desk.stats.bytes_written += BLOCK as u64;
-        let mut table = self.inner.table.borrow_mut();
-        let segment = table.segments.get_mut(&active.sequence).expect("the active segment is there");
-        if segment.status == Status::Active {
-            segment.status = Status::Sealed;
-        }
-        Ok(())
-    }
-
-    /// Ends the log that a crash left open.
-    pub(crate) async fn seal_cut(&self, cut: CutAt) -> Result<(), Fault> {
-        let end = self.inner.table.borrow().segments[&cut.segment].bytes;
-        if cut.position + BLOCK as u64 > end {
-            return Ok(());
-        }
-        self.seal(Active { sequence: cut.segment, position: cut.position }, Seal::Cut).await
     }
 
     /// Files that were never taken into use: of the right size they are kept for it.
@@ -255,6 +242,7 @@ impl<S: Storage> Spool<S> {
             seed: header.seed(),
             status: Status::Active,
             refers_to: REFERS_TO_NONE,
+            digest: Some(Box::new(Digest::new(header.id_floor))),
         };
         table.segments.insert(sequence, segment);
         desk.last_segment = sequence;

@@ -1,8 +1,15 @@
 //! The machine stops: at every single step of a history, and at random ones, again and again.
 
 use super::harness::*;
+use super::indexes::compare_readings;
 use super::world::World;
 use crate::*;
+use std::cell::Cell;
+
+thread_local! {
+    /// Segments that starts took by their index.
+    static INDEXED: Cell<usize> = const { Cell::new(0) };
+}
 
 /// Lets a world live on a faulty device until it stops; gives what the next start finds.
 fn live(
@@ -11,6 +18,7 @@ fn live(
     faults: storage::faulty::Faults,
     rounds: usize,
 ) -> (MemoryStorage, u64) {
+    INDEXED.with(|indexed| indexed.set(indexed.get() + compare_readings(&memory)));
     let storage = FaultyStorage::new(memory, faults);
     let opening = futures_lite::future::block_on(Spool::open(storage.clone(), number(), small()));
     match opening {
@@ -103,6 +111,8 @@ fn many_lives_with_random_faults_keep_to_the_model() {
         abandoned += world.abandoned.get();
     }
     assert!(moved > 200 && abandoned > 10, "{moved} moved, {abandoned} not");
+    let indexed = INDEXED.take();
+    assert!(indexed > 1000, "{indexed} segments taken by their index");
     assert!(steps > 5000 && refused > 0, "{steps} steps, {refused} refused for want of space, {lives} lives");
 }
 

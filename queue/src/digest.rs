@@ -1,0 +1,263 @@
+//! What a segment will mean to a start: gathered record by record, written as its index when it is sealed.
+//!
+//! Pure; lives beside the segment that is being written, on the spool's shard. It is a function of the
+//! segment's own records and of its id floor, and knows nothing of other segments. The rule by which a
+//! start from indexes comes to the same as one from the records:
+//!
+//! - A commit record is kept, and the outcomes behind it; what was before it in this segment is replaced.
+//! - A message that was committed and finished here leaves nothing, if no earlier segment can have a commit
+//!   record of it: its id is above the floor, below which are all ids given out before. Else it leaves that
+//!   it ended.
+//! - Outcomes of messages committed elsewhere are kept, in their order. Of two deferrals of the same
+//!   recipients, one after the other, the later one says all.
+//! - When the writer knows that such a message is finished by them, it leaves that it ended.
+//!
+//! No index is made of a segment in which something is damaged or not known to this version: who reads it
+//! again shall see that again.
+
+use crate::id::QueueId;
+use crate::layout::{BATCH_HEADER, BLOCK, BatchHeader};
+use crate::record::{
+    At, CommitView, ENTRY_HEAD, Found, Noted, OutcomeKind, OutcomeView, RECORD_HEADER, Record, index_bytes,
+    read_laid_out,
+};
+use std::collections::BTreeMap;
+
+/// Octets of entries after which a record of the index is closed: so that laying one out takes well below a
+/// millisecond. Prevents: a shard that stands still while a segment is sealed.
+pub(crate) const PART_BYTES: usize = 256 << 10;
+/// Octets of entries beyond which a segment goes without an index. Prevents: memory by segment size.
+pub(crate) const INDEX_BYTES_MAX: usize = 64 << 20;
+
+/// Octets on disk, at most, of an index with these octets of entries.
+pub(crate) fn disk_bytes_max(entries: usize) -> usize {
+    match entries {
+        0 => 0,
+        // One part.
+        ..PART_BYTES => part_bytes(entries).1,
+        // Each but the last is as long as that, and wastes less than a block.
+        _ => entries + (entries / PART_BYTES + 1) * (part_bytes(0).1 + BLOCK),
+    }
+}
+
+/// The most by which a batch with records of these octets adds to the entries.
+pub(crate) fn growth_max(records: usize, octets: usize) -> usize {
+    octets + records * ENTRY_HEAD
+}
+
+#[derive(Debug)]
+pub(crate) struct Digest {
+    /// The segment's: all ids given out before it have at most these microseconds.
+    id_floor: u64,
+    messages: BTreeMap<u64, Gathered>,
+    entry_bytes: usize,
+    pub batches: u64,
+    pub records: u64,
+    pub id_micros: u64,
+    unknown: bool,
+}
+
+/// What is kept of one message.
+#[derive(Debug, Default)]
+struct Gathered {
+    /// Its entries, as they will be written.
+    octets: Vec<u8>,
+    count: u32,
+    /// Of the commit record that is here.
+    open: Option<Open>,
+    /// Where the last entry starts, when it is of nothing but deferrals, and whose.
+    deferrals: Option<(usize, Box<[u32]>)>,
+    ended: bool,
+}
+
+/// Recipients of a message that are not finished.
+#[derive(Debug)]
+struct Open {
+    count: u32,
+    /// By recipient; empty when there is one only.
+    finished: Box<[bool]>,
+}
+
+impl Open {
+    fn of(commit: &CommitView<'_>) -> Self {
+        let finished: Box<[bool]> = match commit.recipients {
+            1 => Box::default(),
+            _ => commit.states().map(|state| state.is_finished()).collect(),
+        };
+        let count = commit.states().filter(|state| !state.is_finished()).count() as u32;
+        Self { count, finished }
+    }
+
+    fn finish(&mut self, recipient: u32) {
+        let open = match self.finished.get_mut(recipient as usize) {
+            Some(finished) => !std::mem::replace(finished, true),
+            None => self.finished.is_empty() && recipient == 0,
+        };
+        self.count = self.count.saturating_sub(open as u32);
+    }
+}
+
+impl Digest {
+    pub fn new(id_floor: u64) -> Self {
+        Self {
+            id_floor,
+            messages: BTreeMap::new(),
+            entry_bytes: 0,
+            batches: 0,
+            records: 0,
+            id_micros: 0,
+            unknown: false,
+        }
+    }
+
+    /// Octets of all entries.
+    pub fn entry_bytes(&self) -> usize {
+        self.entry_bytes
+    }
+
+    /// Whether an index may be made of this.
+    pub fn is_sound(&self) -> bool {
+        !self.unknown && self.entry_bytes <= INDEX_BYTES_MAX
+    }
+
+    /// Takes a batch that this program has laid out, and that will lie at `position`.
+    pub fn batch(&mut self, position: u64, batch: &[u8], payload_bytes: usize) {
+        self.batches += 1;
+        let end = BATCH_HEADER + payload_bytes;
+        let mut at = BATCH_HEADER;
+        while at < end {
+            let Some(found) = read_laid_out(&batch[at..end]) else {
+                // What cannot be read back will not be found by a start either; it shall say so.
+                self.unknown = true;
+                return;
+            };
+            let bytes = found.bytes;
+            self.record((position + at as u64) as u32, &found, &batch[at..at + bytes]);
+            at += bytes;
+        }
+    }
+
+    /// `record`: its octets, with its header; `position`: where it lies in the segment.
+    pub fn record(&mut self, position: u32, found: &Found<'_>, record: &[u8]) {
+        self.records += 1;
+        let at = At { position, bytes: found.bytes as u32 };
+        match &found.record {
+            Record::Extent { id, .. } => self.seen(*id),
+            Record::Commit(commit) => self.commit(at, commit),
+            Record::Outcome(outcome) => self.outcome(at, outcome, &record[RECORD_HEADER..]),
+            Record::Seal | Record::Index(_) => {}
+            Record::Unknown => self.unknown = true,
+        }
+    }
+
+    fn seen(&mut self, id: u64) {
+        self.id_micros = self.id_micros.max(QueueId::from_bits(id).micros());
+    }
+
+    fn commit(&mut self, at: At, commit: &CommitView<'_>) {
+        self.seen(commit.id);
+        self.unknown |= commit.unknown_attributes > 0;
+        let mut gathered = Gathered { count: 1, open: Some(Open::of(commit)), ..Gathered::default() };
+        Noted::put_commit(&mut gathered.octets, at, commit);
+        self.entry_bytes += gathered.octets.len();
+        if let Some(replaced) = self.messages.insert(commit.id, gathered) {
+            self.entry_bytes -= replaced.octets.len();
+        }
+        self.settle(commit.id);
+    }
+
+    fn outcome(&mut self, at: At, outcome: &OutcomeView<'_>, payload: &[u8]) {
+        self.seen(outcome.id);
+        self.unknown |= outcome.unknown_entries > 0;
+        let gathered = self.messages.entry(outcome.id).or_default();
+        if gathered.ended {
+            return;
+        }
+        let before = gathered.octets.len();
+        gathered.add(at, outcome, payload);
+        self.entry_bytes = self.entry_bytes + gathered.octets.len() - before;
+        self.settle(outcome.id);
+    }
+
+    /// A message that was committed here and is finished leaves nothing, or that it ended.
+    fn settle(&mut self, id: u64) {
+        let finished = |gathered: &Gathered| gathered.open.as_ref().is_some_and(|open| open.count == 0);
+        if !self.messages.get(&id).is_some_and(finished) {
+            return;
+        }
+        if QueueId::from_bits(id).micros() <= self.id_floor {
+            self.end(id, true);
+        } else if let Some(gone) = self.messages.remove(&id) {
+            self.entry_bytes -= gone.octets.len();
+        }
+    }
+
+    /// The outcomes gathered so far have finished the message.
+    pub fn ended(&mut self, id: QueueId) {
+        let id = id.bits();
+        if self.messages.get(&id).is_some_and(|gathered| gathered.open.is_none() && !gathered.ended) {
+            self.end(id, false);
+        }
+    }
+
+    fn end(&mut self, id: u64, here: bool) {
+        let mut ended = Gathered { count: 1, ended: true, ..Gathered::default() };
+        Noted::put_ended(&mut ended.octets, id, here);
+        self.entry_bytes += ended.octets.len();
+        if let Some(replaced) = self.messages.insert(id, ended) {
+            self.entry_bytes -= replaced.octets.len();
+        }
+    }
+
+    /// The records of the index: entry counts and entries, in the order of the ids.
+    pub fn parts(&self) -> Parts<'_> {
+        Parts { rest: self.messages.values() }
+    }
+}
+
+impl Gathered {
+    fn add(&mut self, at: At, outcome: &OutcomeView<'_>, payload: &[u8]) {
+        let deferrals = outcome.kinds().all(|(_, kind)| kind == OutcomeKind::Deferred);
+        let whose: Option<Box<[u32]>> = deferrals.then(|| outcome.kinds().map(|(of, _)| of).collect());
+        if let (Some((start, of)), Some(whose)) = (&self.deferrals, &whose)
+            && of == whose
+        {
+            self.octets.truncate(*start);
+            self.count -= 1;
+        }
+        self.deferrals = whose.map(|whose| (self.octets.len(), whose));
+        Noted::put_outcome(&mut self.octets, at, payload);
+        self.count += 1;
+        if let Some(open) = &mut self.open {
+            let finishing = outcome.kinds().filter(|(_, kind)| kind.finishes());
+            finishing.for_each(|(recipient, _)| open.finish(recipient));
+        }
+    }
+}
+
+/// See [`Digest::parts`].
+pub(crate) struct Parts<'a> {
+    rest: std::collections::btree_map::Values<'a, u64, Gathered>,
+}
+
+impl Iterator for Parts<'_> {
+    type Item = (u32, Vec<u8>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (mut count, mut entries) = (0, Vec::new());
+        for gathered in self.rest.by_ref() {
+            count += gathered.count;
+            entries.extend_from_slice(&gathered.octets);
+            if entries.len() >= PART_BYTES {
+                break;
+            }
+        }
+        (count > 0).then_some((count, entries))
+    }
+}
+
+/// Octets of the batch that holds a part.
+pub(crate) fn part_bytes(entries: usize) -> (usize, usize) {
+    let payload = RECORD_HEADER + index_bytes(entries);
+    (payload, BatchHeader::batch_bytes(payload))
+}
