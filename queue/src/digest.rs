@@ -82,9 +82,9 @@ impl Open {
     fn of(commit: &CommitView<'_>) -> Self {
         let finished: Box<[bool]> = match commit.recipients {
             1 => Box::default(),
-            _ => commit.states().map(|state| state.is_finished()).collect(),
+            _ => commit.people().map(|(_, state)| state.is_finished()).collect(),
         };
-        let count = commit.states().filter(|state| !state.is_finished()).count() as u32;
+        let count = commit.people().filter(|(_, state)| !state.is_finished()).count() as u32;
         Self { count, finished }
     }
 

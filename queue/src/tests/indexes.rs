@@ -17,7 +17,15 @@ fn found<S: Storage>(storage: &S, reading: Reading) -> Option<(String, Recovery)
         format!("{:?} {} {} {} {:?} {refers_to}\n", of.mark, of.slot, of.bytes, of.seed, of.status)
     });
     let mut text: String = segments.collect();
-    text += &format!("{:?}\n{:?}\n{:?}\n", found.index, found.report, found.cut);
+    for (id, entry) in found.index.waiting_after(None).chain(found.index.damaged()) {
+        text += &format!("{id} {:?} {:?}\n", entry.commit, entry.extents_held());
+    }
+    found.index.survey(None, usize::MAX, |facts| {
+        text += &format!("{} {} {} ", facts.id(), facts.arrived_micros(), facts.content_bytes());
+        text += &format!("{:?} {} {}\n", facts.flags(), facts.sender(), facts.damaged());
+        facts.recipients().for_each(|recipient| text += &format!("  {recipient:?}\n"));
+    });
+    text += &format!("{:?}\n{:?}\n{:?}\n", found.index.counts(), found.report, found.cut);
     text += &format!("{} {} {}\n", found.last_segment, found.last_batch, found.id_micros);
     Some((text, report))
 }
