@@ -261,3 +261,138 @@ pub(crate) fn part_bytes(entries: usize) -> (usize, usize) {
     let payload = RECORD_HEADER + index_bytes(entries);
     (payload, BatchHeader::batch_bytes(payload))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::envelope::{Body, Envelope, Recipient};
+    use crate::record::{
+        CommitToWrite, ContentFlags, Outcome, Pen, commit_bytes, outcome_bytes, read_record,
+    };
+
+    const FLOOR: u64 = 1000;
+
+    fn id(micros: u64) -> QueueId {
+        QueueId::new(micros, crate::SpoolNumber::new(3).unwrap())
+    }
+
+    fn commit(digest: &mut Digest, position: u32, id: QueueId, recipients: usize) {
+        let envelope = Envelope {
+            sender: "a@out.example".into(),
+            recipients: vec![Recipient { address: "b@in.example".into() }; recipients],
+            body: Body::SevenBit,
+            arrived_micros: 5,
+            listener: "outside".into(),
+            helo: "mx.out.example".into(),
+            client: "203.0.113.9".into(),
+        };
+        let (extents, tail, states) = (&[][..], None, &[][..]);
+        let (id, flags) = (id.bits(), ContentFlags::default());
+        let commit =
+            CommitToWrite { id, content_bytes: 0, flags, envelope: &envelope, extents, tail, states };
+        let mut out = vec![0; RECORD_HEADER + commit_bytes(&envelope, 0).unwrap()];
+        Pen::new(&mut out, 0, 1).commit(&commit);
+        take(digest, position, &out);
+    }
+
+    fn outcomes(digest: &mut Digest, position: u32, id: QueueId, of: &[(u32, OutcomeKind)]) {
+        let of = of.iter().map(|&(recipient, kind)| Outcome {
+            recipient,
+            kind,
+            attempts: 1,
+            notified: false,
+            at_micros: 9,
+            text: "450 later".into(),
+        });
+        let outcomes: Vec<_> = of.collect();
+        let mut out = vec![0; RECORD_HEADER + outcome_bytes(&outcomes)];
+        Pen::new(&mut out, 0, 1).outcomes(id.bits(), &outcomes);
+        take(digest, position, &out);
+    }
+
+    fn take(digest: &mut Digest, position: u32, record: &[u8]) {
+        let before = digest.entry_bytes();
+        digest.record(position, &read_record(1, record).unwrap(), record);
+        assert!(digest.entry_bytes() <= before + growth_max(1, record.len()), "the promise was kept");
+    }
+
+    /// What the index would say, in short: what, id, position.
+    fn said(digest: &Digest) -> Vec<(&'static str, QueueId, u32)> {
+        let mut said = Vec::new();
+        for (count, entries) in digest.parts() {
+            let mut out = vec![0; RECORD_HEADER + index_bytes(entries.len())];
+            Pen::new(&mut out, 0, 1).index(0, count, &entries);
+            let Record::Index(view) = read_record(1, &out).unwrap().record else { panic!("an index") };
+            said.extend(view.entries().map(|noted| match noted.expect("it is whole") {
+                Noted::Commit(at, commit) => ("commit", QueueId::from_bits(commit.id), at.position),
+                Noted::Outcome(at, outcome) => ("outcome", QueueId::from_bits(outcome.id), at.position),
+                Noted::Ended(id) => ("ended", QueueId::from_bits(id), 0),
+                Noted::EndedHere(id) => ("ended here", QueueId::from_bits(id), 0),
+            }));
+        }
+        let bytes: usize = digest.parts().map(|(_, entries)| entries.len()).sum();
+        assert_eq!(bytes, digest.entry_bytes(), "what was reckoned is what is written");
+        said
+    }
+
+    #[test]
+    fn what_was_committed_and_finished_here_leaves_something_only_if_it_may_be_known_elsewhere() {
+        use OutcomeKind::{Bounced, Deferred, Delivered};
+        let (old, new) = (id(FLOOR), id(FLOOR + 1));
+        let mut digest = Digest::new(FLOOR);
+        for of in [old, new] {
+            commit(&mut digest, 1, of, 2);
+            outcomes(&mut digest, 2, of, &[(0, Delivered), (0, Delivered), (1, Deferred), (7, Bounced)]);
+        }
+        assert_eq!(
+            said(&digest),
+            [("commit", old, 1), ("outcome", old, 2), ("commit", new, 1), ("outcome", new, 2)]
+        );
+        for of in [old, new] {
+            outcomes(&mut digest, 3, of, &[(1, Bounced)]);
+        }
+        assert_eq!(said(&digest), [("ended here", old, 0)]);
+    }
+
+    #[test]
+    fn a_commit_record_replaces_all_that_was_said_before() {
+        let mut digest = Digest::new(FLOOR);
+        outcomes(&mut digest, 1, id(5), &[(0, OutcomeKind::Deferred)]);
+        commit(&mut digest, 2, id(5), 1);
+        outcomes(&mut digest, 3, id(5), &[(0, OutcomeKind::Held)]);
+        assert_eq!(said(&digest), [("commit", id(5), 2), ("outcome", id(5), 3)]);
+        commit(&mut digest, 4, id(5), 1);
+        assert_eq!(said(&digest), [("commit", id(5), 4)]);
+    }
+
+    #[test]
+    fn of_deferrals_in_a_row_the_last_one_is_kept_and_nothing_else_is_left_out() {
+        use OutcomeKind::{Deferred, Held, Released};
+        let mut digest = Digest::new(FLOOR);
+        let history: [(&[(u32, OutcomeKind)], &[u32]); 7] = [
+            (&[(0, Deferred)], &[1]),
+            (&[(0, Deferred)], &[2]),
+            (&[(0, Deferred), (1, Deferred)], &[2, 3]),
+            (&[(0, Deferred), (1, Deferred)], &[2, 4]),
+            (&[(0, Held)], &[2, 4, 5]),
+            (&[(0, Deferred)], &[2, 4, 5, 6]),
+            (&[(0, Released)], &[2, 4, 5, 6, 7]),
+        ];
+        for ((of, kept), position) in history.into_iter().zip(1..) {
+            outcomes(&mut digest, position, id(5), of);
+            assert_eq!(said(&digest).iter().map(|(.., at)| *at).collect::<Vec<_>>(), kept);
+        }
+        digest.ended(id(5));
+        assert_eq!(said(&digest), [("ended", id(5), 0)]);
+    }
+
+    #[test]
+    fn an_index_of_any_size_fits_in_what_is_kept_free_for_it() {
+        for entries in [0, 1, 3900, 4096, PART_BYTES - 1, PART_BYTES, PART_BYTES + 1, 10 * PART_BYTES + 7] {
+            let full = (0..entries / PART_BYTES).map(|_| part_bytes(PART_BYTES).1);
+            let rest = entries % PART_BYTES;
+            let rest = if rest > 0 { part_bytes(rest).1 } else { 0 };
+            assert!(full.sum::<usize>() + rest <= disk_bytes_max(entries), "{entries}");
+        }
+    }
+}

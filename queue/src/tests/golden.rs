@@ -79,7 +79,14 @@ async fn written_down(spool: &Spool<MemoryStorage>) -> String {
             let reason = reason.as_ref().map(|of| (of.kind, of.at_micros, &of.text[..]));
             write!(out, " to={}:{:?}:{}", recipient.address, state.status, state.attempts).unwrap();
             write!(out, ":{}:{reason:?}", state.notified).unwrap();
+            out.push_str(if state.held { ":held" } else { "" });
         }
+        spool.survey(None, usize::MAX, |facts| {
+            let vias = facts.recipients().filter_map(|of| Some((of.index, of.via?)));
+            if facts.id() == id {
+                vias.for_each(|(at, via)| write!(out, " via={at}:{via}").unwrap());
+            }
+        });
         out.push('\n');
     }
     out
@@ -121,6 +128,15 @@ async fn history(spool: &Spool<MemoryStorage>) {
     let flags = ContentFlags { eight_bit: true, dot_lines: true };
     spool.commit_with(dsn, null.into(), flags, (bounced, bounce)).await.unwrap();
     waits(6, 30_000, 2).await;
+    let steered = waits(8, 50, 3).await;
+    let rerouted = Outcome { text: "192.0.2.1:25".into(), ..outcome(1, OutcomeKind::Rerouted) };
+    spool.record(steered, vec![outcome(0, OutcomeKind::Held), rerouted, outcome(2, OutcomeKind::Deleted)]);
+    let held = waits(9, 60, 1).await;
+    spool.record(held, vec![outcome(0, OutcomeKind::Held)]);
+    spool.sync().await.unwrap();
+    spool.record(held, vec![outcome(0, OutcomeKind::Released)]);
+    let elsewhere = waits(10, 70, 1).await;
+    spool.record(elsewhere, vec![outcome(0, OutcomeKind::Moved)]);
     spool.record(old, vec![deferred(1, 3, true), deferred(2, 1, false)]);
     spool.sync().await.unwrap();
 }
@@ -137,6 +153,8 @@ fn check(name: &str, cut: bool) {
             async move {
                 assert_eq!((&recovery.damages[..], recovery.unknown), (&[][..], 0), "{name}, life {life}");
                 assert_eq!(recovery.cut.is_some(), cut && life == 0, "{name}, life {life}");
+                let indexed = recovery.segments_indexed + (cut && life == 0) as usize;
+                assert_eq!(indexed == recovery.segments, name.starts_with("v2"), "{name}, life {life}");
                 assert_eq!(written_down(&spool).await, *expected, "{name}, life {life}");
                 for round in 0..20 {
                     let id = deliver_in(&spool, &content(round, 8000), 1).await.unwrap().id;
@@ -150,6 +168,12 @@ fn check(name: &str, cut: bool) {
 }
 
 #[test]
+fn spools_of_version_2_open_and_hold_what_is_written_down() {
+    check("v2-closed", false);
+    check("v2-crashed", true);
+}
+
+#[test]
 fn spools_of_version_1_open_and_hold_what_is_written_down() {
     check("v1-closed", false);
     check("v1-crashed", true);
@@ -160,7 +184,7 @@ fn spools_of_version_1_open_and_hold_what_is_written_down() {
 #[test]
 fn golden_spools_are_made_when_asked_for() {
     let Some(dir) = std::env::var_os("SLUICE_GOLDEN_DIR").map(PathBuf::from) else { return };
-    for (name, close) in [("v1-closed", true), ("v1-crashed", false)] {
+    for (name, close) in [("v2-closed", true), ("v2-crashed", false)] {
         let storage = MemoryStorage::new();
         let (text, torn) = opened(storage.clone(), small(), |spool, _| async move {
             history(&spool).await;
