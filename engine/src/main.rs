@@ -76,6 +76,9 @@ enum QueueCommand {
     List,
     /// One message with the state of each recipient
     Show { id: QueueId },
+    /// Read the whole spool and say what is wrong with it; exit code 65 when something is, 74 when the disk
+    /// does not read
+    Verify,
 }
 
 fn main() -> ExitCode {
@@ -106,6 +109,7 @@ fn execute(arguments: Arguments) -> Result<(), Failed> {
             match queue.command {
                 QueueCommand::List => program::queue::list(&spool, queue.json),
                 QueueCommand::Show { id } => program::queue::show(&spool, id, queue.json),
+                QueueCommand::Verify => program::verify::verify(&spool, queue.json),
             }
         }
     }

@@ -12,6 +12,7 @@
 
 pub(crate) mod policy;
 
+use crate::canary::{Canary, sings};
 use crate::draft::Draft;
 use crate::envelope::RecipientState;
 use crate::error::CommitError;
@@ -123,6 +124,8 @@ impl<S: Storage> Spool<S> {
         for of in prepared {
             let bytes = of.draft.as_ref().map_or(0, Draft::bytes);
             let mut desk = self.inner.desk.borrow_mut();
+            // The spool may have been poisoned, or closed, while the message was read.
+            desk.admit()?;
             if desk.compaction.moving.remove(&of.message.id) != Some(false) {
                 done.abandoned += 1;
                 continue;
@@ -225,6 +228,8 @@ impl<S: Storage> Spool<S> {
 impl Prepared {
     fn group(self, states: Vec<RecipientState>, from: u64, bytes_max: usize) -> Group {
         let id = self.message.id;
+        let states =
+            if sings(Canary::MovesForgetStates) { vec![RecipientState::NEW; states.len()] } else { states };
         let mut texts = TEXTS_MAX.into_iter();
         let reasons = |text_max| Finishing {
             id,

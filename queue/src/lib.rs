@@ -21,9 +21,12 @@
 //! | `compaction` | moves what waits long, so that files may be used again |
 //! | `index`, `reading` | what waits, and how it is read back |
 //! | `recovery`, `inspect` | from files to an index, at a start and from outside |
+//! | `verify` | all of a spool, and what is wrong with it |
 //! | `layout`, `record`, `footer` | the bytes |
+//! | `canary` | deliberate faults, for tests of the tests |
 //! | `storage` | files on a device, in memory, on a faulty device, from outside |
 
+mod canary;
 mod compaction;
 mod desk;
 mod digest;
@@ -38,6 +41,7 @@ mod layout;
 mod lineage;
 mod options;
 mod pending;
+mod read_ahead;
 mod reading;
 mod record;
 mod recovery;
@@ -45,6 +49,7 @@ mod sealing;
 mod segments;
 mod spool;
 pub mod storage;
+mod verify;
 mod writer;
 
 pub use compaction::Compacted;
@@ -62,6 +67,7 @@ pub use record::{ContentFlags, OUTCOME_TEXT_MAX, Outcome, OutcomeKind};
 pub use recovery::{Cut, DAMAGES_MAX, Damage, DamageKind, Recovery};
 pub use spool::{Spool, Stored, Summary};
 pub use storage::{FaultyStorage, GlommioStorage, MemoryStorage, ReaderStorage, SegmentFile, Storage};
+pub use verify::{Finding, Flaw, Means, Verified, verify};
 
 #[cfg(test)]
 mod tests;

@@ -200,15 +200,15 @@ impl Group {
         }
     }
 
-    /// Octets of its records but for extents.
-    fn lasting_bytes(&self) -> usize {
+    /// Octets of its records, which are `payload_bytes`, but for extents.
+    fn lasting_bytes(&self, payload_bytes: usize) -> usize {
         let extent = match self {
             Self::Extent { octets, .. } => Some(octets.len()),
             Self::Message(message) => message.tail.as_ref().map(|tail| tail.len()),
             Self::Outcomes(..) => None,
         };
         let extent = extent.map_or(0, |octets| RECORD_HEADER + EXTENT_HEAD + octets);
-        self.payload_bytes().map_or(0, |bytes| bytes - extent)
+        payload_bytes - extent
     }
 
     fn put(&self, pen: &mut Pen<'_>, segment: u64, base: u64) -> Placed {
@@ -279,6 +279,8 @@ pub(crate) struct Placed {
 pub(crate) struct Gathering {
     pub groups: Vec<Group>,
     pub payload_bytes: usize,
+    /// Octets by which it makes the entries of the segment's index more, at most.
+    pub index_growth_max: usize,
     /// Holds something else than outcomes.
     pub mail: bool,
     pub ticket: Rc<Ticket>,
@@ -287,6 +289,7 @@ pub(crate) struct Gathering {
 impl Gathering {
     pub fn push(&mut self, group: Group, payload_bytes: usize) {
         self.payload_bytes += payload_bytes;
+        self.index_growth_max += growth_max(group.records() as usize, group.lasting_bytes(payload_bytes));
         self.mail |= !matches!(group, Group::Outcomes(..));
         self.groups.push(group);
     }
@@ -302,11 +305,6 @@ impl Gathering {
     /// Messages that are finished when this is durable.
     pub fn ends(&self) -> impl Iterator<Item = QueueId> {
         self.groups.iter().filter_map(Group::ends)
-    }
-
-    /// Octets by which it makes the entries of the segment's index more, at most.
-    pub fn index_growth_max(&self) -> usize {
-        growth_max(self.records() as usize, self.groups.iter().map(Group::lasting_bytes).sum())
     }
 
     pub fn refers_to(&self) -> u64 {

@@ -1,9 +1,10 @@
-//! The writing side of a spool: one batch in flight at a time, the next one gathers meanwhile.
+//! The writing side of a spool: batches are written while the next one gathers.
 //!
 //! Runs as one task on the spool's shard. The order of writes is the crash argument (`FORMAT.md`): a
 //! segment is sealed before the next one gets its header, and that header is durable before a batch
 //! follows it.
 
+use crate::canary::{Canary, sings};
 use crate::desk::Active;
 use crate::digest::Digest;
 use crate::error::Fault;
@@ -11,14 +12,16 @@ use crate::layout::{BLOCK, BatchHeader, FORMAT_VERSION, SegmentHeader};
 use crate::pending::Gathering;
 use crate::record::Seal;
 use crate::recovery::Unborn;
-use crate::sealing::Room;
 use crate::segments::{Mark, REFERS_TO_NONE, Segment, Status};
 use crate::spool::Spool;
 use crate::storage::{SegmentFile, Storage, is_full, is_short};
+use flight::{Flight, Next};
 use std::future::poll_fn;
 use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 use std::task::Poll;
+
+mod flight;
 
 /// Segments given back to the file system each time another one is taken into use: a bound on how long
 /// the commits that wait for it are held up.
@@ -46,8 +49,17 @@ impl<S: Storage> Spool<S> {
             return;
         }
         let _running = Running { spool: self };
-        while let Some(batch) = self.next_batch().await {
-            self.write(batch).await;
+        let mut flight = Flight::default();
+        loop {
+            match self.next(&mut flight).await {
+                Next::Write(batch) => self.write(&mut flight, batch).await,
+                Next::Landed => self.land(&mut flight),
+                Next::Failed(fault) => {
+                    flight = Flight::default();
+                    self.poison(fault);
+                }
+                Next::End => break,
+            }
         }
         if let Some(active) = self.active()
             && self.fault().is_none()
@@ -57,24 +69,14 @@ impl<S: Storage> Spool<S> {
         }
     }
 
-    async fn next_batch(&self) -> Option<Gathering> {
-        poll_fn(|context| {
-            let mut desk = self.inner.desk.borrow_mut();
-            match desk.next_batch() {
-                Some(batch) => Poll::Ready(Some(batch)),
-                None if desk.closing => Poll::Ready(None),
-                None => {
-                    desk.writer = Some(context.waker().clone());
-                    Poll::Pending
-                }
-            }
-        })
-        .await
-    }
-
-    async fn write(&self, batch: Gathering) {
+    /// Finds place for a batch and begins to write it.
+    async fn write(&self, flight: &mut Flight, batch: Gathering) {
         let bytes = batch.batch_bytes();
-        let growth = batch.index_growth_max();
+        let growth = batch.index_growth_max;
+        assert!(
+            flight.is_empty() || bytes as u64 <= self.room(growth),
+            "files change with nothing in flight"
+        );
         let active = match self.make_room(bytes as u64, growth, batch.mail).await {
             Ok(active) => active,
             Err(NoRoom::Full) => {
@@ -91,70 +93,51 @@ impl<S: Storage> Spool<S> {
             }
             Err(NoRoom::Fault(fault)) => return self.poison(fault),
         };
-        let (file, mark, seed) = {
-            let mut table = self.inner.table.borrow_mut();
-            let segment = table.segments.get_mut(&active.sequence).expect("the active segment is there");
-            segment.refer_to(batch.refers_to());
-            (segment.file.clone(), segment.mark.clone(), segment.seed)
-        };
-        let header = self.batch_header(active.sequence, batch.payload_bytes, batch.records());
-        let mut buffer = file.buffer(bytes);
-        let placed = batch.lay_out(&header, seed, active.position, buffer.as_mut());
-        self.digest(&batch, active, buffer.as_mut());
-        if let Err(error) = file.write(active.position, buffer).await {
-            return self.poison(Fault::new("writing a batch", &error));
-        }
-        let mut desk = self.inner.desk.borrow_mut();
-        desk.last_batch = header.sequence;
-        desk.active = Some(Active { position: active.position + bytes as u64, ..active });
-        let wakers = desk.complete(batch, &placed, &mark, active.position);
-        drop(desk);
-        wakers.into_iter().for_each(|waker| waker.wake());
+        self.take_off(flight, batch, active);
     }
 
-    /// Gathers what the segment's index will say of a batch that is about to be written.
-    fn digest(&self, batch: &Gathering, active: Active, laid_out: &[u8]) {
-        let mut table = self.inner.table.borrow_mut();
-        let segment = table.segments.get_mut(&active.sequence).expect("the active segment is there");
-        let Some(digest) = &mut segment.digest else { return };
-        digest.batch(active.position, laid_out, batch.payload_bytes);
-        batch.ends().for_each(|id| digest.ended(id));
-        if !digest.is_sound() {
-            segment.digest = None;
-        }
-    }
-
-    /// One batch is in flight at a time, so all before this one are durable.
-    pub(crate) fn batch_header(&self, segment: u64, payload_bytes: usize, records: u32) -> BatchHeader {
-        let durable_through = self.inner.desk.borrow().last_batch;
+    pub(crate) fn batch_header(&self, active: Active, payload_bytes: usize, records: u32) -> BatchHeader {
+        let desk = self.inner.desk.borrow();
         BatchHeader {
-            segment,
-            sequence: durable_through + 1,
-            durable_through,
+            segment: active.sequence,
+            sequence: desk.last_batch + 1,
+            durable_through: desk.durable_batch,
             payload_bytes: payload_bytes as u32,
             records,
+            block: (active.position / BLOCK as u64) as u32,
         }
     }
 
-    /// Finds place for a batch, with what the end of the segment will need. `growth`: octets that it adds
-    /// to the entries of the index at most.
+    /// Octets left for a batch in the active segment, which adds `growth` to the entries of its index at
+    /// most.
+    fn room(&self, growth: usize) -> u64 {
+        self.active().map_or(0, |active| {
+            self.inner.table.borrow().segments[&active.sequence].room(active.position, growth)
+        })
+    }
+
+    /// Finds place for a batch, with what the end of the segment will need.
     async fn make_room(&self, bytes: u64, growth: usize, mail: bool) -> Result<Active, NoRoom> {
         loop {
             if let Some(active) = self.active() {
-                let mut table = self.inner.table.borrow_mut();
-                let segment = table.segments.get_mut(&active.sequence).expect("the active segment is there");
-                let room = segment.room(active.position, bytes, growth);
-                if room == Room::WithoutIndex {
-                    segment.digest = None;
-                }
-                drop(table);
-                if room != Room::No {
+                if bytes <= self.room(growth) || self.goes_without_index(active, bytes) {
                     return Ok(active);
                 }
                 self.seal(active, Seal::Full).await?;
             }
             self.next_segment(mail).await?;
         }
+    }
+
+    /// What does not fit beside an index into an empty segment fits nowhere: it goes without.
+    fn goes_without_index(&self, active: Active, bytes: u64) -> bool {
+        let mut table = self.inner.table.borrow_mut();
+        let segment = table.segments.get_mut(&active.sequence).expect("the active segment is there");
+        let goes = active.position == BLOCK as u64 && bytes <= segment.room_without_index(active.position);
+        if goes {
+            segment.digest = None;
+        }
+        goes
     }
 
     fn active(&self) -> Option<Active> {
@@ -265,7 +248,9 @@ impl<S: Storage> Spool<S> {
             Err(error) if is_full(&error) || is_short(&error) => return Err(NoRoom::Full),
             Err(error) => return Err(Fault::new("creating a segment", &error).into()),
         };
-        if let Err(error) = self.inner.storage.sync_dir().await {
+        if !sings(Canary::ForgetsDirectories)
+            && let Err(error) = self.inner.storage.sync_dir().await
+        {
             let gone = self.inner.storage.remove(slot).await.is_ok();
             let passes = gone && is_short(&error);
             return Err(if passes {
@@ -282,7 +267,8 @@ impl<S: Storage> Spool<S> {
     }
 
     /// Gives back dead segments of another size, and those beyond what is kept idle. Each removal is
-    /// durable before the next: a segment must not be gone before those that it speaks of.
+    /// durable before the next: a segment must not be gone before those that it speaks of. The newest stays:
+    /// it knows which ids and sequences were given out, until another header knows it.
     async fn remove_idle(&self) -> Result<(), Fault> {
         let bytes = self.inner.options.segment_bytes;
         let kept = self.inner.options.idle_segments_max.max(self.inner.options.spare_segments + 1);
@@ -290,7 +276,10 @@ impl<S: Storage> Spool<S> {
             let surplus = {
                 let excess = self.ready() > kept;
                 let table = self.inner.table.borrow();
-                let surplus = table.recyclable().find(|segment| excess || segment.bytes != bytes);
+                let last = self.inner.desk.borrow().last_segment;
+                let surplus = table
+                    .recyclable()
+                    .find(|segment| segment.mark.sequence != last && (excess || segment.bytes != bytes));
                 surplus.map(|segment| (segment.mark.sequence, segment.slot))
             };
             let Some((sequence, slot)) = surplus else { break };
@@ -332,7 +321,7 @@ impl<S: Storage> Drop for Running<'_, S> {
         let mut desk = self.spool.inner.desk.borrow_mut();
         desk.writing = false;
         let closer = desk.closer.take();
-        let cut_short = desk.in_flight.is_some();
+        let cut_short = !desk.in_flight.is_empty();
         drop(desk);
         if cut_short {
             let gone = std::io::Error::other("the writer was stopped");

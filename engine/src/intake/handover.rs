@@ -3,22 +3,21 @@
 use super::IngestShard;
 use crate::config::{Config, Target};
 use crate::shard::links::{Fresh, Group, Handover, NextHop, ToDelivery};
-use sluice_queue::{ContentFlags, Envelope, Message, QueueId};
+use sluice_queue::{ContentFlags, Envelope, Facts, QueueId};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// The recipients of a message by next hop, in the order of their first recipient.
-pub fn groups(
+/// Recipients, by their index and address, by next hop; in the order of their first recipient.
+pub fn groups<'a>(
     config: &Config,
-    envelope: &Envelope,
-    waiting: impl Fn(usize) -> bool,
+    recipients: impl Iterator<Item = (u32, &'a str)>,
 ) -> Vec<(NextHop, Vec<u32>)> {
     let mut groups: Vec<(NextHop, Vec<u32>)> = Vec::with_capacity(1);
     let mut places: HashMap<NextHop, usize> = HashMap::new();
-    for (index, recipient) in envelope.recipients.iter().enumerate().filter(|(index, _)| waiting(*index)) {
-        let next_hop = next_hop(config, &recipient.address);
+    for (index, address) in recipients {
+        let next_hop = next_hop(config, address);
         let place = match groups.last() {
             // One recipient, or all in one domain: no table is needed.
             Some((last, _)) if *last == next_hop => groups.len() - 1,
@@ -31,11 +30,15 @@ pub fn groups(
             }
         };
         match groups.get_mut(place) {
-            Some((_, indexes)) => indexes.push(index as u32),
-            None => groups.push((next_hop, vec![index as u32])),
+            Some((_, indexes)) => indexes.push(index),
+            None => groups.push((next_hop, vec![index])),
         }
     }
     groups
+}
+
+fn addresses(envelope: &Envelope) -> impl Iterator<Item = (u32, &str)> {
+    (0..).zip(envelope.recipients.iter().map(|recipient| &recipient.address[..]))
 }
 
 /// Where a recipient goes. One whose domain no route covers is given to a next hop without a route,
@@ -78,7 +81,7 @@ impl IngestShard {
         flags: ContentFlags,
     ) {
         let content = content.and_then(|content| self.budget.hold(content));
-        for (next_hop, indexes) in groups(&self.config, envelope, |_| true) {
+        for (next_hop, indexes) in groups(&self.config, addresses(envelope)) {
             let fresh =
                 content.clone().map(|content| Box::new(Fresh { envelope: envelope.clone(), content, flags }));
             let group = Group::new(indexes);
@@ -96,20 +99,19 @@ impl IngestShard {
         }
     }
 
-    /// Hands over what is left of a message that an earlier run accepted.
-    pub fn hand_over_stored(&self, message: &Message) {
-        let Message { ref envelope, ref states, id, .. } = *message;
-        for (next_hop, indexes) in groups(&self.config, envelope, |index| states[index].is_open()) {
-            let first = indexes[0] as usize;
-            let state = states[first];
+    /// Hands over what is left of a message that an earlier run accepted, and is not held.
+    pub fn hand_over_stored(&self, facts: &Facts<'_>) {
+        let open = || facts.recipients().filter(|recipient| recipient.state.is_open());
+        for (next_hop, indexes) in groups(&self.config, open().map(|it| (it.index, it.address))) {
+            let Some(first) = open().find(|recipient| recipient.index == indexes[0]) else { continue };
             self.send(Handover {
-                id,
+                id: facts.id(),
                 next_hop,
                 group: Group::new(indexes),
-                attempts: state.attempts,
-                notified: state.notified,
-                arrived_micros: envelope.arrived_micros,
-                tried_micros: message.reasons[first].as_ref().map(|reason| reason.at_micros),
+                attempts: first.state.attempts,
+                notified: first.state.notified,
+                arrived_micros: facts.arrived_micros(),
+                tried_micros: first.tried_micros,
                 fresh: None,
             });
         }
@@ -204,7 +206,7 @@ mod tests {
     }
 
     fn grouped(addresses: &[&str]) -> Vec<(Option<String>, Vec<u32>)> {
-        let groups = groups(&config(), &envelope(addresses), |_| true);
+        let groups = groups(&config(), super::addresses(&envelope(addresses)));
         groups
             .into_iter()
             .map(|(hop, indexes)| (hop.domain.map(|domain| domain.to_string()), indexes))
@@ -221,8 +223,8 @@ mod tests {
     }
 
     #[test]
-    fn finished_recipients_are_left_out() {
-        let groups = groups(&config(), &envelope(&["a@x.example", "b@x.example"]), |index| index == 1);
+    fn recipients_that_are_left_out_keep_the_indexes_of_the_others() {
+        let groups = groups(&config(), [(1, "b@x.example")].into_iter());
         assert_eq!(groups.len(), 1);
         assert_eq!(groups[0].1, [1]);
     }

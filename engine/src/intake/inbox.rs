@@ -44,6 +44,7 @@ pub(crate) async fn serve_inbox(shard: Rc<IngestShard>, mut inbox: Receiver<ToIn
                 };
                 let _ = reply.send(item);
             }),
+            ToIngest::Tls(tls) => *shard.tls.borrow_mut() = tls,
             ToIngest::Stop => shard.stop.stop(),
             ToIngest::Finish => return,
         }

@@ -14,12 +14,14 @@ mod inbox;
 mod outcomes;
 mod recovery;
 pub mod session_task;
+mod transport;
 
 use crate::config::Config;
 use crate::observe::counters;
 use crate::session;
 use crate::shard::event::{Event, Stop};
 use crate::shard::links::{Budget, Handover, Links};
+use crate::tls;
 use buffers::Buffers;
 use sluice_queue::{GlommioStorage, QueueId, Spool};
 use std::cell::{Cell, RefCell};
@@ -49,6 +51,8 @@ pub struct IngestShard {
     pub spool: ShardSpool,
     /// Spools of shards that do not exist any more; they are emptied and take no new mail.
     pub adopted: Vec<ShardSpool>,
+    /// By listener; another one after a reload.
+    pub tls: RefCell<tls::Listeners>,
     pub stop: Stop,
     /// Kept by the service thread: the spool's file system has room for new mail.
     pub has_space: Arc<AtomicBool>,
@@ -68,6 +72,7 @@ pub struct Parts {
     pub links: Arc<Links>,
     pub counters: Arc<counters::Ingest>,
     pub contexts: Vec<Arc<session::Context>>,
+    pub tls: tls::Listeners,
     pub has_space: Arc<AtomicBool>,
     pub budget: Arc<Budget>,
 }
@@ -82,6 +87,7 @@ impl IngestShard {
             contexts: parts.contexts,
             spool,
             adopted,
+            tls: RefCell::new(parts.tls),
             stop: Stop::default(),
             has_space: parts.has_space,
             budget: parts.budget,
@@ -132,13 +138,7 @@ impl IngestShard {
     /// A session that ended by a fault while its message was being committed has told nobody of it.
     fn claim(self: &Rc<Self>, spool: &ShardSpool) {
         for id in spool.unclaimed() {
-            let (shard, spool) = (self.clone(), spool.clone());
-            glommio::spawn_local(async move {
-                if let Ok(message) = spool.load(id).await {
-                    shard.hand_over_stored(&message);
-                }
-            })
-            .detach();
+            spool.facts(id, |facts| self.hand_over_stored(facts));
         }
     }
 }

@@ -14,6 +14,8 @@ use std::rc::Rc;
 
 /// How many messages are read at the same time where many are.
 pub const LOADS_AT_ONCE: usize = 64;
+/// Messages handed over between two looks at what else the shard has to do: some hundred microseconds.
+const SLICE: usize = 256;
 
 pub struct OpenedSpools {
     pub own: ShardSpool,
@@ -81,22 +83,18 @@ fn report(directory: &Path, recovery: &Recovery) {
     }
 }
 
-/// Hands everything unfinished to the delivery shards. Mail is accepted meanwhile: what came in
-/// during this run is handed over by its session, and ids tell which is which.
+/// Hands everything unfinished to the delivery shards, from memory, in slices. Mail is accepted meanwhile:
+/// what came in during this run is handed over by its session, and ids tell which is which.
 pub async fn hand_over_recovered(shard: Rc<IngestShard>, spool: ShardSpool, last: QueueId) {
     let mut after = None;
     loop {
-        let ids: Vec<_> = spool.live(after, LOADS_AT_ONCE).into_iter().filter(|id| *id <= last).collect();
-        let Some(newest) = ids.last() else { return };
-        after = Some(*newest);
-        let loads = ids.iter().map(|id| spool.load(*id));
-        for (id, message) in ids.iter().zip(futures_util::future::join_all(loads).await) {
-            match message {
-                Ok(message) => shard.hand_over_stored(&message),
-                Err(error) => {
-                    log::note("ingest", &format!("{id}: error: cannot be read, stays in the spool: {error}"))
-                }
+        after = spool.survey(after, SLICE, |facts| {
+            if facts.id() <= last && !facts.damaged() {
+                shard.hand_over_stored(facts);
             }
+        });
+        if after.is_none_or(|after| after >= last) {
+            return;
         }
         glommio::executor().yield_task_queue_now().await;
     }

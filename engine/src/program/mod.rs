@@ -3,11 +3,14 @@
 pub mod check;
 pub mod queue;
 pub mod run;
+pub mod verify;
 
 use std::fmt;
 use std::io::Write;
 
 /// sysexits.h
+/// The data are bad (EX_DATAERR).
+pub const DATA_ERROR: u8 = 65;
 pub const UNAVAILABLE: u8 = 69;
 pub const SOFTWARE: u8 = 70;
 pub const OS_ERROR: u8 = 71;

@@ -11,6 +11,7 @@
 use crate::channel::Sender;
 use crate::resolve::mx::MxHost;
 use crate::resolve::service::Answer;
+use crate::tls;
 use sluice_queue::{ContentFlags, Envelope, QueueId, RecipientState, SpoolNumber};
 use std::net::IpAddr;
 use std::ops::Deref;
@@ -176,6 +177,8 @@ pub enum ToIngest {
         id: QueueId,
         reply: oneshot::Sender<Option<QueueItem>>,
     },
+    /// Certificates that were read again: for handshakes from now on.
+    Tls(tls::Listeners),
     /// No new session; open ones end within the bound.
     Stop,
     /// The delivery shards are done: write out what is left and end.

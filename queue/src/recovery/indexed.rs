@@ -77,7 +77,11 @@ fn verifies(index: &[u8], mark: &Mark, seed: u32, footer: &Footer) -> bool {
         let Some(record) = index.get(at + BATCH_HEADER..end) else { return false };
         let Ok(found) = read_record(seed, record) else { return false };
         let Record::Index(view) = &found.record else { return false };
-        let whole = header.sequence == sequence && header.records == 1 && found.bytes == record.len();
+        let place = footer.index_position as u64 + at as u64;
+        let whole = header.belongs_at(place)
+            && header.sequence == sequence
+            && header.records == 1
+            && found.bytes == record.len();
         if !whole || view.part != part || !view.entries().all(|noted| noted.is_some()) {
             return false;
         }
