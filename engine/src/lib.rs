@@ -31,6 +31,7 @@ pub mod schedule;
 pub mod channel;
 pub mod clock;
 pub mod shard;
+pub mod space;
 
 pub mod admin;
 pub mod observe;

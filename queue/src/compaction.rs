@@ -112,7 +112,7 @@ impl<S: Storage> Spool<S> {
         if candidates.is_empty() {
             return Ok(done);
         }
-        self.sync().await?;
+        self.sync_all_but_held().await?;
         let mut prepared = Vec::new();
         for id in candidates {
             match self.prepare(id, target).await? {
@@ -138,21 +138,27 @@ impl<S: Storage> Spool<S> {
                 continue;
             };
             match desk.gather(group) {
-                Ok((ticket, _)) => {
+                Ok((ticket, number)) => {
                     desk.compaction.moved = true;
-                    tickets.push((ticket, bytes));
+                    tickets.push((ticket, number, bytes));
                 }
                 Err(_) => done.abandoned += 1,
             }
         }
         self.nudge();
-        for (ticket, bytes) in tickets {
-            let verdict = Wait::new(ticket).await;
+        for (ticket, number, bytes) in tickets {
+            let verdict = Wait::of(ticket, number).await;
             self.outcome_of(verdict)?;
             done.messages += 1;
             done.bytes += bytes;
         }
         Ok(done)
+    }
+
+    /// While room is short: less slack is left before something is moved.
+    pub fn hurry_compaction(&self, hurry: bool) {
+        let slack = if hurry { policy::SLACK_SEGMENTS_HURRIED } else { policy::SLACK_SEGMENTS };
+        self.inner.desk.borrow_mut().compaction.slack_segments = slack;
     }
 
     /// The segment to empty, and messages in it; claims the step.
@@ -250,6 +256,7 @@ impl Prepared {
             tail,
             finishing,
             moves: Some(Moves { states: states.clone(), from }),
+            room: None,
         });
         for text_max in texts {
             if group.payload_bytes().is_some_and(|bytes| bytes <= bytes_max) {

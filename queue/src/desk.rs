@@ -11,6 +11,7 @@ use crate::options::Options;
 use crate::pending::{ExtentRef, Finishing, Gathering, Group, NewMessage, Placed, Ticket, Verdict};
 use crate::record::{Outcome, OutcomeKind};
 use crate::segments::Mark;
+use crate::space::{Need, Space};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::Waker;
@@ -55,8 +56,13 @@ pub struct Stats {
     pub segments_created: u64,
     pub segments_recycled: u64,
     pub segments_removed: u64,
+    /// Octets of segments promised to messages that are on their way.
+    pub reserved_bytes: u64,
     /// Times that new mail was refused for want of space.
     pub full: u64,
+    /// Outcomes that only put recipients off and wait for room now; those that were given up.
+    pub deferrals_held: usize,
+    pub deferrals_forgotten: u64,
 }
 
 /// The segment that is being written.
@@ -87,6 +93,7 @@ pub(crate) struct Desk {
     pub id_micros: u64,
     pub stats: Stats,
     pub compaction: Compaction,
+    pub space: Space,
     number: SpoolNumber,
     batch_payload_max: usize,
     group_bytes_max: usize,
@@ -115,6 +122,7 @@ impl Desk {
             id_micros: 0,
             stats: Stats::default(),
             compaction: Compaction::default(),
+            space: Space::default(),
             number,
             batch_payload_max: options.batch_payload_max(),
             group_bytes_max: options.group_bytes_max(),
@@ -199,7 +207,12 @@ impl Desk {
             // The entry goes with the last record: it holds its segments until all of them are durable.
             let entry = if rest.is_empty() { finished.take() } else { None };
             let group = Group::Outcomes(Finishing { id, outcomes, refers_to }, entry);
-            self.gather(group).expect("an outcome record of bounded size fits");
+            if !self.space.held.is_empty() && group.need() == Need::Spare {
+                self.compaction.touch(id);
+                self.space.held.push_back(group);
+            } else {
+                self.gather(group).expect("an outcome record of bounded size fits");
+            }
             outcomes = rest;
         }
         self.pending.iter().map(|batch| batch.groups.len()).sum::<usize>() >= OUTCOMES_GATHERED_MAX
@@ -231,7 +244,9 @@ impl Desk {
                     ticket.give_extent(number, ExtentRef { mark: segment.clone(), position, octets, crc });
                 }
                 Group::Message(message) => self.enter(message, at(placed.commit), at(placed.outcome)),
+                Group::Gone => {}
                 Group::Outcomes(finishing, _) => {
+                    self.supersede(&finishing);
                     self.index.place_reasons(finishing.id, &finishing.outcomes, &at(placed.outcome));
                 }
             }
@@ -260,6 +275,7 @@ impl Desk {
             extents: message.extents.iter().map(|extent| (extent.mark.clone(), extent.octets)),
         };
         self.index.enter(id, entry, false);
+        message.finishing.iter().for_each(|finishing| self.supersede(finishing));
         if let Some(finishing) = message.finishing
             && self.index.apply(finishing.id, &finishing.outcomes).is_none()
         {
@@ -291,13 +307,69 @@ impl Desk {
         }
     }
 
-    /// No space, with nothing else in flight: mail is refused, outcomes stay for later. Where outcomes alone find no room, what waits behind
-    /// them finds none either: to try it at once would be to try for ever, and who waits for it is told.
+    /// There is no room for all of the batch: takes out what can be refused or put off best. `false`: there
+    /// is no such thing. Deferrals are held back together, those of later batches too, so that their order
+    /// stays.
+    pub fn sift(&mut self, batch: &mut Gathering) -> bool {
+        let taken = batch.sift();
+        let sifted = !taken.is_empty();
+        let mut mail = false;
+        for group in taken {
+            match group {
+                Group::Extent { id, .. } => self.give_up(id, &mut mail),
+                Group::Message(message) => self.give_up(message.id, &mut mail),
+                Group::Outcomes(..) => self.space.held.push_back(group),
+                Group::Gone => {}
+            }
+        }
+        self.stats.full += mail as u64;
+        if !self.space.held.is_empty() {
+            let later = self.pending.iter_mut().flat_map(Gathering::sift_deferrals);
+            self.space.held.extend(later);
+        }
+        let surplus = self.space.held.len().saturating_sub(OUTCOMES_HELD_MAX);
+        self.stats.deferrals_forgotten += self.space.held.drain(..surplus).count() as u64;
+        sifted
+    }
+
+    /// Ends a batch of which sifting has left nothing.
+    pub fn drop_empty(&mut self, batch: Gathering) -> Vec<Waker> {
+        self.in_flight.clear();
+        self.wanted = !self.pending.is_empty();
+        batch.ticket.close(Verdict::Full)
+    }
+
+    /// There is room again for the deferrals that were held back.
+    pub fn release_held(&mut self) {
+        for group in std::mem::take(&mut self.space.held) {
+            self.gather(group).expect("an outcome record of bounded size fits");
+        }
+    }
+
+    /// These outcomes are durable: what was held back of earlier attempts says nothing new any more.
+    fn supersede(&mut self, finishing: &Finishing) {
+        for group in &mut self.space.held {
+            if let Group::Outcomes(held, _) = group
+                && held.id == finishing.id
+            {
+                held.outcomes.retain(|held| {
+                    let newer = |of: &Outcome| of.recipient == held.recipient && of.attempts >= held.attempts;
+                    !finishing.outcomes.iter().any(newer)
+                });
+            }
+        }
+    }
+
+    fn give_up(&mut self, id: QueueId, mail: &mut bool) {
+        self.abandoned.retain(|abandoned| *abandoned != id);
+        *mail = true;
+    }
+
+    /// No space at all: mail is refused, outcomes stay for later. Where outcomes alone find none, mail that
+    /// waits behind them finds none either; the next nudge tries again.
     pub fn refuse(&mut self, batch: Gathering) -> Vec<Waker> {
         let alone = !batch.mail;
-        // Mail that was refused leaves its outcomes to be written from the spare; if even those found no
-        // room, the next nudge tries again.
-        self.wanted = batch.mail;
+        self.in_flight.clear();
         let mut wakers = Vec::new();
         let behind = std::mem::take(&mut self.pending);
         let kept = self.without_mail(batch, &mut wakers);
@@ -306,25 +378,27 @@ impl Desk {
             let kept = if alone { self.without_mail(batch, &mut wakers) } else { Some(batch) };
             self.pending.extend(kept);
         }
+        self.wanted = !alone && !self.pending.is_empty();
         self.forget_deferrals();
-        self.in_flight.clear();
         wakers
     }
 
-    /// Refuses the mail of a batch; gives what else is in it.
+    /// What stays of a batch that is refused.
     fn without_mail(&mut self, batch: Gathering, wakers: &mut Vec<Waker>) -> Option<Gathering> {
-        self.stats.full += batch.mail as u64;
         let mut kept = Gathering::default();
+        let mut mail = false;
         for group in batch.groups {
             match group {
                 Group::Outcomes(..) => {
                     let bytes = group.payload_bytes().expect("it was reckoned before");
                     kept.push(group, bytes);
                 }
-                Group::Extent { id, .. } => self.abandoned.retain(|abandoned| *abandoned != id),
-                Group::Message(message) => self.abandoned.retain(|abandoned| *abandoned != message.id),
+                Group::Extent { id, .. } => self.give_up(id, &mut mail),
+                Group::Message(message) => self.give_up(message.id, &mut mail),
+                Group::Gone => {}
             }
         }
+        self.stats.full += mail as u64;
         wakers.extend(batch.ticket.close(Verdict::Full));
         (!kept.groups.is_empty()).then_some(kept)
     }

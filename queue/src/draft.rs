@@ -5,6 +5,7 @@
 
 use crate::id::QueueId;
 use crate::pending::ExtentRef;
+use crate::space::Reservation;
 
 /// An unfinished message.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub struct Draft {
     pub(crate) extent_bytes_max: usize,
     /// Octets were handed to the spool and their place never came back.
     pub(crate) broken: bool,
+    /// Room that was promised to it.
+    pub(crate) room: Option<Reservation>,
 }
 
 impl Draft {
@@ -27,6 +30,11 @@ impl Draft {
     /// Octets appended so far.
     pub fn bytes(&self) -> u64 {
         self.written + self.buffer.len() as u64
+    }
+
+    /// Octets of content that are sure to find room: what was reserved.
+    pub fn promised(&self) -> u64 {
+        self.room.as_ref().map_or(0, Reservation::content_bytes)
     }
 
     /// Appends without waiting, when nothing must be written for it: `false` means that nothing was done

@@ -18,6 +18,7 @@
 //! | `desk`, `pending` | what is known and what waits to be written |
 //! | `writer`, `segments` | batches into files; when a file may be used again |
 //! | `sealing`, `digest` | how a segment ends, and the index that is made of it |
+//! | `space` | what may be written when room is short, and what is promised before it arrives |
 //! | `compaction` | moves what waits long, so that files may be used again |
 //! | `index`, `reading` | what waits, and how it is read back |
 //! | `recovery`, `inspect` | from files to an index, at a start and from outside |
@@ -47,6 +48,7 @@ mod record;
 mod recovery;
 mod sealing;
 mod segments;
+mod space;
 mod spool;
 pub mod storage;
 mod verify;
@@ -65,6 +67,7 @@ pub use options::{Options, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 pub use reading::{Message, Reason};
 pub use record::{ContentFlags, OUTCOME_TEXT_MAX, Outcome, OutcomeKind};
 pub use recovery::{Cut, DAMAGES_MAX, Damage, DamageKind, Recovery};
+pub use space::Reservation;
 pub use spool::{Spool, Stored, Summary};
 pub use storage::{FaultyStorage, GlommioStorage, MemoryStorage, ReaderStorage, SegmentFile, Storage};
 pub use verify::{Finding, Flaw, Means, Verified, verify};

@@ -48,7 +48,10 @@ impl<S: Storage> Spool<S> {
         let (file, seed, end, digest) = {
             let mut table = self.inner.table.borrow_mut();
             let segment = table.segments.get_mut(&active.sequence).expect("the active segment is there");
-            self.inner.desk.borrow_mut().active = None;
+            let mut desk = self.inner.desk.borrow_mut();
+            desk.active = None;
+            // What was left in it is none any more.
+            desk.space.shrink(u64::MAX);
             (segment.file.clone(), segment.seed, segment.bytes, segment.digest.take())
         };
         let index_max = |digest: &Digest| digest::disk_bytes_max(digest.entry_bytes()) as u64;

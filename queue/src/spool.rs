@@ -28,6 +28,7 @@ use crate::reading::{self, Message};
 use crate::record::{ContentFlags, Outcome};
 use crate::recovery::{Reading, Recovery, recover};
 use crate::segments::Table;
+use crate::space::Reservation;
 use crate::storage::Storage;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -136,6 +137,7 @@ impl<S: Storage> Spool<S> {
             written: 0,
             extent_bytes_max: self.inner.options.extent_bytes_max,
             broken: false,
+            room: None,
         }
     }
 
@@ -160,8 +162,13 @@ impl<S: Storage> Spool<S> {
         let octets = std::mem::take(&mut draft.buffer);
         let (bytes, offset) = (octets.len() as u64, draft.written);
         draft.broken = true;
-        let (ticket, number) = self.submit(Group::Extent { id: draft.id, offset, octets })?;
-        let verdict = Wait::new(ticket.clone()).await;
+        let mut extent = Group::Extent { id: draft.id, offset, octets, room: None };
+        let payload_bytes = extent.payload_bytes();
+        if let Group::Extent { room, .. } = &mut extent {
+            *room = self.covering(draft.room.as_mut(), payload_bytes);
+        }
+        let (ticket, number) = self.submit(extent)?;
+        let verdict = Wait::of(ticket.clone(), number).await;
         self.outcome_of(verdict)?;
         let extent = ticket.take_extent(number).expect("a durable extent has its place");
         draft.extents.push(extent);
@@ -216,14 +223,32 @@ impl<S: Storage> Spool<S> {
             Some(Finishing { id, outcomes, refers_to })
         });
         let extents = std::mem::take(&mut draft.extents);
-        let message =
-            NewMessage { id, envelope, flags, content_bytes, extents, tail, finishing, moves: None };
-        let (ticket, _) = self.submit(Group::Message(message))?;
-        let mut claim = Claim { spool: self, id, ticket: ticket.clone(), claimed: false };
-        let verdict = Wait::new(ticket).await;
+        let message = NewMessage {
+            id,
+            envelope,
+            flags,
+            content_bytes,
+            extents,
+            tail,
+            finishing,
+            moves: None,
+            room: None,
+        };
+        let mut message = Group::Message(message);
+        let payload_bytes = message.payload_bytes();
+        if let Group::Message(NewMessage { room, .. }) = &mut message {
+            *room = self.covering(draft.room.as_mut(), payload_bytes);
+        }
+        let (ticket, number) = self.submit(message)?;
+        let mut claim = Claim { spool: self, id, ticket: ticket.clone(), number, claimed: false };
+        let verdict = Wait::of(ticket, number).await;
         claim.claimed = true;
         self.outcome_of(verdict)?;
         Ok(Stored { id, content_bytes, content })
+    }
+
+    fn covering(&self, room: Option<&mut Reservation>, payload_bytes: Option<usize>) -> Option<Reservation> {
+        room?.split(payload_bytes?, &self.sizes())
     }
 
     fn admit(&self, draft: &Draft) -> Result<(), CommitError> {
@@ -262,6 +287,9 @@ impl<S: Storage> Spool<S> {
 
     /// Has the writer write what is pending, outcomes too; for a timer.
     pub fn nudge(&self) {
+        if self.has_room_for_held() {
+            self.inner.desk.borrow_mut().release_held();
+        }
         let mut desk = self.inner.desk.borrow_mut();
         if desk.pending.is_empty() {
             return;
@@ -276,6 +304,14 @@ impl<S: Storage> Spool<S> {
     /// # Errors
     /// `Full`: the outcomes stay queued for later. `Poisoned`: they will be unknown after a restart.
     pub async fn sync(&self) -> Result<(), CommitError> {
+        self.sync_all_but_held().await?;
+        // What waits for room is not durable.
+        let held = !self.inner.desk.borrow().space.held.is_empty();
+        if held { Err(CommitError::Full) } else { Ok(()) }
+    }
+
+    /// The same but for deferrals that wait for room: what compaction writes says as much as they do.
+    pub(crate) async fn sync_all_but_held(&self) -> Result<(), CommitError> {
         self.nudge();
         let (ticket, poisoned) = {
             let desk = self.inner.desk.borrow();
@@ -398,6 +434,8 @@ impl<S: Storage> Spool<S> {
             segment_bytes: table.bytes() + table.free.len() as u64 * self.inner.options.segment_bytes,
             live_bytes: table.segments.values().map(|segment| segment.mark.live.get()).sum(),
             segments_idle: table.reclaimable(self.inner.options.segment_bytes) + table.free.len(),
+            deferrals_held: desk.space.held.len(),
+            reserved_bytes: desk.space.reserved.get(),
             ..desk.stats
         }
     }
@@ -430,13 +468,14 @@ struct Claim<'a, S: Storage> {
     spool: &'a Spool<S>,
     id: QueueId,
     ticket: Rc<Ticket>,
+    number: usize,
     claimed: bool,
 }
 
 impl<S: Storage> Drop for Claim<'_, S> {
     fn drop(&mut self) {
         if !self.claimed {
-            self.spool.inner.desk.borrow_mut().abandon(self.id, self.ticket.verdict());
+            self.spool.inner.desk.borrow_mut().abandon(self.id, self.ticket.verdict_of(self.number));
         }
     }
 }

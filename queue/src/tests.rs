@@ -11,6 +11,7 @@ mod harness;
 mod indexes;
 mod lineage;
 mod read_ahead;
+mod room;
 mod round_trip;
 mod scale;
 mod simulation;

@@ -4,7 +4,6 @@
 //! segment is sealed before the next one gets its header, and that header is durable before a batch
 //! follows it.
 
-use crate::canary::{Canary, sings};
 use crate::desk::Active;
 use crate::digest::Digest;
 use crate::error::Fault;
@@ -13,8 +12,9 @@ use crate::pending::Gathering;
 use crate::record::Seal;
 use crate::recovery::Unborn;
 use crate::segments::{Mark, REFERS_TO_NONE, Segment, Status};
+use crate::space::{Need, NoRoom, Room};
 use crate::spool::Spool;
-use crate::storage::{SegmentFile, Storage, is_full, is_short};
+use crate::storage::{SegmentFile, Storage};
 use flight::{Flight, Next};
 use std::future::poll_fn;
 use std::hash::{BuildHasher, RandomState};
@@ -26,18 +26,6 @@ mod flight;
 /// Segments given back to the file system each time another one is taken into use: a bound on how long
 /// the commits that wait for it are held up.
 const REMOVALS_AT_ONCE: usize = 4;
-
-/// Why there is no place for a batch.
-enum NoRoom {
-    Full,
-    Fault(Fault),
-}
-
-impl From<Fault> for NoRoom {
-    fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
-    }
-}
 
 impl<S: Storage> Spool<S> {
     /// Writes batches until the spool is closed. The shard spawns it once; without it nothing becomes
@@ -70,30 +58,40 @@ impl<S: Storage> Spool<S> {
     }
 
     /// Finds place for a batch and begins to write it.
-    async fn write(&self, flight: &mut Flight, batch: Gathering) {
-        let bytes = batch.batch_bytes();
-        let growth = batch.index_growth_max;
-        assert!(
-            flight.is_empty() || bytes as u64 <= self.room(growth),
-            "files change with nothing in flight"
-        );
-        let active = match self.make_room(bytes as u64, growth, batch.mail).await {
-            Ok(active) => active,
-            Err(NoRoom::Full) => {
-                let mut desk = self.inner.desk.borrow_mut();
-                let last_try = desk.closing && !batch.mail;
-                let wakers = desk.refuse(batch);
-                if last_try {
-                    // Outcomes that find no room now never will.
-                    desk.pending.retain(|batch| batch.mail);
-                }
-                drop(desk);
-                wakers.into_iter().for_each(|waker| waker.wake());
-                return;
+    async fn write(&self, flight: &mut Flight, mut batch: Gathering) {
+        let beside_index = batch.batch_bytes() as u64 <= self.left_beside_index(batch.index_growth_max);
+        if !flight.is_empty() && !(beside_index && self.has_place(batch.batch_bytes() as u64, batch.need)) {
+            // Files change, and batches are refused, with nothing in flight.
+            if let Err(fault) = self.land_all(flight).await {
+                return self.poison(fault);
             }
-            Err(NoRoom::Fault(fault)) => return self.poison(fault),
+        }
+        let active = loop {
+            match self.make_room(batch.batch_bytes() as u64, batch.index_growth_max, batch.need).await {
+                Ok(active) => break active,
+                Err(NoRoom::Full) if self.inner.desk.borrow_mut().sift(&mut batch) => {
+                    if batch.is_empty() {
+                        let wakers = self.inner.desk.borrow_mut().drop_empty(batch);
+                        return wakers.into_iter().for_each(|waker| waker.wake());
+                    }
+                }
+                Err(NoRoom::Full) => return self.refuse(batch),
+                Err(NoRoom::Fault(fault)) => return self.poison(fault),
+            }
         };
         self.take_off(flight, batch, active);
+    }
+
+    fn refuse(&self, batch: Gathering) {
+        let mut desk = self.inner.desk.borrow_mut();
+        let last_try = desk.closing && !batch.mail;
+        let wakers = desk.refuse(batch);
+        if last_try {
+            // Outcomes that find no room now never will.
+            desk.pending.clear();
+        }
+        drop(desk);
+        wakers.into_iter().for_each(|waker| waker.wake());
     }
 
     pub(crate) fn batch_header(&self, active: Active, payload_bytes: usize, records: u32) -> BatchHeader {
@@ -108,36 +106,53 @@ impl<S: Storage> Spool<S> {
         }
     }
 
-    /// Octets left for a batch in the active segment, which adds `growth` to the entries of its index at
-    /// most.
-    fn room(&self, growth: usize) -> u64 {
+    /// Octets left for a batch in the active segment, when its index and what the batch adds to that, at
+    /// most `growth`, have their place too.
+    fn left_beside_index(&self, growth: usize) -> u64 {
         self.active().map_or(0, |active| {
             self.inner.table.borrow().segments[&active.sequence].room(active.position, growth)
         })
     }
 
     /// Finds place for a batch, with what the end of the segment will need.
-    async fn make_room(&self, bytes: u64, growth: usize, mail: bool) -> Result<Active, NoRoom> {
+    async fn make_room(&self, bytes: u64, growth: usize, need: Need) -> Result<Active, NoRoom> {
         loop {
+            self.provide(bytes, need).await?;
             if let Some(active) = self.active() {
-                if bytes <= self.room(growth) || self.goes_without_index(active, bytes) {
+                if bytes <= self.left_beside_index(growth) {
+                    return Ok(active);
+                }
+                if bytes <= self.left_in_active() && !self.may_seal_early(active, bytes).await? {
+                    self.give_index_up(active);
                     return Ok(active);
                 }
                 self.seal(active, Seal::Full).await?;
             }
-            self.next_segment(mail).await?;
+            self.next_segment().await?;
         }
     }
 
-    /// What does not fit beside an index into an empty segment fits nowhere: it goes without.
-    fn goes_without_index(&self, active: Active, bytes: u64) -> bool {
+    /// Whether a segment that has place for the batch, but not for an index too, may be sealed for the sake
+    /// of the index: not an empty one, as no other has more place, and not when that would leave too little
+    /// for what is promised and spare. Promises are reckoned without indexes.
+    async fn may_seal_early(&self, active: Active, bytes: u64) -> Result<bool, NoRoom> {
+        if active.position == BLOCK as u64 {
+            return Ok(false);
+        }
+        while !(Room { active: 0, ..self.room() }).admits(&self.sizes(), bytes, Need::Mail) {
+            match self.create_segment().await {
+                Ok(()) => {}
+                Err(NoRoom::Full) => return Ok(false),
+                Err(fault) => return Err(fault),
+            }
+        }
+        Ok(true)
+    }
+
+    fn give_index_up(&self, active: Active) {
         let mut table = self.inner.table.borrow_mut();
         let segment = table.segments.get_mut(&active.sequence).expect("the active segment is there");
-        let goes = active.position == BLOCK as u64 && bytes <= segment.room_without_index(active.position);
-        if goes {
-            segment.digest = None;
-        }
-        goes
+        segment.digest = None;
     }
 
     fn active(&self) -> Option<Active> {
@@ -168,17 +183,9 @@ impl<S: Storage> Spool<S> {
         synced.map_err(|error| Fault::new("syncing the spool directory", &error))
     }
 
-    /// Takes a segment into use: a dead one, else a fresh one. New mail leaves the spare ones alone.
-    async fn next_segment(&self, mail: bool) -> Result<(), NoRoom> {
+    /// Takes a segment into use: a dead one, else a fresh one. One is ready.
+    async fn next_segment(&self) -> Result<(), Fault> {
         self.remove_idle().await?;
-        let wanted = 1 + if mail { self.inner.options.spare_segments } else { 0 };
-        while self.ready() < wanted {
-            match self.create_segment().await {
-                Ok(()) => {}
-                Err(NoRoom::Full) if !mail && self.ready() > 0 => break,
-                Err(error) => return Err(error),
-            }
-        }
         let bytes = self.inner.options.segment_bytes;
         let victim = {
             let table = self.inner.table.borrow();
@@ -233,48 +240,14 @@ impl<S: Storage> Spool<S> {
         desk.active = Some(Active { sequence, position: BLOCK as u64 });
     }
 
-    /// Segments that could be taken into use without creating a file.
-    fn ready(&self) -> usize {
-        let table = self.inner.table.borrow();
-        let bytes = self.inner.options.segment_bytes;
-        table.free.len() + table.reclaimable(bytes)
-    }
-
-    async fn create_segment(&self) -> Result<(), NoRoom> {
-        let slot = self.inner.table.borrow().next_slot;
-        let file = match self.inner.storage.create(slot, self.inner.options.segment_bytes).await {
-            Ok(file) => file,
-            // Nothing has been written yet: what the process lacks now, it may have in a moment.
-            Err(error) if is_full(&error) || is_short(&error) => return Err(NoRoom::Full),
-            Err(error) => return Err(Fault::new("creating a segment", &error).into()),
-        };
-        if !sings(Canary::ForgetsDirectories)
-            && let Err(error) = self.inner.storage.sync_dir().await
-        {
-            let gone = self.inner.storage.remove(slot).await.is_ok();
-            let passes = gone && is_short(&error);
-            return Err(if passes {
-                NoRoom::Full
-            } else {
-                Fault::new("syncing the spool directory", &error).into()
-            });
-        }
-        let mut table = self.inner.table.borrow_mut();
-        table.next_slot = slot + 1;
-        table.free.push((slot, Rc::new(file)));
-        self.inner.desk.borrow_mut().stats.segments_created += 1;
-        Ok(())
-    }
-
     /// Gives back dead segments of another size, and those beyond what is kept idle. Each removal is
     /// durable before the next: a segment must not be gone before those that it speaks of. The newest stays:
     /// it knows which ids and sequences were given out, until another header knows it.
     async fn remove_idle(&self) -> Result<(), Fault> {
         let bytes = self.inner.options.segment_bytes;
-        let kept = self.inner.options.idle_segments_max.max(self.inner.options.spare_segments + 1);
         for _ in 0..REMOVALS_AT_ONCE {
             let surplus = {
-                let excess = self.ready() > kept;
+                let excess = self.has_surplus();
                 let table = self.inner.table.borrow();
                 let last = self.inner.desk.borrow().last_segment;
                 let surplus = table
@@ -287,12 +260,14 @@ impl<S: Storage> Spool<S> {
             gone.map_err(|error| Fault::new("removing an idle segment", &error))?;
             self.sync_dir().await?;
             self.inner.table.borrow_mut().segments.remove(&sequence);
-            self.inner.desk.borrow_mut().stats.segments_removed += 1;
+            let mut desk = self.inner.desk.borrow_mut();
+            desk.space.shrink(u64::MAX);
+            desk.stats.segments_removed += 1;
         }
         Ok(())
     }
 
-    fn poison(&self, fault: Fault) {
+    pub(crate) fn poison(&self, fault: Fault) {
         let wakers = self.inner.desk.borrow_mut().poison(fault);
         wakers.into_iter().for_each(|waker| waker.wake());
     }

@@ -16,6 +16,7 @@ pub mod client;
 use crate::config::Config;
 use crate::observe::{counters, log};
 use crate::shard::links::{Links, QueueItem, ToIngest};
+use crate::space::Space;
 use axum::extract::{Path as UrlPath, Query, State as Shared};
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse};
@@ -38,6 +39,7 @@ pub struct State {
     pub links: Arc<Links>,
     pub ingest: Vec<Arc<counters::Ingest>>,
     pub delivery: Vec<Arc<counters::Delivery>>,
+    pub space: Arc<Space>,
 }
 
 /// The sockets, bound before the relay starts so that a taken port is told at once.
@@ -125,10 +127,16 @@ async fn show(
     }
 }
 
+/// Name, kind, help and value of everything that is counted.
+fn figures(state: &State) -> impl Iterator<Item = (&'static str, &'static str, &'static str, u64)> {
+    let shards =
+        counters::Ingest::sums(&state.ingest).into_iter().chain(counters::Delivery::sums(&state.delivery));
+    shards.chain(state.space.gauges())
+}
+
 async fn metrics(Shared(state): Shared<Arc<State>>) -> impl IntoResponse {
     let mut text = String::new();
-    let sums =
-        counters::Ingest::sums(&state.ingest).into_iter().chain(counters::Delivery::sums(&state.delivery));
+    let sums = figures(&state);
     for (name, kind, help, value) in sums {
         let _ =
             write!(text, "# HELP sluice_{name} {help}\n# TYPE sluice_{name} {kind}\nsluice_{name} {value}\n");
@@ -138,8 +146,7 @@ async fn metrics(Shared(state): Shared<Arc<State>>) -> impl IntoResponse {
 
 async fn page(Shared(state): Shared<Arc<State>>) -> Html<String> {
     let mut rows = String::new();
-    let sums =
-        counters::Ingest::sums(&state.ingest).into_iter().chain(counters::Delivery::sums(&state.delivery));
+    let sums = figures(&state);
     for (_, _, help, value) in sums {
         let _ = write!(rows, "<tr><td>{help}</td><td>{value}</td></tr>");
     }

@@ -13,14 +13,16 @@ mod handover;
 mod inbox;
 mod outcomes;
 mod recovery;
+mod room;
 pub mod session_task;
 mod transport;
 
 use crate::config::Config;
 use crate::observe::counters;
-use crate::session;
+use crate::session::{self, Refusal};
 use crate::shard::event::{Event, Stop};
 use crate::shard::links::{Budget, Handover, Links};
+use crate::space::Space;
 use crate::tls;
 use buffers::Buffers;
 use sluice_queue::{GlommioStorage, QueueId, Spool};
@@ -28,7 +30,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 pub(crate) use compact::compact;
 pub(crate) use handover::pump_overflow;
@@ -36,6 +37,7 @@ pub use inbox::describe;
 pub(crate) use inbox::serve_inbox;
 pub(crate) use recovery::{OpenedSpools, hand_over_recovered, open_spools};
 pub use recovery::{spool_directory, spool_numbers};
+pub(crate) use room::look_for_room;
 
 pub type ShardSpool = Spool<GlommioStorage>;
 
@@ -54,9 +56,15 @@ pub struct IngestShard {
     /// By listener; another one after a reload.
     pub tls: RefCell<tls::Listeners>,
     pub stop: Stop,
-    /// Kept by the service thread: the spool's file system has room for new mail.
-    pub has_space: Arc<AtomicBool>,
+    /// Kept by the service thread: how much room there is.
+    pub space: Arc<Space>,
     pub budget: Arc<Budget>,
+    /// Why this shard takes no new mail, whatever the level.
+    refusing: Cell<Option<Refusal>>,
+    /// By spool, in the order of `spools`.
+    conditions: RefCell<Vec<room::Condition>>,
+    /// Said while a write hangs.
+    hang: RefCell<Rc<Stop>>,
     sessions: Cell<usize>,
     session_ended: Event,
     buffers: Buffers,
@@ -72,13 +80,14 @@ pub struct Parts {
     pub links: Arc<Links>,
     pub counters: Arc<counters::Ingest>,
     pub contexts: Vec<Arc<session::Context>>,
+    pub space: Arc<Space>,
     pub tls: tls::Listeners,
-    pub has_space: Arc<AtomicBool>,
     pub budget: Arc<Budget>,
 }
 
 impl IngestShard {
     pub fn new(parts: Parts, spool: ShardSpool, adopted: Vec<ShardSpool>) -> Self {
+        let conditions = std::iter::repeat_with(room::Condition::default).take(1 + adopted.len()).collect();
         Self {
             index: parts.index,
             config: parts.config,
@@ -89,7 +98,10 @@ impl IngestShard {
             adopted,
             tls: RefCell::new(parts.tls),
             stop: Stop::default(),
-            has_space: parts.has_space,
+            space: parts.space,
+            refusing: Cell::new(None),
+            conditions: RefCell::new(conditions),
+            hang: RefCell::default(),
             budget: parts.budget,
             sessions: Cell::new(0),
             session_ended: Event::default(),
@@ -133,6 +145,7 @@ impl IngestShard {
         self.counters.spool_bytes_written_total.set(bytes);
         self.counters.messages_moved_total.set(moved);
         self.counters.sessions.set(self.sessions.get() as u64);
+        self.look_at_spools();
     }
 
     /// A session that ended by a fault while its message was being committed has told nobody of it.

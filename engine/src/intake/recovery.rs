@@ -17,6 +17,9 @@ pub const LOADS_AT_ONCE: usize = 64;
 /// Messages handed over between two looks at what else the shard has to do: some hundred microseconds.
 const SLICE: usize = 256;
 
+/// A spool cannot work with less: one that is written, one spare, and two to go on with.
+const SEGMENTS_MIN: u64 = 4;
+
 pub struct OpenedSpools {
     pub own: ShardSpool,
     pub adopted: Vec<ShardSpool>,
@@ -63,11 +66,22 @@ async fn open(config: &Config, path: &Path, number: SpoolNumber) -> Result<Shard
     let directory = spool_directory(path, number);
     std::fs::create_dir_all(&directory).map_err(|error| failed(&directory, &error))?;
     let storage = GlommioStorage::new(&directory).map_err(|error| failed(&directory, &error))?;
-    let options = Options { segment_bytes: config.spool.segment_bytes, ..Options::default() };
+    let segment_bytes = config.spool.segment_bytes;
+    let options = Options { segment_bytes, bytes_max: share_of_quota(config), ..Options::default() };
     let opened = Spool::open(storage, number, options).await;
     let (spool, recovery) = opened.map_err(|error| failed(&directory, &error))?;
     report(&directory, &recovery);
     Ok(spool)
+}
+
+/// Each shard has its part of `spool.bytes_max`, so that none must ask the others; connections spread evenly.
+fn share_of_quota(config: &Config) -> u64 {
+    match config.spool.bytes_max {
+        0 => u64::MAX,
+        quota => {
+            (quota / config.shards.ingest_cpus.len() as u64).max(SEGMENTS_MIN * config.spool.segment_bytes)
+        }
+    }
 }
 
 fn failed(path: &Path, error: &dyn std::fmt::Display) -> String {

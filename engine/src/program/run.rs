@@ -25,7 +25,6 @@ use sluice_tuning::notify::{Word, notify};
 use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -145,8 +144,9 @@ impl Relay {
             links: links.clone(),
             ingest: ingest_cpus.iter().map(|_| Arc::default()).collect(),
             delivery: delivery_cpus.iter().map(|_| Arc::default()).collect(),
+            space: Arc::default(),
         });
-        let has_space = Arc::new(AtomicBool::new(true));
+        let space = state.space.clone();
         let mut threads = Vec::new();
         let mut relay = Self {
             config: config.clone(),
@@ -155,14 +155,7 @@ impl Relay {
             threads: Vec::new(),
             shards: ingest_cpus.len() + delivery_cpus.len(),
         };
-        let service = Service {
-            config: config.clone(),
-            questions,
-            has_space: has_space.clone(),
-            admin,
-            state: state.clone(),
-            tickets,
-        };
+        let service = Service { config: config.clone(), questions, admin, state: state.clone(), tickets };
         service::start(service, tell.clone())?;
         for (index, inbox) in delivery_inboxes.into_iter().enumerate() {
             let counters = state.delivery[index].clone();
@@ -188,8 +181,8 @@ impl Relay {
                 links: links.clone(),
                 counters: state.ingest[index].clone(),
                 contexts: contexts.clone(),
+                space: space.clone(),
                 tls: tls.clone(),
-                has_space: has_space.clone(),
                 budget: budget.clone(),
             };
             threads.push(shard::start_ingest(ingest_cpus[index], parts, bound, inbox, tell.clone())?);

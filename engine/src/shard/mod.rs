@@ -131,7 +131,8 @@ async fn run_ingest(
     let ticked = shard.clone();
     glommio::spawn_local(tick(move || ticked.tick())).detach();
     for spool in shard.spools().cloned() {
-        glommio::spawn_local(intake::compact(spool)).detach();
+        glommio::spawn_local(intake::compact(spool.clone(), shard.space.clone())).detach();
+        glommio::spawn_local(intake::look_for_room(spool)).detach();
     }
     let accepting: Vec<_> = bound
         .into_iter()

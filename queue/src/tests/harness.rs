@@ -19,6 +19,7 @@ pub fn small() -> Options {
         batch_bytes_max: 32 << 10,
         spare_segments: 1,
         idle_segments_max: 8,
+        ..Options::default()
     }
 }
 

@@ -23,7 +23,7 @@ fn a_full_device_refuses_mail_records_outcomes_and_takes_mail_again() {
         assert_eq!((refused, ids.len() > 10), (CommitError::Full, true));
         assert_eq!(spool.live(None, 999), ids, "what was refused is not there");
         assert_eq!(spool.fault(), None);
-        assert!(deliver_in(&spool, b"x", 1).await.is_err(), "and so is the next one");
+        assert!(deliver_in(&spool, &content(1, 8000), 1).await.is_err(), "and so is the next one");
         ids.iter().for_each(|id| spool.record(*id, delivered(1)));
         spool.sync().await.expect("outcomes have their spare segment");
         for _ in 0..50 {

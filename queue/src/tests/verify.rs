@@ -261,8 +261,8 @@ fn on_a_live_spool_what_passes_is_not_damage() {
     sample.flip(0, 20);
     let storage = FaultyStorage::new(sample.storage.clone(), Default::default());
     let mut passed = 0;
-    for seed in 0..40 {
-        storage.set(|faults| (faults.seed, faults.reads_elsewhere_one_in) = (seed, 20));
+    for seed in 0..120 {
+        storage.set(|faults| (faults.seed, faults.reads_elsewhere_one_in) = (seed, 60));
         let once = block_on(verify_storage(&storage, number(), false)).unwrap();
         let live = block_on(verify_storage(&storage, number(), true)).unwrap();
         passed += (once.findings.len() > 1) as usize;

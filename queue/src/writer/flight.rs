@@ -81,7 +81,7 @@ impl<S: Storage> Spool<S> {
                 Err(error) => return Poll::Ready(Next::Failed(Fault::new("writing a batch", &error))),
             }
             let growth = self.inner.desk.borrow().pending.front().map_or(0, |batch| batch.index_growth_max);
-            let room = self.room(growth);
+            let room = self.left_beside_index(growth);
             let mut desk = self.inner.desk.borrow_mut();
             match desk.next_batch(room) {
                 Some(batch) => Poll::Ready(Next::Write(batch)),
@@ -110,6 +110,7 @@ impl<S: Storage> Spool<S> {
         self.digest(&batch, active, buffer.as_mut());
         let mut desk = self.inner.desk.borrow_mut();
         desk.last_batch = header.sequence;
+        desk.space.shrink(bytes as u64);
         desk.active = Some(Active { position: active.position + bytes as u64, ..active });
         drop(desk);
         let position = active.position;
@@ -129,6 +130,23 @@ impl<S: Storage> Spool<S> {
         if !digest.is_sound() {
             segment.digest = None;
         }
+    }
+
+    /// Waits until nothing is in flight any more.
+    pub(super) async fn land_all(&self, flight: &mut Flight) -> Result<(), Fault> {
+        while !flight.is_empty() {
+            let landed = poll_fn(|context| match flight.poll(context) {
+                Ok(false) => Poll::Pending,
+                Ok(true) => Poll::Ready(Ok(())),
+                Err(error) => Poll::Ready(Err(Fault::new("writing a batch", &error))),
+            });
+            if let Err(fault) = landed.await {
+                *flight = Flight::default();
+                return Err(fault);
+            }
+            self.land(flight);
+        }
+        Ok(())
     }
 
     /// The first in flight is durable, and so are all before it.

@@ -20,6 +20,7 @@ mod program;
 mod refused_content;
 mod retries;
 mod shutdown;
+mod small_file_system;
 mod tls;
 mod transactions;
 mod vanishing_clients;
