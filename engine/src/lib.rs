@@ -26,6 +26,7 @@ pub mod session;
 pub mod delivery;
 pub mod dsn;
 pub mod resolve;
+pub mod restore;
 pub mod schedule;
 
 pub mod channel;

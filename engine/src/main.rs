@@ -4,6 +4,7 @@ use clap::{Args, Parser, Subcommand};
 use sluice::config::Config;
 use sluice::demonstration;
 use sluice::program::{self, CONFIGURATION, Failed};
+use sluice::restore::copy::How;
 use sluice_queue::QueueId;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -79,6 +80,23 @@ enum QueueCommand {
     /// Read the whole spool and say what is wrong with it; exit code 65 when something is, 74 when the disk
     /// does not read
     Verify,
+    /// Copy the whole queue to DIR without stopping anything; again for the same DIR, what is new
+    Backup {
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
+    /// Bring the mail of a backup, or of a stopped relay's spool, into this one, running or not; what it has
+    /// or has finished is left alone
+    Restore {
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+        /// Only count
+        #[arg(long)]
+        dry_run: bool,
+        /// Bring in again what was here and is finished: it may be delivered twice
+        #[arg(long)]
+        again: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -105,23 +123,30 @@ fn execute(arguments: Arguments) -> Result<(), Failed> {
         }
         Some(Command::Check(file)) => program::check::check(&file.config),
         Some(Command::Queue(queue)) => {
-            let spool = spool_of(queue.place)?;
+            let (spool, segment_bytes) = spool_of(queue.place)?;
             match queue.command {
                 QueueCommand::List => program::queue::list(&spool, queue.json),
                 QueueCommand::Show { id } => program::queue::show(&spool, id, queue.json),
                 QueueCommand::Verify => program::verify::verify(&spool, queue.json),
+                QueueCommand::Backup { directory } => program::backup::backup(&spool, &directory, queue.json),
+                QueueCommand::Restore { directory, dry_run, again } => {
+                    let how = How { again, dry_run };
+                    program::restore::restore(&spool, segment_bytes, &directory, how, queue.json)
+                }
             }
         }
     }
 }
 
-/// The spool that a queue command means: named, or that of the named or the usual configuration.
-fn spool_of(place: Place) -> Result<PathBuf, Failed> {
+/// The spool that a queue command means: named, or that of the named or the usual configuration; and the
+/// size of its segments.
+fn spool_of(place: Place) -> Result<(PathBuf, u64), Failed> {
     if let Some(spool) = place.spool {
-        return Ok(spool);
+        return Ok((spool, sluice_queue::Options::default().segment_bytes));
     }
     let config = place.config.unwrap_or_else(|| "/etc/sluice/relay.toml".into());
-    Ok(program::check::load(&config)?.spool.path)
+    let spool = program::check::load(&config)?.spool;
+    Ok((spool.path, spool.segment_bytes))
 }
 
 fn with_cpus(mut config: Config, cpus: &Cpus) -> Result<Config, Failed> {

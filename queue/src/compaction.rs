@@ -32,7 +32,7 @@ const STEP_MESSAGES_MAX: usize = 64;
 /// Messages of the index looked at in a step.
 const STEP_LOOKS_MAX: usize = 10_000;
 /// Octets of reasons' texts kept, by how many fit beside the commit record.
-const TEXTS_MAX: [usize; 3] = [OUTCOME_TEXT_MAX, 64, 0];
+pub(crate) const TEXTS_MAX: [usize; 3] = [OUTCOME_TEXT_MAX, 64, 0];
 
 /// What a step did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -257,6 +257,8 @@ impl Prepared {
             finishing,
             moves: Some(Moves { states: states.clone(), from }),
             room: None,
+            states: Vec::new(),
+            open: None,
         });
         for text_max in texts {
             if group.payload_bytes().is_some_and(|bytes| bytes <= bytes_max) {
@@ -271,7 +273,7 @@ impl Prepared {
 }
 
 /// Outcomes that say again where recipients stand, and why.
-fn last_outcomes(
+pub(crate) fn last_outcomes(
     states: &[RecipientState],
     reasons: &[Option<Reason>],
     vias: &[(u32, Box<str>)],

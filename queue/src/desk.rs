@@ -2,7 +2,9 @@
 //!
 //! Lives in a spool, on its shard, behind a cell that is never borrowed across an await. No I/O here.
 
+use crate::ancestry::Ancestry;
 use crate::compaction::Compaction;
+use crate::draft::OpenDrafts;
 use crate::envelope::RecipientState;
 use crate::error::{CommitError, Fault};
 use crate::id::{QueueId, SpoolNumber};
@@ -12,7 +14,7 @@ use crate::pending::{ExtentRef, Finishing, Gathering, Group, NewMessage, Placed,
 use crate::record::{Outcome, OutcomeKind};
 use crate::segments::Mark;
 use crate::space::{Need, Space};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::task::Waker;
 
@@ -94,6 +96,20 @@ pub(crate) struct Desk {
     pub stats: Stats,
     pub compaction: Compaction,
     pub space: Space,
+    /// Drafts that may still become messages.
+    pub open: OpenDrafts,
+    /// What was brought in from other spools, as far as it is durable.
+    pub ancestry: Ancestry,
+    /// The segments that say so; held until a later one says all of it.
+    pub ancestry_at: Vec<Rc<Mark>>,
+    /// A record that says all of it waits to be written.
+    ancestry_repeating: bool,
+    /// Its files are gone.
+    pub retired: bool,
+    /// The lineage of the spool is in a segment header.
+    pub lineage_durable: bool,
+    /// Messages on their way into another spool, with the outcomes that came meanwhile.
+    pub departing: BTreeMap<QueueId, Vec<Outcome>>,
     number: SpoolNumber,
     batch_payload_max: usize,
     group_bytes_max: usize,
@@ -123,6 +139,13 @@ impl Desk {
             stats: Stats::default(),
             compaction: Compaction::default(),
             space: Space::default(),
+            open: OpenDrafts::default(),
+            ancestry: Ancestry::default(),
+            ancestry_at: Vec::new(),
+            ancestry_repeating: false,
+            retired: false,
+            lineage_durable: false,
+            departing: BTreeMap::new(),
             number,
             batch_payload_max: options.batch_payload_max(),
             group_bytes_max: options.group_bytes_max(),
@@ -161,6 +184,22 @@ impl Desk {
         Ok((last.ticket.clone(), last.groups.len() - 1))
     }
 
+    /// Puts groups in one batch: all of them become durable, or none.
+    pub fn gather_together(&mut self, groups: Vec<Group>) -> Result<(Rc<Ticket>, usize), CommitError> {
+        let sum = groups.iter().try_fold(0usize, |sum, group| Some(sum + group.payload_bytes()?));
+        let sum = sum.filter(|sum| *sum <= self.group_bytes_max).ok_or(CommitError::TooLarge)?;
+        let fits = |last: &Gathering| last.payload_bytes + sum <= self.batch_payload_max;
+        if !self.pending.back().is_some_and(fits) {
+            self.pending.push_back(Gathering::default());
+        }
+        let last = self.pending.back_mut().expect("there is one now");
+        for group in groups {
+            let bytes = group.payload_bytes().expect("it was reckoned before");
+            last.push(group, bytes);
+        }
+        Ok((last.ticket.clone(), last.groups.len() - 1))
+    }
+
     /// Asks for writing; gives the writer to be woken when no borrow is held.
     #[must_use]
     pub fn want(&mut self) -> Option<Waker> {
@@ -195,7 +234,11 @@ impl Desk {
 
     /// Applies outcomes at once and queues their records; `true` when they should be written soon.
     pub fn record(&mut self, id: QueueId, outcomes: Vec<Outcome>) -> bool {
-        let Some(facts) = self.index.get(id) else { return false };
+        if let Some(kept) = self.departing.get_mut(&id) {
+            kept.extend(outcomes);
+            return false;
+        }
+        let Some(facts) = self.index.get(id).filter(|_| !outcomes.is_empty()) else { return false };
         let refers_to = facts.entry().commit.segment.sequence;
         let mut finished = self.index.apply(id, &outcomes);
         if self.poisoned.is_some() {
@@ -245,37 +288,65 @@ impl Desk {
                 }
                 Group::Message(message) => self.enter(message, at(placed.commit), at(placed.outcome)),
                 Group::Gone => {}
+                Group::Ancestry(ancestry) => self.learn(&ancestry, segment),
                 Group::Outcomes(finishing, _) => {
                     self.supersede(&finishing);
                     self.index.place_reasons(finishing.id, &finishing.outcomes, &at(placed.outcome));
                 }
             }
         }
+        self.repeat_ancestry(segment);
         let landed = self.in_flight.pop_front().is_some_and(|first| Rc::ptr_eq(&first, &ticket));
         assert!(landed, "batches land in the order of the log");
         ticket.close(Verdict::Durable)
     }
 
-    fn enter(&mut self, message: NewMessage, commit: Place, outcome: Place) {
+    /// A record of ancestry is durable in `segment`.
+    fn learn(&mut self, said: &Ancestry, segment: &Rc<Mark>) {
+        self.ancestry_repeating = false;
+        self.ancestry.merge(said);
+        if self.ancestry == *said {
+            self.ancestry_at.clear();
+        }
+        if !self.ancestry_at.contains(segment) {
+            self.ancestry_at.push(segment.clone());
+        }
+    }
+
+    /// Sees to it that the segment which is written now says all of the ancestry, so that it does not hold
+    /// the older ones.
+    fn repeat_ancestry(&mut self, segment: &Rc<Mark>) {
+        let here = self.ancestry_at.iter().all(|at| at == segment);
+        if !here && !self.ancestry_repeating && self.poisoned.is_none() {
+            let all = Group::Ancestry(self.ancestry.clone());
+            self.ancestry_repeating = self.gather(all).is_ok();
+        }
+    }
+
+    fn enter(&mut self, mut message: NewMessage, commit: Place, outcome: Place) {
         let id = message.id;
         if message.moves.is_some() {
             return self.relocate(message, commit, outcome);
         }
         self.stats.commits += 1;
         self.stats.content_bytes += message.tail.as_ref().map_or(0, |tail| tail.len() as u64);
+        message.states.resize(message.envelope.recipients.len(), RecipientState::NEW);
         let envelope = &message.envelope;
-        let recipients = envelope.recipients.iter();
+        let recipients = envelope.recipients.iter().zip(&message.states);
         let entry = NewEntry {
             commit,
             arrived_micros: envelope.arrived_micros,
             content_bytes: message.content_bytes,
             flags: message.flags,
             sender: &envelope.sender,
-            recipients: recipients.map(|recipient| (&recipient.address[..], RecipientState::NEW)),
+            recipients: recipients.map(|(recipient, state)| (&recipient.address[..], *state)),
             extents: message.extents.iter().map(|extent| (extent.mark.clone(), extent.octets)),
         };
         self.index.enter(id, entry, false);
         message.finishing.iter().for_each(|finishing| self.supersede(finishing));
+        if let Some(origin) = envelope.origin {
+            self.index.origins.insert(id, origin);
+        }
         if let Some(finishing) = message.finishing
             && self.index.apply(finishing.id, &finishing.outcomes).is_none()
         {
@@ -319,6 +390,7 @@ impl Desk {
                 Group::Extent { id, .. } => self.give_up(id, &mut mail),
                 Group::Message(message) => self.give_up(message.id, &mut mail),
                 Group::Outcomes(..) => self.space.held.push_back(group),
+                Group::Ancestry(_) => self.ancestry_repeating = false,
                 Group::Gone => {}
             }
         }
@@ -341,6 +413,7 @@ impl Desk {
 
     /// There is room again for the deferrals that were held back.
     pub fn release_held(&mut self) {
+        self.space.released += !self.space.held.is_empty() as u64;
         for group in std::mem::take(&mut self.space.held) {
             self.gather(group).expect("an outcome record of bounded size fits");
         }
@@ -395,6 +468,7 @@ impl Desk {
                 }
                 Group::Extent { id, .. } => self.give_up(id, &mut mail),
                 Group::Message(message) => self.give_up(message.id, &mut mail),
+                Group::Ancestry(_) => self.ancestry_repeating = false,
                 Group::Gone => {}
             }
         }

@@ -12,9 +12,12 @@
 //!   recipients, one after the other, the later one says all.
 //! - When the writer knows that such a message is finished by them, it leaves that it ended.
 //!
+//! - What ancestry records say is joined, as a start joins it.
+//!
 //! No index is made of a segment in which something is damaged or not known to this version: who reads it
 //! again shall see that again.
 
+use crate::ancestry::Ancestry;
 use crate::id::QueueId;
 use crate::layout::{BATCH_HEADER, BLOCK, BatchHeader};
 use crate::record::{
@@ -50,6 +53,8 @@ pub(crate) struct Digest {
     /// The segment's: all ids given out before it have at most these microseconds.
     id_floor: u64,
     messages: BTreeMap<u64, Gathered>,
+    /// What its ancestry records say together, and the octets of the entry for it.
+    ancestry: Option<(Ancestry, usize)>,
     entry_bytes: usize,
     pub batches: u64,
     pub records: u64,
@@ -102,6 +107,7 @@ impl Digest {
         Self {
             id_floor,
             messages: BTreeMap::new(),
+            ancestry: None,
             entry_bytes: 0,
             batches: 0,
             records: 0,
@@ -145,6 +151,7 @@ impl Digest {
             Record::Extent { id, .. } => self.seen(*id),
             Record::Commit(commit) => self.commit(at, commit),
             Record::Outcome(outcome) => self.outcome(at, outcome, &record[RECORD_HEADER..]),
+            Record::Ancestry(said) => self.ancestry(said),
             Record::Seal | Record::Index(_) => {}
             Record::Unknown => self.unknown = true,
         }
@@ -152,6 +159,14 @@ impl Digest {
 
     fn seen(&mut self, id: u64) {
         self.id_micros = self.id_micros.max(QueueId::from_bits(id).micros());
+    }
+
+    fn ancestry(&mut self, said: &Ancestry) {
+        let (mut all, bytes) = self.ancestry.take().unwrap_or_default();
+        all.merge(said);
+        let now = ENTRY_HEAD + all.encoded_len();
+        self.entry_bytes = self.entry_bytes + now - bytes;
+        self.ancestry = Some((all, now));
     }
 
     fn commit(&mut self, at: At, commit: &CommitView<'_>) {
@@ -211,7 +226,7 @@ impl Digest {
 
     /// The records of the index: entry counts and entries, in the order of the ids.
     pub fn parts(&self) -> Parts<'_> {
-        Parts { rest: self.messages.values() }
+        Parts { ancestry: self.ancestry.as_ref().map(|(all, _)| all), rest: self.messages.values() }
     }
 }
 
@@ -237,6 +252,7 @@ impl Gathered {
 
 /// See [`Digest::parts`].
 pub(crate) struct Parts<'a> {
+    ancestry: Option<&'a Ancestry>,
     rest: std::collections::btree_map::Values<'a, u64, Gathered>,
 }
 
@@ -245,6 +261,10 @@ impl Iterator for Parts<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let (mut count, mut entries) = (0, Vec::new());
+        if let Some(ancestry) = self.ancestry.take() {
+            count += 1;
+            Noted::put_ancestry(&mut entries, ancestry);
+        }
         for gathered in self.rest.by_ref() {
             count += gathered.count;
             entries.extend_from_slice(&gathered.octets);
@@ -285,6 +305,7 @@ mod tests {
             listener: "outside".into(),
             helo: "mx.out.example".into(),
             client: "203.0.113.9".into(),
+            origin: None,
         };
         let (extents, tail, states) = (&[][..], None, &[][..]);
         let (id, flags) = (id.bits(), ContentFlags::default());
@@ -328,6 +349,7 @@ mod tests {
                 Noted::Outcome(at, outcome) => ("outcome", QueueId::from_bits(outcome.id), at.position),
                 Noted::Ended(id) => ("ended", QueueId::from_bits(id), 0),
                 Noted::EndedHere(id) => ("ended here", QueueId::from_bits(id), 0),
+                Noted::Ancestry(_) => panic!("there was none"),
             }));
         }
         let bytes: usize = digest.parts().map(|(_, entries)| entries.len()).sum();

@@ -6,6 +6,32 @@
 use crate::id::QueueId;
 use crate::pending::ExtentRef;
 use crate::space::Reservation;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+/// The ids of drafts that may still become messages.
+pub(crate) type OpenDrafts = Rc<RefCell<BTreeSet<QueueId>>>;
+
+/// One of them; it is open as long as this lives.
+#[derive(Debug)]
+pub(crate) struct OpenDraft {
+    id: QueueId,
+    among: OpenDrafts,
+}
+
+impl OpenDraft {
+    pub fn new(id: QueueId, among: &OpenDrafts) -> Self {
+        among.borrow_mut().insert(id);
+        Self { id, among: among.clone() }
+    }
+}
+
+impl Drop for OpenDraft {
+    fn drop(&mut self) {
+        self.among.borrow_mut().remove(&self.id);
+    }
+}
 
 /// An unfinished message.
 #[derive(Debug)]
@@ -20,6 +46,8 @@ pub struct Draft {
     pub(crate) broken: bool,
     /// Room that was promised to it.
     pub(crate) room: Option<Reservation>,
+    /// `None` for a copy that compaction makes: the message is one already.
+    pub(crate) open: Option<OpenDraft>,
 }
 
 impl Draft {

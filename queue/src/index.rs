@@ -21,12 +21,14 @@ mod texts;
 pub(crate) use entry::{Entry, Place};
 pub use facts::{Facts, RecipientFacts};
 
+use crate::ancestry::Origin;
 use crate::envelope::RecipientState;
 use crate::id::QueueId;
 use crate::record::{ContentFlags, Outcome, OutcomeKind};
 use crate::segments::Mark;
 use shelf::{NewSlot, Shelf, Slot, Spot};
 use standing::{Last, Standing};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use texts::{Symbol, Texts};
 
@@ -82,11 +84,40 @@ pub(crate) struct NewEntry<'a, R, E> {
     pub extents: E,
 }
 
+/// The origins of those messages that have one; both ways.
+#[derive(Debug, Default)]
+pub(crate) struct Origins {
+    of: BTreeMap<QueueId, Origin>,
+    by_origin: BTreeMap<Origin, QueueId>,
+}
+
+impl Origins {
+    pub fn insert(&mut self, id: QueueId, origin: Origin) {
+        self.of.insert(id, origin);
+        self.by_origin.insert(origin, id);
+    }
+
+    pub fn find(&self, origin: Origin) -> Option<QueueId> {
+        self.by_origin.get(&origin).copied()
+    }
+
+    pub fn get(&self, id: QueueId) -> Option<Origin> {
+        self.of.get(&id).copied()
+    }
+
+    fn remove(&mut self, id: QueueId) {
+        if let Some(origin) = self.of.remove(&id) {
+            self.by_origin.remove(&origin);
+        }
+    }
+}
+
 /// All messages of a spool that are not finished.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     waiting: Shelf,
     /// Messages whose octets are not all readable: shown, never delivered.
+    pub origins: Origins,
     damaged: Shelf,
     texts: Texts,
     counts: Counts,
@@ -151,7 +182,8 @@ impl Index {
             }
             self.texts.release(standing.set_last(None));
         }
-        let Slot { mut entry, .. } = shelf.remove(spot);
+        let Slot { id, mut entry, .. } = shelf.remove(spot);
+        self.origins.remove(id);
         if !damaged {
             self.counts.content_bytes -= entry.content_bytes;
         }

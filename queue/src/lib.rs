@@ -23,10 +23,14 @@
 //! | `index`, `reading` | what waits, and how it is read back |
 //! | `recovery`, `inspect` | from files to an index, at a start and from outside |
 //! | `verify` | all of a spool, and what is wrong with it |
+//! | `snapshot`, `backup` | what a copy of a running spool needs, and the copy (`BACKUP.md`) |
 //! | `layout`, `record`, `footer` | the bytes |
 //! | `canary` | deliberate faults, for tests of the tests |
 //! | `storage` | files on a device, in memory, on a faulty device, from outside |
 
+mod ancestry;
+mod arrival;
+pub mod backup;
 mod canary;
 mod compaction;
 mod desk;
@@ -40,20 +44,24 @@ mod index;
 mod inspect;
 mod layout;
 mod lineage;
+mod moving;
 mod options;
 mod pending;
 mod read_ahead;
 mod reading;
 mod record;
 mod recovery;
+mod restore;
 mod sealing;
 mod segments;
+mod snapshot;
 mod space;
 mod spool;
 pub mod storage;
 mod verify;
 mod writer;
 
+pub use ancestry::{Ancestry, GAPS_MAX, LINEAGES_MAX, Origin, Standing};
 pub use compaction::Compacted;
 pub use desk::Stats;
 pub use draft::Draft;
@@ -63,10 +71,13 @@ pub use id::{NotAQueueId, QueueId, SPOOLS_MAX, SpoolNumber};
 pub use index::{Counts, Facts, RecipientFacts};
 pub use inspect::{Inspection, inspect};
 pub use lineage::Lineage;
+pub use moving::{Move, Moved};
 pub use options::{Options, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 pub use reading::{Message, Reason};
 pub use record::{ContentFlags, OUTCOME_TEXT_MAX, Outcome, OutcomeKind};
 pub use recovery::{Cut, DAMAGES_MAX, Damage, DamageKind, Recovery};
+pub use restore::{Brought, Incoming, Look, Restore, Restored, Source};
+pub use snapshot::{Condition, Needed, NeededSegment, Snapshot};
 pub use space::Reservation;
 pub use spool::{Spool, Stored, Summary};
 pub use storage::{FaultyStorage, GlommioStorage, MemoryStorage, ReaderStorage, SegmentFile, Storage};

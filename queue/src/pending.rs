@@ -3,7 +3,9 @@
 //! Lives in a spool, on its shard. A group is written whole in one batch or not at all. Whoever waits for
 //! a batch holds its [`Ticket`]; all are woken at once.
 
+use crate::ancestry::Ancestry;
 use crate::digest::growth_max;
+use crate::draft::OpenDraft;
 use crate::envelope::{Envelope, RecipientState};
 use crate::id::QueueId;
 use crate::index::Entry;
@@ -133,6 +135,8 @@ pub(crate) enum Group {
     },
     Message(NewMessage),
     Outcomes(Finishing, Option<Entry>),
+    /// All that the spool knows of others, with what it learns in this batch.
+    Ancestry(Ancestry),
     /// Taken out again for want of room; keeps the numbers of the others.
     Gone,
 }
@@ -152,6 +156,11 @@ pub(crate) struct NewMessage {
     pub moves: Option<Moves>,
     /// What was promised to it before it came.
     pub room: Option<Reservation>,
+    /// Of a message of another spool, one per recipient; empty when all are new.
+    pub states: Vec<RecipientState>,
+    /// Until the message is in the index its draft counts as open.
+    #[expect(dead_code, reason = "dropping it says so")]
+    pub open: Option<OpenDraft>,
 }
 
 /// What makes a commit one that replaces another: the message is moved.
@@ -190,6 +199,7 @@ impl Group {
             Self::Message(message) => message.payload_bytes()?,
             Self::Outcomes(outcomes, _) => outcomes.payload_bytes(),
             Self::Gone => 0,
+            Self::Ancestry(ancestry) => RECORD_HEADER + ancestry.encoded_len(),
         })
     }
 
@@ -199,8 +209,10 @@ impl Group {
             Self::Extent { room: Some(_), .. } | Self::Message(NewMessage { room: Some(_), .. }) => {
                 Need::Reserved
             }
-            Self::Message(NewMessage { finishing: Some(_), moves: None, .. }) => Need::Spare,
-            Self::Extent { .. } | Self::Message(_) => Need::Mail,
+            // Outcomes of another message: a DSN. Those of the message itself are of one that is brought in.
+            Self::Message(NewMessage { id, finishing: Some(of), .. }) if of.id != *id => Need::Spare,
+            // What is known of other spools goes with the messages that it says are in.
+            Self::Extent { .. } | Self::Message(_) | Self::Ancestry(_) => Need::Mail,
             Self::Outcomes(finishing, None) if finishing.is_deferral() => Need::Spare,
             Self::Outcomes(..) | Self::Gone => Need::Outcome,
         }
@@ -209,7 +221,7 @@ impl Group {
     /// The message whose outcomes it has, or adds to.
     pub fn speaks_of(&self) -> Option<QueueId> {
         match self {
-            Self::Extent { .. } | Self::Gone => None,
+            Self::Extent { .. } | Self::Ancestry(_) | Self::Gone => None,
             Self::Message(message) => message.finishing.as_ref().map(|finishing| finishing.id),
             Self::Outcomes(outcomes, _) => Some(outcomes.id),
         }
@@ -225,7 +237,7 @@ impl Group {
 
     fn records(&self) -> u32 {
         match self {
-            Self::Extent { .. } | Self::Outcomes(..) => 1,
+            Self::Extent { .. } | Self::Outcomes(..) | Self::Ancestry(_) => 1,
             Self::Message(message) => 1 + message.tail.is_some() as u32 + message.finishing.is_some() as u32,
             Self::Gone => 0,
         }
@@ -234,7 +246,7 @@ impl Group {
     /// The oldest segment that its outcomes, or a commit that replaces another, speak of.
     fn refers_to(&self) -> u64 {
         match self {
-            Self::Extent { .. } | Self::Gone => REFERS_TO_NONE,
+            Self::Extent { .. } | Self::Ancestry(_) | Self::Gone => REFERS_TO_NONE,
             Self::Message(message) => {
                 let finishing = message.finishing.as_ref().map_or(REFERS_TO_NONE, |f| f.refers_to);
                 message.moves.as_ref().map_or(REFERS_TO_NONE, |moves| moves.from).min(finishing)
@@ -256,7 +268,7 @@ impl Group {
         let extent = match self {
             Self::Extent { octets, .. } => Some(octets.len()),
             Self::Message(message) => message.tail.as_ref().map(|tail| tail.len()),
-            Self::Outcomes(..) | Self::Gone => None,
+            Self::Outcomes(..) | Self::Ancestry(_) | Self::Gone => None,
         };
         let extent = extent.map_or(0, |octets| RECORD_HEADER + EXTENT_HEAD + octets);
         payload_bytes - extent
@@ -271,13 +283,14 @@ impl Group {
                 placed.outcome = pen.outcomes(outcomes.id.bits(), &outcomes.outcomes);
             }
             Self::Message(message) => message.put(pen, segment, base, &mut placed),
+            Self::Ancestry(ancestry) => drop(pen.ancestry(ancestry)),
         }
         placed
     }
 }
 
 impl NewMessage {
-    fn payload_bytes(&self) -> Option<usize> {
+    pub fn payload_bytes(&self) -> Option<usize> {
         let tail = self.tail.as_ref().map_or(0, |tail| RECORD_HEADER + EXTENT_HEAD + tail.len());
         let extents = self.extents.len() + self.tail.is_some() as usize;
         let finishing = self.finishing.as_ref().map_or(0, Finishing::payload_bytes);
@@ -303,7 +316,7 @@ impl NewMessage {
             envelope: &self.envelope,
             extents: &extents,
             tail,
-            states: self.moves.as_ref().map_or(&[], |moves| &moves.states),
+            states: self.moves.as_ref().map_or(&self.states, |moves| &moves.states),
         });
         if let Some(finishing) = &self.finishing {
             placed.outcome = pen.outcomes(finishing.id.bits(), &finishing.outcomes);
@@ -333,7 +346,7 @@ pub(crate) struct Gathering {
     pub payload_bytes: usize,
     /// Octets by which it makes the entries of the segment's index more, at most.
     pub index_growth_max: usize,
-    /// Holds something else than outcomes.
+    /// Holds something else than outcomes and ancestry.
     pub mail: bool,
     /// The most patient of its groups.
     pub need: Need,
@@ -344,7 +357,7 @@ impl Gathering {
     pub fn push(&mut self, group: Group, payload_bytes: usize) {
         self.payload_bytes += payload_bytes;
         self.index_growth_max += growth_max(group.records() as usize, group.lasting_bytes(payload_bytes));
-        self.mail |= !matches!(group, Group::Outcomes(..));
+        self.mail |= !matches!(group, Group::Outcomes(..) | Group::Ancestry(_));
         self.need = self.need.max(group.need());
         self.groups.push(group);
     }

@@ -5,7 +5,7 @@
 //! | at | octets | what |
 //! |---:|---:|---|
 //! | 0 | 4 | payload octets |
-//! | 4 | 1 | type: 1 extent, 2 commit, 3 outcome, 4 seal, 5 index; a reader skips and counts any other |
+//! | 4 | 1 | type: 1 extent, 2 commit, 3 outcome, 4 seal, 5 index, 6 ancestry; a reader skips and counts any other |
 //! | 5 | 3 | zero |
 //! | 8 | 4 | CRC-32C, from the segment's seed, over the 8 octets before and the payload |
 //!
@@ -15,7 +15,7 @@
 //! count 4, lengths of sender, listener, helo and client 2 each; then per extent: segment sequence 8,
 //! position of its record 4, its octets 4, the checksum in its record 4; then the four texts; then per
 //! recipient: status 1, attempts 2, flags 1 (1 notified, 2 held), length 2, address; then attributes up to the end, each
-//! tag 2, length 4, value. Unknown tags are skipped.
+//! tag 2, length 4, value. Tag 1 is the origin: lineage 16, id 8. Unknown tags are skipped.
 //!
 //! Outcome: id 8, entry count 4; per entry: recipient 4, kind 1, attempts 2, notified 1, time in µs 8,
 //! text length 2, text. An entry of an unknown kind is skipped.
@@ -26,7 +26,10 @@
 //! Index: number of this record of the index 4, entry count 4; per entry: what 1, position 4 and octets 4 of
 //! the record that it repeats, octets 4, then by what it is: 1 the payload of a commit record whose listener,
 //! helo and client are empty; 2 the payload of an outcome record; 3 and 4 an id 8 of a message that ended in
-//! this segment (3 it has no commit record here, 4 it has), position and octets being zero.
+//! this segment (3 it has no commit record here, 4 it has), position and octets being zero; 5 the
+//! payload of an ancestry record.
+//!
+//! Ancestry: octets of [`Ancestry::encode`]: what of other spools was brought into this one.
 
 mod commit;
 mod index;
@@ -38,6 +41,7 @@ pub(crate) use index::{At, ENTRY_HEAD, IndexView, Noted, index_bytes};
 pub use outcome::{OUTCOME_TEXT_MAX, Outcome, OutcomeKind};
 pub(crate) use outcome::{OutcomeView, outcome_bytes, put_outcomes};
 
+use crate::ancestry::Ancestry;
 use crate::canary::{Canary, sings};
 use crc32c::crc32c_append;
 
@@ -48,6 +52,7 @@ const TYPE_COMMIT: u8 = 2;
 const TYPE_OUTCOME: u8 = 3;
 const TYPE_SEAL: u8 = 4;
 const TYPE_INDEX: u8 = 5;
+const TYPE_ANCESTRY: u8 = 6;
 const SEAL_BYTES: usize = 12;
 /// Octets of the one record of a batch that seals a segment.
 pub(crate) const SEAL_RECORD: usize = RECORD_HEADER + SEAL_BYTES;
@@ -65,7 +70,7 @@ pub(crate) struct Knowledge {
 }
 
 impl Knowledge {
-    pub const OURS: Self = Self { types: TYPE_INDEX, kinds: outcome::KINDS, tags: commit::TAGS };
+    pub const OURS: Self = Self { types: TYPE_ANCESTRY, kinds: outcome::KINDS, tags: commit::TAGS };
 
     pub fn is_ours(self) -> bool {
         let ours = Self::OURS;
@@ -102,6 +107,7 @@ pub(crate) enum Record<'a> {
     Outcome(OutcomeView<'a>),
     Seal,
     Index(IndexView<'a>),
+    Ancestry(Ancestry),
     /// Of a type that this version does not know.
     Unknown,
 }
@@ -160,6 +166,7 @@ fn decode<'a>(head: &[u8], payload: &'a [u8]) -> Option<Found<'a>> {
         TYPE_OUTCOME => Record::Outcome(OutcomeView::decode(payload)?),
         TYPE_SEAL => Record::Seal,
         TYPE_INDEX => Record::Index(IndexView::decode(payload)?),
+        TYPE_ANCESTRY => Record::Ancestry(Ancestry::decode(payload)?),
         _ => Record::Unknown,
     };
     Some(Found { at: 0, bytes: RECORD_HEADER + payload.len(), crc: crc_in(head), record })
@@ -210,6 +217,10 @@ impl<'a> Pen<'a> {
 
     pub fn outcomes(&mut self, id: u64, outcomes: &[Outcome]) -> Written {
         self.record(TYPE_OUTCOME, |pen| put_outcomes(pen, id, outcomes))
+    }
+
+    pub fn ancestry(&mut self, ancestry: &Ancestry) -> Written {
+        self.record(TYPE_ANCESTRY, |pen| pen.bytes(&ancestry.encode()))
     }
 
     /// `index`: position and octets of its batches.

@@ -60,6 +60,9 @@ pub(crate) struct Segment<F> {
     pub refers_to: u64,
     /// What its index will say; while it can be written, and if it is to have one.
     pub digest: Option<Box<Digest>>,
+    /// The file may have other names, those of a backup: it is given back and not written over. Asked of the
+    /// storage again before that.
+    pub linked: bool,
 }
 
 /// `refers_to` of a segment without outcomes.
@@ -104,12 +107,26 @@ impl<F> Table<F> {
         })
     }
 
+    /// Segments that a copy of the spool must have, in the order of the log: all but those that nobody needs
+    /// and that speak of none of them. So no outcome is left out of whose message the commit record is there.
+    pub fn needed(&self) -> impl Iterator<Item = &Segment<F>> {
+        let mut kept = 0;
+        self.segments.iter().filter_map(move |(sequence, segment)| {
+            if segment.is_dead() && segment.refers_to > kept {
+                return None;
+            }
+            kept = *sequence;
+            Some(segment)
+        })
+    }
+
     /// How many segments of `bytes` could be overwritten one after the other, oldest first: what refers
     /// only to those before it follows them.
     pub fn reclaimable(&self, bytes: u64) -> usize {
         let (mut count, mut kept) = (0, 0);
         for (sequence, segment) in &self.segments {
-            if segment.bytes == bytes && segment.is_dead() && segment.refers_to > kept {
+            let usable = segment.bytes == bytes && !segment.linked;
+            if usable && segment.is_dead() && segment.refers_to > kept {
                 count += 1;
             } else {
                 kept = *sequence;
@@ -151,8 +168,8 @@ mod tests {
         let mut table = Table::new();
         for &(sequence, refers_to, status) in of {
             let mark = Mark::new(sequence);
-            let (slot, bytes, file, seed, digest) = (0, 0, Rc::new(()), 0, None);
-            let segment = Segment { mark, slot, bytes, file, seed, status, refers_to, digest };
+            let (slot, bytes, file, seed, linked, digest) = (0, 0, Rc::new(()), 0, false, None);
+            let segment = Segment { mark, slot, bytes, file, seed, status, refers_to, linked, digest };
             table.segments.insert(sequence, segment);
         }
         table
@@ -184,6 +201,20 @@ mod tests {
         assert_eq!((recyclable(&table), table.reclaimable(0)), (vec![], 0));
         drop(held);
         assert_eq!(recyclable(&table), [1]);
+    }
+
+    #[test]
+    fn a_copy_leaves_out_only_what_speaks_of_nothing_in_it() {
+        use Status::Sealed;
+        let needed = |table: &Table<()>| table.needed().map(|of| of.mark.sequence).collect::<Vec<_>>();
+        let table =
+            table(&[(1, REFERS_TO_NONE, Sealed), (2, 1, Sealed), (3, 2, Sealed), (4, 4, Status::Active)]);
+        assert_eq!(needed(&table), [4]);
+        let held = table.segments[&1].mark.clone();
+        assert_eq!(needed(&table), [1, 2, 3, 4], "3 speaks of 2, and 2 of 1");
+        drop(held);
+        let _held = table.segments[&2].mark.clone();
+        assert_eq!(needed(&table), [2, 3, 4]);
     }
 
     #[test]

@@ -116,6 +116,8 @@ pub(crate) struct Space {
     sure: Cell<u64>,
     /// Deferrals that found no room.
     pub held: VecDeque<Group>,
+    /// How often they were given back to be written.
+    pub released: u64,
     /// Why new mail found no room, as long as that has not changed.
     pub short: Option<Fault>,
     /// A segment is being created.

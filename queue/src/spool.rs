@@ -16,7 +16,7 @@
 
 use crate::canary::{Canary, sings};
 use crate::desk::{Desk, Stats};
-use crate::draft::Draft;
+use crate::draft::{Draft, OpenDraft};
 use crate::envelope::Envelope;
 use crate::error::{AppendError, CommitError, Fault, OpenError, ReadError};
 use crate::id::{QueueId, SpoolNumber};
@@ -97,10 +97,12 @@ impl<S: Storage> Spool<S> {
         options.check()?;
         let found = recover(&storage, number.get(), reading).await?;
         let mut desk = Desk::new(number, &options, found.index);
+        (desk.ancestry, desk.ancestry_at) = (found.ancestry, found.ancestry_at);
         desk.last_segment = found.last_segment;
         desk.last_batch = found.last_batch;
         desk.durable_batch = found.last_batch;
         desk.id_micros = if sings(Canary::GivesIdsAgain) { 0 } else { found.id_micros };
+        desk.lineage_durable = found.lineage.is_some();
         desk.compaction.barred = found.report.unknown > 0;
         let lineage = found.lineage.map_or_else(Lineage::draw, |(_, lineage)| lineage);
         let (desk, table) = (RefCell::new(desk), RefCell::new(found.table));
@@ -125,8 +127,12 @@ impl<S: Storage> Spool<S> {
 
     /// A new message, with its id. Ids of a spool always rise, also when the clock does not.
     pub fn begin(&self, now_micros: u64) -> Draft {
-        let id = self.inner.desk.borrow_mut().new_id(now_micros);
-        self.draft(id)
+        let (id, open) = {
+            let mut desk = self.inner.desk.borrow_mut();
+            let id = desk.new_id(now_micros);
+            (id, OpenDraft::new(id, &desk.open))
+        };
+        Draft { open: Some(open), ..self.draft(id) }
     }
 
     pub(crate) fn draft(&self, id: QueueId) -> Draft {
@@ -138,6 +144,7 @@ impl<S: Storage> Spool<S> {
             extent_bytes_max: self.inner.options.extent_bytes_max,
             broken: false,
             room: None,
+            open: None,
         }
     }
 
@@ -210,6 +217,12 @@ impl<S: Storage> Spool<S> {
         finishing: Option<(QueueId, Vec<Outcome>)>,
     ) -> Result<Stored, CommitError> {
         self.admit(&draft)?;
+        if let Some((id, _)) = &finishing
+            && self.inner.desk.borrow().departing.contains_key(id)
+        {
+            // On its way into another spool; in a moment it is there, or stays.
+            return Err(CommitError::Full);
+        }
         let (id, content_bytes) = (draft.id, draft.bytes());
         let tail = (!draft.buffer.is_empty()).then(|| Arc::new(std::mem::take(&mut draft.buffer)));
         let content = match (&tail, draft.extents.is_empty()) {
@@ -223,6 +236,7 @@ impl<S: Storage> Spool<S> {
             Some(Finishing { id, outcomes, refers_to })
         });
         let extents = std::mem::take(&mut draft.extents);
+        let (open, states) = (draft.open.take(), Vec::new());
         let message = NewMessage {
             id,
             envelope,
@@ -232,6 +246,8 @@ impl<S: Storage> Spool<S> {
             tail,
             finishing,
             moves: None,
+            states,
+            open,
             room: None,
         };
         let mut message = Group::Message(message);
@@ -251,7 +267,7 @@ impl<S: Storage> Spool<S> {
         room?.split(payload_bytes?, &self.sizes())
     }
 
-    fn admit(&self, draft: &Draft) -> Result<(), CommitError> {
+    pub(crate) fn admit(&self, draft: &Draft) -> Result<(), CommitError> {
         self.inner.desk.borrow().admit()?;
         if draft.broken { Err(CommitError::Broken) } else { Ok(()) }
     }
@@ -304,10 +320,19 @@ impl<S: Storage> Spool<S> {
     /// # Errors
     /// `Full`: the outcomes stay queued for later. `Poisoned`: they will be unknown after a restart.
     pub async fn sync(&self) -> Result<(), CommitError> {
-        self.sync_all_but_held().await?;
-        // What waits for room is not durable.
-        let held = !self.inner.desk.borrow().space.held.is_empty();
-        if held { Err(CommitError::Full) } else { Ok(()) }
+        loop {
+            let released = self.inner.desk.borrow().space.released;
+            self.sync_all_but_held().await?;
+            let desk = self.inner.desk.borrow();
+            if !desk.space.held.is_empty() {
+                // What waits for room is not durable.
+                return Err(CommitError::Full);
+            }
+            if desk.space.released == released {
+                return Ok(());
+            }
+            // What was held back is in a batch behind the one that was waited for.
+        }
     }
 
     /// The same but for deferrals that wait for room: what compaction writes says as much as they do.
@@ -438,6 +463,23 @@ impl<S: Storage> Spool<S> {
             reserved_bytes: desk.space.reserved.get(),
             ..desk.stats
         }
+    }
+
+    /// Closes an empty spool and lets go of its files, so that they can be removed.
+    ///
+    /// # Errors
+    /// As [`Self::close`].
+    pub async fn retire(self) -> Result<(), CommitError> {
+        assert_eq!(self.messages(), 0, "only an empty spool may go");
+        let inner = self.inner.clone();
+        self.close().await?;
+        inner.desk.borrow_mut().retired = true;
+        *inner.table.borrow_mut() = Table::new();
+        Ok(())
+    }
+
+    pub fn is_retired(&self) -> bool {
+        self.inner.desk.borrow().retired
     }
 
     /// Writes what is pending, seals the log and ends the writer. New mail is refused from now on.

@@ -1,5 +1,6 @@
 //! The spool as a whole, on storages in memory, on a faulty one and on the real file system.
 
+mod backup;
 mod compaction;
 mod cost;
 mod crash;
@@ -10,7 +11,9 @@ mod golden;
 mod harness;
 mod indexes;
 mod lineage;
+mod moving;
 mod read_ahead;
+mod restore;
 mod room;
 mod round_trip;
 mod scale;

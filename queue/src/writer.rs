@@ -184,21 +184,10 @@ impl<S: Storage> Spool<S> {
     }
 
     /// Takes a segment into use: a dead one, else a fresh one. One is ready.
-    async fn next_segment(&self) -> Result<(), Fault> {
+    async fn next_segment(&self) -> Result<(), NoRoom> {
         self.remove_idle().await?;
         let bytes = self.inner.options.segment_bytes;
-        let victim = {
-            let table = self.inner.table.borrow();
-            let victim = table.recyclable().find(|segment| segment.bytes == bytes);
-            victim.map(|segment| (segment.mark.sequence, segment.slot, segment.file.clone()))
-        };
-        let (victim, slot, file) = match victim {
-            Some((sequence, slot, file)) => (Some(sequence), slot, file),
-            None => {
-                let (slot, file) = self.inner.table.borrow_mut().free.remove(0);
-                (None, slot, file)
-            }
-        };
+        let (victim, slot, file) = self.file_for_use().await?;
         let header = SegmentHeader {
             version: FORMAT_VERSION,
             spool: self.inner.number.get(),
@@ -214,6 +203,39 @@ impl<S: Storage> Spool<S> {
         written.map_err(|error| Fault::new("writing a segment header", &error))?;
         self.install(&header, victim, slot, file);
         Ok(())
+    }
+
+    /// A file to write over, with the segment that dies by it, or one never used.
+    async fn file_for_use(&self) -> Result<(Option<u64>, u32, Rc<S::File>), NoRoom> {
+        let bytes = self.inner.options.segment_bytes;
+        loop {
+            let victim = {
+                let table = self.inner.table.borrow();
+                let victim = table.recyclable().find(|segment| segment.bytes == bytes && !segment.linked);
+                victim.map(|segment| (segment.mark.sequence, segment.slot, segment.file.clone()))
+            };
+            let Some((sequence, slot, file)) = victim else {
+                // A backup may have made links to what counted as ready.
+                if self.inner.table.borrow().free.is_empty() {
+                    self.create_segment().await?;
+                    continue;
+                }
+                let (slot, file) = self.inner.table.borrow_mut().free.remove(0);
+                return Ok((None, slot, file));
+            };
+            if !self.is_linked(sequence, slot).await {
+                return Ok((Some(sequence), slot, file));
+            }
+        }
+    }
+
+    /// Whether the file of a dead segment has other names, of which no news counts as yes; remembers it.
+    async fn is_linked(&self, sequence: u64, slot: u32) -> bool {
+        let linked = self.inner.storage.links(slot).await.map_or(true, |links| links != 1);
+        if let Some(segment) = self.inner.table.borrow_mut().segments.get_mut(&sequence) {
+            segment.linked = linked;
+        }
+        linked
     }
 
     fn install(&self, header: &SegmentHeader, victim: Option<u64>, slot: u32, file: Rc<S::File>) {
@@ -233,6 +255,7 @@ impl<S: Storage> Spool<S> {
             status: Status::Active,
             refers_to: REFERS_TO_NONE,
             digest: Some(Box::new(Digest::new(header.id_floor))),
+            linked: false,
         };
         table.segments.insert(sequence, segment);
         desk.last_segment = sequence;
@@ -240,8 +263,8 @@ impl<S: Storage> Spool<S> {
         desk.active = Some(Active { sequence, position: BLOCK as u64 });
     }
 
-    /// Gives back dead segments of another size, and those beyond what is kept idle. Each removal is
-    /// durable before the next: a segment must not be gone before those that it speaks of. The newest stays:
+    /// Gives back dead segments of another size, those that a backup has links to, and those beyond what is
+    /// kept idle. Each removal is durable before the next: a segment must not be gone before those that it speaks of. The newest stays:
     /// it knows which ids and sequences were given out, until another header knows it.
     async fn remove_idle(&self) -> Result<(), Fault> {
         let bytes = self.inner.options.segment_bytes;
@@ -250,12 +273,16 @@ impl<S: Storage> Spool<S> {
                 let excess = self.has_surplus();
                 let table = self.inner.table.borrow();
                 let last = self.inner.desk.borrow().last_segment;
+                let unfit = |segment: &&Segment<S::File>| segment.bytes != bytes || segment.linked;
                 let surplus = table
                     .recyclable()
-                    .find(|segment| segment.mark.sequence != last && (excess || segment.bytes != bytes));
-                surplus.map(|segment| (segment.mark.sequence, segment.slot))
+                    .find(|segment| segment.mark.sequence != last && (excess || unfit(segment)));
+                surplus.map(|segment| (segment.mark.sequence, segment.slot, excess || segment.bytes != bytes))
             };
-            let Some((sequence, slot)) = surplus else { break };
+            let Some((sequence, slot, certain)) = surplus else { break };
+            if !certain && !self.is_linked(sequence, slot).await {
+                continue;
+            }
             let gone = self.inner.storage.remove(slot).await;
             gone.map_err(|error| Fault::new("removing an idle segment", &error))?;
             self.sync_dir().await?;

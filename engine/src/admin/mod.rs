@@ -10,17 +10,20 @@
 //! | `/metrics` | counters in the Prometheus text format |
 //! | `/v1/queue?after=ID&limit=N` | up to N messages by id |
 //! | `/v1/queue/ID` | one message, or 404 |
+//! | POST `/v1/backup` | copies the queue (`backup`); on the socket only |
 
+pub mod backup;
 pub mod client;
+pub mod restore;
 
 use crate::config::Config;
 use crate::observe::{counters, log};
 use crate::shard::links::{Links, QueueItem, ToIngest};
 use crate::space::Space;
-use axum::extract::{Path as UrlPath, Query, State as Shared};
+use axum::extract::{DefaultBodyLimit, Path as UrlPath, Query, State as Shared};
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use sluice_queue::QueueId;
 use std::fmt::Write;
@@ -76,16 +79,21 @@ pub async fn serve(bound: Bound, state: Arc<State>) {
         .route("/", get(page))
         .route("/metrics", get(metrics))
         .route("/v1/queue", get(list))
-        .route("/v1/queue/{id}", get(show))
-        .with_state(state);
+        .route("/v1/queue/{id}", get(show));
+    let all = router
+        .clone()
+        .route("/v1/backup", post(backup::backup))
+        .route("/v1/restore", get(restore::known).post(restore::restore).layer(DefaultBodyLimit::disable()))
+        .with_state(state.clone());
+    let router = router.with_state(state);
     if let Some(tcp) = bound.tcp {
         match tokio::net::TcpListener::from_std(tcp) {
-            Ok(tcp) => drop(tokio::spawn(axum::serve(tcp, router.clone()).into_future())),
+            Ok(tcp) => drop(tokio::spawn(axum::serve(tcp, router).into_future())),
             Err(error) => log::note("admin", &format!("error: admin.bind: {error}")),
         }
     }
     match tokio::net::UnixListener::from_std(bound.unix) {
-        Ok(unix) => drop(axum::serve(unix, router).await),
+        Ok(unix) => drop(axum::serve(unix, all).await),
         Err(error) => log::note("admin", &format!("error: admin.sock: {error}")),
     }
 }

@@ -288,7 +288,8 @@ impl DeliveryShard {
     /// Goes once through the messages that are ready, in order; those that go on waiting stay in order.
     async fn settle_waiting(self: &Rc<Self>, hop: &Rc<Hop>, all: bool) {
         for _ in 0..if all { hop.ready_len() } else { 0 } {
-            let (Some(trouble), Some(item)) = (hop.trouble(), hop.take()) else { break };
+            let Some(trouble) = hop.trouble() else { break };
+            let Some(item) = hop.take() else { break };
             if let Some(item) = settle_trouble(self, hop, item, &trouble, Waits::Down).await {
                 hop.push(item);
             }

@@ -176,6 +176,7 @@ mod tests {
             listener: String::new(),
             helo: String::new(),
             client: String::new(),
+            origin: None,
         }
     }
 

@@ -5,6 +5,7 @@
 use super::outcomes::apply_report;
 use super::recovery::LOADS_AT_ONCE;
 use super::{IngestShard, ShardSpool};
+use super::{backup, restore};
 use crate::channel::Receiver;
 use crate::shard::links::{Loaded, QueueItem, QueueRecipient, ToIngest};
 use futures_util::future::join_all;
@@ -43,6 +44,15 @@ pub(crate) async fn serve_inbox(shard: Rc<IngestShard>, mut inbox: Receiver<ToIn
                     None => None,
                 };
                 let _ = reply.send(item);
+            }),
+            ToIngest::Snapshot { lease, reply } => {
+                spawn(&shard, async move |shard| backup::hold(shard, lease, reply).await);
+            }
+            ToIngest::Relatives(ancestry) => shard.relatives.tell(&ancestry),
+            ToIngest::Knowledge { reply } => drop(reply.send(restore::knowledge(shard.spools()))),
+            ToIngest::Restore { source, dry_run, items, reply } => spawn(&shard, async move |shard| {
+                let each = async |restored: Vec<_>| shard.hand_over_arrived(&restored, "restored").await;
+                let _ = reply.send(restore::take_in(&shard.spool, source, dry_run, items, each).await);
             }),
             ToIngest::Tls(tls) => *shard.tls.borrow_mut() = tls,
             ToIngest::Stop => shard.stop.stop(),
@@ -117,6 +127,7 @@ pub fn describe(id: QueueId, message: &sluice_queue::Message) -> QueueItem {
         client: envelope.client.clone(),
         helo: envelope.helo.clone(),
         listener: envelope.listener.clone(),
+        origin: envelope.origin.map(|origin| [origin.id.to_string(), origin.lineage.to_string()]),
         recipients: recipients.collect(),
     }
 }

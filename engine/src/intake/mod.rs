@@ -7,12 +7,15 @@
 //! that is committed is handed over exactly once in this run, in memory or, when there is no room,
 //! as an index entry that makes the delivery shard ask for it.
 
+mod adoption;
+mod backup;
 mod buffers;
 mod compact;
 mod handover;
 mod inbox;
 mod outcomes;
 mod recovery;
+pub mod restore;
 mod room;
 pub mod session_task;
 mod transport;
@@ -24,20 +27,29 @@ use crate::shard::event::{Event, Stop};
 use crate::shard::links::{Budget, Handover, Links};
 use crate::space::Space;
 use crate::tls;
+use adoption::Relatives;
 use buffers::Buffers;
-use sluice_queue::{GlommioStorage, QueueId, Spool};
+use sluice_queue::{GlommioStorage, QueueId, Spool, SpoolNumber};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
+pub(crate) use adoption::resume;
 pub(crate) use compact::compact;
 pub(crate) use handover::pump_overflow;
 pub use inbox::describe;
 pub(crate) use inbox::serve_inbox;
-pub(crate) use recovery::{OpenedSpools, hand_over_recovered, open_spools};
-pub use recovery::{spool_directory, spool_numbers};
+pub(crate) use recovery::{OpenedSpools, open_spools};
+pub use recovery::{Size, open_spool, spool_directory, spool_numbers};
 pub(crate) use room::look_for_room;
+
+/// The spools that a start has opened for a shard.
+pub(crate) struct Opened {
+    pub own: ShardSpool,
+    pub adopted: Vec<ShardSpool>,
+    pub damaged: Vec<SpoolNumber>,
+}
 
 pub type ShardSpool = Spool<GlommioStorage>;
 
@@ -71,6 +83,10 @@ pub struct IngestShard {
     /// Handovers whose mailbox was full.
     overflow: RefCell<VecDeque<(usize, Handover)>>,
     overflow_grew: Event,
+    /// What the other shards said at the start.
+    relatives: Relatives,
+    /// Adopted spools in which the start found damage: they are kept for people to look at.
+    damaged: Vec<SpoolNumber>,
 }
 
 /// What the parts of an ingest shard are made of.
@@ -86,16 +102,16 @@ pub struct Parts {
 }
 
 impl IngestShard {
-    pub fn new(parts: Parts, spool: ShardSpool, adopted: Vec<ShardSpool>) -> Self {
-        let conditions = std::iter::repeat_with(room::Condition::default).take(1 + adopted.len()).collect();
+    pub(crate) fn new(parts: Parts, opened: Opened) -> Self {
+        let conditions = std::iter::repeat_with(room::Condition::default).take(1 + opened.adopted.len()).collect();
         Self {
             index: parts.index,
             config: parts.config,
             links: parts.links,
             counters: parts.counters,
             contexts: parts.contexts,
-            spool,
-            adopted,
+            spool: opened.own,
+            adopted: opened.adopted,
             tls: RefCell::new(parts.tls),
             stop: Stop::default(),
             space: parts.space,
@@ -108,6 +124,8 @@ impl IngestShard {
             buffers: Buffers::default(),
             overflow: RefCell::default(),
             overflow_grew: Event::default(),
+            relatives: Relatives::default(),
+            damaged: opened.damaged,
         }
     }
 
@@ -117,7 +135,11 @@ impl IngestShard {
     }
 
     pub fn spools(&self) -> impl Iterator<Item = &ShardSpool> {
-        std::iter::once(&self.spool).chain(&self.adopted)
+        std::iter::once(&self.spool).chain(&self.adopted).filter(|spool| !spool.is_retired())
+    }
+
+    fn is_damaged(&self, number: SpoolNumber) -> bool {
+        self.damaged.contains(&number)
     }
 
     /// Waits until the last session has ended.

@@ -5,7 +5,7 @@
 //! `number % shards` ([`Links::owner`](crate::shard::links::Links::owner)). It is emptied like any other; it takes no new mail but the
 //! DSNs about its own messages.
 
-use super::{IngestShard, ShardSpool};
+use super::{IngestShard, Opened, ShardSpool};
 use crate::config::Config;
 use crate::observe::log;
 use sluice_queue::{GlommioStorage, Options, QueueId, Recovery, Spool, SpoolNumber};
@@ -21,8 +21,7 @@ const SLICE: usize = 256;
 const SEGMENTS_MIN: u64 = 4;
 
 pub struct OpenedSpools {
-    pub own: ShardSpool,
-    pub adopted: Vec<ShardSpool>,
+    pub opened: Opened,
     /// Spools with mail of an earlier run, each with the id of the last such message.
     pub unfinished: Vec<(ShardSpool, QueueId)>,
 }
@@ -30,19 +29,27 @@ pub struct OpenedSpools {
 /// Opens the spool of shard `index` and those that it adopts.
 pub async fn open_spools(config: &Config, index: usize, shards: usize) -> Result<OpenedSpools, String> {
     let path = &config.spool.path;
+    let size = Size { segment_bytes: config.spool.segment_bytes, bytes_max: share_of_quota(config) };
     let own = SpoolNumber::new(index as u16).expect("the number of shards is bounded by the configuration");
-    let mut adopted = Vec::new();
+    if index == 0 {
+        super::adoption::remove_remains(path).map_err(|error| failed(path, &error))?;
+    }
+    let (mut adopted, mut damaged) = (Vec::new(), Vec::new());
     for number in spool_numbers(path).map_err(|error| failed(path, &error))? {
         if number != own && number.get() as usize >= shards && number.get() as usize % shards == index {
-            adopted.push(open(config, path, number).await?);
+            let (spool, recovery) = open_spool(size, path, number).await?;
+            if !recovery.damages.is_empty() {
+                damaged.push(number);
+            }
+            adopted.push(spool);
         }
     }
-    let own = open(config, path, own).await?;
+    let own = open_spool(size, path, own).await?.0;
     let unfinished = std::iter::once(&own).chain(&adopted);
     let unfinished = unfinished
         .filter_map(|spool| Some((spool.clone(), spool.live(None, usize::MAX).last().copied()?)))
         .collect();
-    Ok(OpenedSpools { own, adopted, unfinished })
+    Ok(OpenedSpools { opened: Opened { own, adopted, damaged }, unfinished })
 }
 
 /// `shard-NNNN` under the spool's path.
@@ -62,16 +69,28 @@ pub fn spool_numbers(path: &Path) -> std::io::Result<Vec<SpoolNumber>> {
     Ok(numbers)
 }
 
-async fn open(config: &Config, path: &Path, number: SpoolNumber) -> Result<ShardSpool, String> {
+/// How much a spool may take, and in what pieces.
+#[derive(Clone, Copy)]
+pub struct Size {
+    pub segment_bytes: u64,
+    pub bytes_max: u64,
+}
+
+/// Opens the spool `number` below `path`; creates it when it does not exist.
+pub async fn open_spool(
+    size: Size,
+    path: &Path,
+    number: SpoolNumber,
+) -> Result<(ShardSpool, Recovery), String> {
     let directory = spool_directory(path, number);
     std::fs::create_dir_all(&directory).map_err(|error| failed(&directory, &error))?;
     let storage = GlommioStorage::new(&directory).map_err(|error| failed(&directory, &error))?;
-    let segment_bytes = config.spool.segment_bytes;
-    let options = Options { segment_bytes, bytes_max: share_of_quota(config), ..Options::default() };
+    let Size { segment_bytes, bytes_max } = size;
+    let options = Options { segment_bytes, bytes_max, ..Options::default() };
     let opened = Spool::open(storage, number, options).await;
     let (spool, recovery) = opened.map_err(|error| failed(&directory, &error))?;
     report(&directory, &recovery);
-    Ok(spool)
+    Ok((spool, recovery))
 }
 
 /// Each shard has its part of `spool.bytes_max`, so that none must ask the others; connections spread evenly.

@@ -6,7 +6,8 @@ use crate::admin::client::{self, Answered};
 use crate::clock;
 use crate::intake::{describe, spool_directory, spool_numbers};
 use crate::shard::links::{QueueItem, QueueRecipient};
-use sluice_queue::QueueId;
+use sluice_queue::backup::Source;
+use sluice_queue::{Inspection, Origin, QueueId, SpoolNumber, Standing};
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -69,24 +70,42 @@ fn for_each(
 fn ask(spool: &Path, path: &str) -> Result<Option<Answered>, Failed> {
     match client::get(spool, path) {
         Ok(Answered::NotRunning) => Ok(None),
+        Ok(Answered::Refused(status, words)) => {
+            Err(Failed::new(super::IO_ERROR, format_args!("the relay answered {status}: {words}")))
+        }
         Ok(answered) => Ok(Some(answered)),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(Failed::new(
-            NO_PERMISSION,
-            format_args!(
-                "the spool {} belongs to another user; run this as root or as the relay's user",
-                spool.display()
-            ),
-        )),
-        Err(error) => Err(Failed::io(format_args!("asking the relay on {}", spool.display()), &error)),
+        Err(error) => Err(unreachable_relay(spool, &error)),
     }
 }
 
-fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Failed> {
+/// The relay's socket is there and gives no answer.
+pub fn unreachable_relay(spool: &Path, error: &io::Error) -> Failed {
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        let spool = spool.display();
+        return Failed::new(
+            NO_PERMISSION,
+            format_args!(
+                "the spool {spool} belongs to another user; run this as root or as the relay's user"
+            ),
+        );
+    }
+    Failed::io(format_args!("asking the relay on {}", spool.display()), error)
+}
+
+pub fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Failed> {
     serde_json::from_slice(body)
         .map_err(|error| Failed::new(SOFTWARE, format_args!("the relay's answer: {error}")))
 }
 
+/// The spools of a relay that does not run, or those in a backup.
 fn stopped_spools(spool: &Path) -> Result<Vec<sluice_queue::Inspection>, Failed> {
+    let backup = Source::open(spool).map_err(|error| Failed::new(super::IO_ERROR, error))?;
+    inspect_all(backup.as_ref().map_or(spool, |backup| &backup.spool))
+        .map(|spools| spools.into_iter().map(|(_, of)| of).collect())
+}
+
+/// All spools below a directory, read-only.
+pub fn inspect_all(spool: &Path) -> Result<Vec<(SpoolNumber, Inspection)>, Failed> {
     let failed = |error: &io::Error| Failed::io(format_args!("the spool {}", spool.display()), error);
     let mut spools = Vec::new();
     let numbers = spool_numbers(spool).map_err(|error| failed(&error))?;
@@ -98,11 +117,18 @@ fn stopped_spools(spool: &Path) -> Result<Vec<sluice_queue::Inspection>, Failed>
     for number in numbers {
         let directory = spool_directory(spool, number);
         let inspected = sluice_queue::inspect(&directory, number);
-        spools.push(inspected.map_err(|error| {
-            Failed::new(super::IO_ERROR, format_args!("{}: {error}", directory.display()))
-        })?);
+        let failed = |error| Failed::new(super::IO_ERROR, format_args!("{}: {error}", directory.display()));
+        spools.push((number, inspected.map_err(failed)?));
     }
     Ok(spools)
+}
+
+/// Whether another of the spools has the message: it was being moved there when the relay stopped.
+fn is_moved(spools: &[Inspection], index: usize, id: QueueId) -> bool {
+    let Some(lineage) = spools[index].lineage else { return false };
+    let others = spools.iter().enumerate().filter(|(other, _)| *other != index);
+    let origin = Origin { lineage, id };
+    others.map(|(_, of)| of.ancestry().standing(origin)).any(|standing| standing == Standing::Known)
 }
 
 fn list_stopped(
@@ -112,7 +138,8 @@ fn list_stopped(
     let spools = stopped_spools(spool)?;
     let mut ids: Vec<(QueueId, usize)> = Vec::new();
     for (index, spool) in spools.iter().enumerate() {
-        ids.extend(spool.live(None, usize::MAX).into_iter().map(|id| (id, index)));
+        let here = spool.live(None, usize::MAX).into_iter().filter(|id| !is_moved(&spools, index, *id));
+        ids.extend(here.map(|id| (id, index)));
     }
     ids.sort_unstable();
     for (id, index) in ids {
@@ -187,6 +214,9 @@ fn print_whole(out: &mut impl Write, item: &QueueItem) -> io::Result<()> {
         writeln!(out, "Client:    [{}], HELO {}", item.client, item.helo)?;
     }
     writeln!(out, "Listener:  {}", item.listener)?;
+    if let Some([id, lineage]) = &item.origin {
+        writeln!(out, "Origin:    {id}, spool {lineage}")?;
+    }
     for recipient in &item.recipients {
         write!(
             out,

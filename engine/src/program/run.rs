@@ -70,7 +70,7 @@ fn check_host(config: &Config) -> Result<(), Failed> {
 }
 
 /// Two relays on one spool would destroy it, so the first holds a lock for as long as it lives.
-fn lock_spool(path: &Path) -> Result<File, Failed> {
+pub(super) fn lock_spool(path: &Path) -> Result<File, Failed> {
     let name = path.display();
     let failed = |error: &std::io::Error| {
         let sentence = match error.kind() {

@@ -338,6 +338,7 @@ impl Session {
             listener: self.context.listener_name.clone(),
             helo: self.hello.as_ref().map_or_else(String::new, |hello| hello.name.clone()),
             client: self.client.to_string(),
+            origin: None,
         }
     }
 

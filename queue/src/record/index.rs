@@ -5,6 +5,7 @@
 //! A start that takes the entries one by one does what it does with the records themselves.
 
 use super::{CommitView, Cursor, OutcomeView};
+use crate::ancestry::Ancestry;
 
 const HEAD: usize = 4 + 4;
 /// What stands before each entry.
@@ -20,6 +21,7 @@ const WHAT_COMMIT: u8 = 1;
 const WHAT_OUTCOME: u8 = 2;
 const WHAT_ENDED: u8 = 3;
 const WHAT_ENDED_HERE: u8 = 4;
+const WHAT_ANCESTRY: u8 = 5;
 
 /// Where the record lies that an entry repeats: from the start of the segment, with its header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub(crate) enum Noted<'a> {
     Ended(u64),
     /// A message with a commit record in this segment, and perhaps in an earlier one, ended in this one.
     EndedHere(u64),
+    /// What the ancestry records of this segment say together.
+    Ancestry(Ancestry),
 }
 
 fn put(out: &mut Vec<u8>, what: u8, at: At, payload: impl FnOnce(&mut Vec<u8>)) {
@@ -58,6 +62,10 @@ impl Noted<'_> {
     /// `payload`: of the outcome record.
     pub fn put_outcome(out: &mut Vec<u8>, at: At, payload: &[u8]) {
         put(out, WHAT_OUTCOME, at, |out| out.extend_from_slice(payload));
+    }
+
+    pub fn put_ancestry(out: &mut Vec<u8>, ancestry: &Ancestry) {
+        put(out, WHAT_ANCESTRY, At::default(), |out| out.extend(ancestry.encode()));
     }
 
     pub fn put_ended(out: &mut Vec<u8>, id: u64, here: bool) {
@@ -113,6 +121,7 @@ fn take_entry<'a>(rest: &mut Cursor<'a>) -> Option<Noted<'a>> {
             let id = u64::from_le_bytes(payload.try_into().ok()?);
             if what == WHAT_ENDED { Noted::Ended(id) } else { Noted::EndedHere(id) }
         }
+        WHAT_ANCESTRY => Noted::Ancestry(Ancestry::decode(payload)?),
         _ => return None,
     })
 }

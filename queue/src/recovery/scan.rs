@@ -6,6 +6,7 @@ use super::decide::{Found, Later, Soundness, Standing, Verdict, Way, decide, way
 use super::indexed::read_ending;
 use super::replay::Replay;
 use super::{Cut, DamageKind, Recovery};
+use crate::ancestry::Ancestry;
 use crate::canary::{Canary, sings};
 use crate::digest::Digest;
 use crate::error::{Fault, OpenError};
@@ -38,6 +39,8 @@ pub(crate) struct Recovered<F> {
     pub last_batch: u64,
     /// Every id given out before has at most these microseconds.
     pub id_micros: u64,
+    pub ancestry: Ancestry,
+    pub ancestry_at: Vec<Rc<Mark>>,
     /// The latest segment that has one, and it.
     pub lineage: Option<(u64, Lineage)>,
 }
@@ -78,6 +81,8 @@ pub(crate) async fn recover<S: Storage>(
         last_segment: 0,
         last_batch: 0,
         id_micros: 0,
+        ancestry: Ancestry::default(),
+        ancestry_at: Vec::new(),
         lineage: None,
     };
     let mut replay = Replay::default();
@@ -120,6 +125,7 @@ pub(crate) async fn recover<S: Storage>(
     for (sequence, segment) in &mut found.table.segments {
         segment.refers_to = replay.refers_to(*sequence, damaged_first);
     }
+    (found.ancestry, found.ancestry_at) = (replay.ancestry, replay.ancestry_at);
     found.index = replay.index;
     found.report = replay.report;
     found.report.segments = found.table.segments.len();
@@ -206,6 +212,7 @@ async fn take_file<S: Storage>(
                 status: if short { Status::Damaged } else { Status::Sealed },
                 refers_to: REFERS_TO_NONE,
                 digest: (header.version >= INDEX_SINCE).then(|| Box::new(Digest::new(header.id_floor))),
+                linked: false,
             });
         }
     }

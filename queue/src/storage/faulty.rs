@@ -242,4 +242,8 @@ impl Storage for FaultyStorage {
         device.removed.clear();
         Ok(())
     }
+
+    async fn links(&self, slot: u32) -> io::Result<u64> {
+        self.memory.links(slot).await
+    }
 }

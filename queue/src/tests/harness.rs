@@ -75,6 +75,7 @@ pub fn envelope(recipients: usize) -> Arc<Envelope> {
         listener: "outside".into(),
         helo: "mx.out.example".into(),
         client: "203.0.113.9".into(),
+        origin: None,
     })
 }
 

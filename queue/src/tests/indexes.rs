@@ -26,6 +26,7 @@ fn found<S: Storage>(storage: &S, reading: Reading) -> Option<(String, Recovery)
         facts.recipients().for_each(|recipient| text += &format!("  {recipient:?}\n"));
     });
     text += &format!("{:?}\n{:?}\n{:?}\n", found.index.counts(), found.report, found.cut);
+    text += &format!("{:?}\n", found.ancestry);
     text += &format!("{} {} {}\n", found.last_segment, found.last_batch, found.id_micros);
     Some((text, report))
 }

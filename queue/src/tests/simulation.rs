@@ -27,7 +27,7 @@ mod figures;
 mod model;
 mod plan;
 mod points;
-mod world;
+pub(super) mod world;
 
 use crate::{FaultyStorage, MemoryStorage};
 use figures::Figures;

@@ -18,6 +18,7 @@ mod postfix;
 mod power_cuts;
 mod program;
 mod refused_content;
+mod restore;
 mod retries;
 mod shutdown;
 mod small_file_system;

@@ -102,7 +102,7 @@ impl Known {
     }
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Model {
     pub known: BTreeMap<QueueId, Known>,
     /// Messages that were in the spool once; a device that lies may bring them back.

@@ -54,6 +54,14 @@ impl World {
         }
     }
 
+    /// Another world that knows the same of the messages.
+    pub fn fork(&self) -> Self {
+        let world = Self::new(self.random.get(), self.lying);
+        world.clock.set(self.clock.get());
+        *world.model.borrow_mut() = self.model.borrow().clone();
+        world
+    }
+
     pub fn random(&self, below: u64) -> u64 {
         let mut x = self.random.get();
         x ^= x << 13;
