@@ -37,7 +37,7 @@ pub(crate) fn disk_bytes_max(entries: usize) -> usize {
     match entries {
         0 => 0,
         // One part.
-        ..PART_BYTES => part_bytes(entries).1,
+        1..PART_BYTES => part_bytes(entries).1,
         // Each but the last is as long as that, and wastes less than a block.
         _ => entries + (entries / PART_BYTES + 1) * (part_bytes(0).1 + BLOCK),
     }
@@ -391,7 +391,8 @@ mod tests {
     fn of_deferrals_in_a_row_the_last_one_is_kept_and_nothing_else_is_left_out() {
         use OutcomeKind::{Deferred, Held, Released};
         let mut digest = Digest::new(FLOOR);
-        let history: [(&[(u32, OutcomeKind)], &[u32]); 7] = [
+        type Round<'a> = (&'a [(u32, OutcomeKind)], &'a [u32]);
+        let history: [Round<'_>; 7] = [
             (&[(0, Deferred)], &[1]),
             (&[(0, Deferred)], &[2]),
             (&[(0, Deferred), (1, Deferred)], &[2, 3]),

@@ -151,12 +151,7 @@ mod tests {
             (Footer { index_parts: 0, ..FOUND }, 20 << 12, 0, false),
             (Footer { index_parts: 4, ..FOUND }, 20 << 12, 0, false),
             (Footer { index_parts: 0, index_bytes: 0, ..FOUND }, 10 << 12, 76, true),
-            (
-                Footer { index_position: u32::MAX & !4095, index_bytes: u32::MAX & !4095, ..FOUND },
-                1 << 31,
-                0,
-                false,
-            ),
+            (Footer { index_position: !4095, index_bytes: !4095, ..FOUND }, 1 << 31, 0, false),
         ];
         for (footer, segment_bytes, before, fits) in table {
             assert_eq!(footer.fits(segment_bytes, before), fits, "{footer:?} in {segment_bytes}");

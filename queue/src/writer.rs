@@ -59,8 +59,10 @@ impl<S: Storage> Spool<S> {
 
     /// Finds place for a batch and begins to write it.
     async fn write(&self, flight: &mut Flight, mut batch: Gathering) {
-        let beside_index = batch.batch_bytes() as u64 <= self.left_beside_index(batch.index_growth_max);
-        if !flight.is_empty() && !(beside_index && self.has_place(batch.batch_bytes() as u64, batch.need)) {
+        let bytes = batch.batch_bytes() as u64;
+        let beside_index = bytes <= self.left_beside_index(batch.index_growth_max);
+        let may_join = beside_index && self.has_place(bytes, batch.need);
+        if !flight.is_empty() && !may_join {
             // Files change, and batches are refused, with nothing in flight.
             if let Err(fault) = self.land_all(flight).await {
                 return self.poison(fault);

@@ -73,6 +73,7 @@ async fn written_down(spool: &Spool<MemoryStorage>) -> String {
         write!(out, "{id} from={} body={:?} arrived={} ", of.sender, of.body, of.arrived_micros).unwrap();
         write!(out, "by={} helo={} client={} ", of.listener, of.helo, of.client).unwrap();
         let flags = (message.flags.eight_bit as u8, message.flags.dot_lines as u8);
+        of.origin.iter().for_each(|origin| write!(out, "origin={origin:?} ").unwrap());
         write!(out, "octets={} crc={:08x} flags={flags:?}", octets.len(), crc32c::crc32c(&octets)).unwrap();
         let people = of.recipients.iter().zip(&message.states).zip(&message.reasons);
         for ((recipient, state), reason) in people {
@@ -124,7 +125,10 @@ async fn history(spool: &Spool<MemoryStorage>) {
     let mut dsn = spool.begin(NOW);
     spool.append(&mut dsn, &content(5, 300)).await.unwrap();
     let bounce = vec![outcome(0, OutcomeKind::Bounced), outcome(1, OutcomeKind::Expired)];
-    let null = Envelope { sender: String::new(), body: Body::EightBit, ..Envelope::clone(&envelope(1)) };
+    let lineage = Lineage::from_octets(*b"another spool 16").expect("it is not zero");
+    let origin = Some(Origin { lineage, id: QueueId::from_bits(old.bits() - 1024) });
+    let null =
+        Envelope { sender: String::new(), body: Body::EightBit, origin, ..Envelope::clone(&envelope(1)) };
     let flags = ContentFlags { eight_bit: true, dot_lines: true };
     spool.commit_with(dsn, null.into(), flags, (bounced, bounce)).await.unwrap();
     waits(6, 30_000, 2).await;
