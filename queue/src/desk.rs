@@ -426,7 +426,9 @@ impl Desk {
                 && held.id == finishing.id
             {
                 held.outcomes.retain(|held| {
-                    let newer = |of: &Outcome| of.recipient == held.recipient && of.attempts >= held.attempts;
+                    let newer = |of: &Outcome| {
+                        of.recipient == held.recipient && !of.kind.steers() && of.attempts >= held.attempts
+                    };
                     !finishing.outcomes.iter().any(newer)
                 });
             }

@@ -490,6 +490,7 @@ impl<S: Storage> Spool<S> {
         let (writer, running, ticket) = {
             let mut desk = self.inner.desk.borrow_mut();
             desk.closing = true;
+            desk.release_held();
             (desk.want(), desk.writing, desk.last_ticket())
         };
         writer.into_iter().for_each(|writer| writer.wake());
@@ -501,7 +502,9 @@ impl<S: Storage> Spool<S> {
             None => Verdict::Durable,
         };
         self.sealed().await;
-        self.outcome_of(verdict)
+        self.outcome_of(verdict)?;
+        let held = !self.inner.desk.borrow().space.held.is_empty();
+        if held { Err(CommitError::Full) } else { Ok(()) }
     }
 }
 

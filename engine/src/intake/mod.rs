@@ -103,7 +103,8 @@ pub struct Parts {
 
 impl IngestShard {
     pub(crate) fn new(parts: Parts, opened: Opened) -> Self {
-        let conditions = std::iter::repeat_with(room::Condition::default).take(1 + opened.adopted.len()).collect();
+        let conditions =
+            std::iter::repeat_with(room::Condition::default).take(1 + opened.adopted.len()).collect();
         Self {
             index: parts.index,
             config: parts.config,
