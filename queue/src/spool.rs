@@ -26,7 +26,7 @@ use crate::options::Options;
 use crate::pending::{Finishing, Group, NewMessage, Ticket, Verdict, Wait};
 use crate::reading::{self, Message};
 use crate::record::{ContentFlags, Outcome};
-use crate::recovery::{Recovery, recover};
+use crate::recovery::{Reading, Recovery, recover};
 use crate::segments::Table;
 use crate::space::Reservation;
 use crate::storage::Storage;
@@ -85,8 +85,17 @@ impl<S: Storage> Spool<S> {
         number: SpoolNumber,
         options: Options,
     ) -> Result<(Self, Recovery), OpenError> {
+        Self::open_reading(storage, number, options, Reading::Indexes).await
+    }
+
+    pub(crate) async fn open_reading(
+        storage: S,
+        number: SpoolNumber,
+        options: Options,
+        reading: Reading,
+    ) -> Result<(Self, Recovery), OpenError> {
         options.check()?;
-        let found = recover(&storage, number.get()).await?;
+        let found = recover(&storage, number.get(), reading).await?;
         let mut desk = Desk::new(number, &options, found.index);
         (desk.ancestry, desk.ancestry_at) = (found.ancestry, found.ancestry_at);
         desk.last_segment = found.last_segment;
