@@ -35,6 +35,7 @@ pub use error::{ConfigError, Fault};
 use read::{ListenerDraft, ResolverDraft, RouteDraft};
 pub use tls::{TlsFault, TlsFile};
 pub use types::*;
+pub(crate) use value::{domain, duration, size, smart_host};
 
 /// A longer file is no configuration.
 const FILE_BYTES_MAX: u64 = 1 << 20;

@@ -202,7 +202,7 @@ pub async fn settle_trouble(
     let delays = Timing { began_micros: now, setup_micros: 0, ended_micros: now }.delays(&message);
     let mut fates = Vec::new();
     for &recipient in item.group.indexes() {
-        if states.as_ref().is_some_and(|states| states[recipient as usize].is_finished()) {
+        if states.as_ref().is_some_and(|states| !states[recipient as usize].is_open()) {
             continue;
         }
         let address = &message.envelope.recipients[recipient as usize].address;

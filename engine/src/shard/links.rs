@@ -1,16 +1,19 @@
 //! What the threads of the relay say to each other, and the mailboxes that carry it.
 //!
 //! ```text
-//! ingest ──Handover──▶ delivery ──Load, Read, Report──▶ ingest
-//!                      delivery ──Question──▶ service
-//!          admin (service) ──Page, Show──▶ ingest
+//! ingest ──Handover, Steer──▶ delivery ──Load, Read, Report, Withdrawn──▶ ingest
+//!                             delivery ──Question──▶ service
+//!          admin (service) ──Page, Show, Summary, Steer──▶ ingest
+//!          admin (service) ──Troubles──▶ delivery
 //! ```
 //!
 //! Everything here is `Send` and owned; nothing refers back into a shard.
 
 use crate::channel::Sender;
+use crate::config::SmartHost;
 use crate::resolve::mx::MxHost;
 use crate::resolve::service::Answer;
+use crate::steering::{HopTrouble, Targets};
 use sluice_queue::{ContentFlags, Envelope, QueueId, RecipientState, SpoolNumber};
 use std::net::IpAddr;
 use std::ops::Deref;
@@ -51,6 +54,15 @@ pub struct NextHop {
     pub route: u16,
     /// The recipients' domain on an MX route; `None` on a route with smart hosts.
     pub domain: Option<Arc<str>>,
+    /// The host that an administrator has rerouted it to; then there is no domain.
+    pub via: Option<Arc<SmartHost>>,
+}
+
+impl NextHop {
+    /// Smart hosts take more than one core's worth, so each delivery shard has a slice of them.
+    pub fn is_spread(&self) -> bool {
+        self.domain.is_none() && self.via.is_none()
+    }
 }
 
 /// The recipients of one message that go to one next hop, by their index in the envelope.
@@ -139,8 +151,36 @@ impl Deref for HeldContent {
 
 pub enum ToDelivery {
     Handover(Handover),
+    /// Something is done with messages that were handed over before.
+    Steer {
+        order: Order,
+        targets: Arc<Targets>,
+        reply: oneshot::Sender<Steered>,
+    },
+    /// Which next hops are down?
+    Troubles {
+        reply: oneshot::Sender<Vec<HopTrouble>>,
+    },
     /// Open transactions may end; nothing new begins.
     Stop,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// The delivery shard gives them up; what is in hands at this moment when it leaves them, which
+    /// [`ToIngest::Withdrawn`] tells.
+    Withdraw,
+    /// Their waits are over.
+    Retry,
+}
+
+/// What an order came to, by message and recipient.
+#[derive(Debug, Default)]
+pub struct Steered {
+    /// In hands at this moment.
+    pub under_way: Vec<(QueueId, Vec<u32>)>,
+    /// Brought forward.
+    pub forward: Vec<(QueueId, Vec<u32>)>,
 }
 
 /// A message as the spool has it.
@@ -166,6 +206,17 @@ pub enum ToIngest {
         reply: oneshot::Sender<Result<Vec<u8>, String>>,
     },
     Report(Report),
+    /// Recipients that were withdrawn while they were in hands have left them. Whatever was reported of them
+    /// was reported before.
+    Withdrawn {
+        id: QueueId,
+        recipients: Vec<u32>,
+    },
+    /// Delivery of these ends in a fault of the program again and again: hold them.
+    HoldFaulty {
+        id: QueueId,
+        recipients: Vec<u32>,
+    },
     /// Up to `limit` messages with an id above `after`, in order.
     Page {
         after: Option<QueueId>,
