@@ -13,7 +13,7 @@
 pub(crate) mod policy;
 
 use crate::draft::Draft;
-use crate::envelope::{RecipientState, RecipientStatus};
+use crate::envelope::RecipientState;
 use crate::error::CommitError;
 use crate::id::QueueId;
 use crate::pending::{Finishing, Group, Moves, NewMessage, Wait};
@@ -230,7 +230,7 @@ impl Prepared {
         let mut texts = TEXTS_MAX.into_iter();
         let reasons = |text_max| Finishing {
             id,
-            outcomes: last_outcomes(&states, &self.message.reasons, text_max),
+            outcomes: last_outcomes(&states, &self.message.reasons, &self.message.vias, text_max),
             refers_to: from,
         };
         let Some(mut draft) = self.draft else {
@@ -261,16 +261,20 @@ impl Prepared {
 }
 
 /// Outcomes that say again where recipients stand, and why.
-fn last_outcomes(states: &[RecipientState], reasons: &[Option<Reason>], text_max: usize) -> Vec<Outcome> {
+fn last_outcomes(
+    states: &[RecipientState],
+    reasons: &[Option<Reason>],
+    vias: &[(u32, Box<str>)],
+    text_max: usize,
+) -> Vec<Outcome> {
     let of = |(at, (state, reason)): (usize, (&RecipientState, &Option<Reason>))| {
         let reason = reason.as_ref()?;
         Some(Outcome {
             recipient: at as u32,
-            kind: match state.status {
-                RecipientStatus::Waiting => OutcomeKind::Deferred,
-                RecipientStatus::Delivered => OutcomeKind::Delivered,
-                RecipientStatus::Bounced => OutcomeKind::Bounced,
-                RecipientStatus::Expired => OutcomeKind::Expired,
+            kind: match reason.kind {
+                // It was released since; said again it would be held again.
+                OutcomeKind::Held if !state.held => OutcomeKind::Deferred,
+                kind => kind,
             },
             attempts: state.attempts,
             notified: state.notified,
@@ -278,7 +282,16 @@ fn last_outcomes(states: &[RecipientState], reasons: &[Option<Reason>], text_max
             text: reason.text[..reason.text.floor_char_boundary(text_max)].to_owned(),
         })
     };
-    states.iter().zip(reasons).enumerate().filter_map(of).collect()
+    let reroute = |(at, via): &(u32, Box<str>)| Outcome {
+        recipient: *at,
+        kind: OutcomeKind::Rerouted,
+        attempts: 0,
+        notified: false,
+        at_micros: 0,
+        text: via.to_string(),
+    };
+    let rerouted = vias.iter().filter(|(at, _)| !states[*at as usize].is_finished()).map(reroute);
+    states.iter().zip(reasons).enumerate().filter_map(of).chain(rerouted).collect()
 }
 
 /// A step under way.

@@ -44,6 +44,8 @@ pub struct RecipientState {
     pub attempts: u16,
     /// A delay notice has been sent to the sender.
     pub notified: bool,
+    /// Not tried until it is released. Independent of the attempts; only who waits can be held.
+    pub held: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,12 +54,22 @@ pub enum RecipientStatus {
     Delivered,
     Bounced,
     Expired,
+    /// Taken out of the queue; nobody is told.
+    Deleted,
+    /// Finished here: it lives on in another spool.
+    Moved,
 }
 
 impl RecipientState {
-    pub const NEW: Self = Self { status: RecipientStatus::Waiting, attempts: 0, notified: false };
+    pub const NEW: Self =
+        Self { status: RecipientStatus::Waiting, attempts: 0, notified: false, held: false };
 
     pub fn is_finished(self) -> bool {
         self.status != RecipientStatus::Waiting
+    }
+
+    /// Whether it is to be tried.
+    pub fn is_open(self) -> bool {
+        !self.is_finished() && !self.held
     }
 }

@@ -6,7 +6,7 @@
 use crate::envelope::RecipientState;
 use crate::id::QueueId;
 use crate::layout::{BATCH_HEADER, BLOCK};
-use crate::record::{ContentFlags, EXTENT_HEAD, Outcome, RECORD_HEADER};
+use crate::record::{ContentFlags, EXTENT_HEAD, Outcome, OutcomeKind, RECORD_HEADER};
 use crate::segments::Mark;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -74,6 +74,12 @@ struct Standing {
     state: RecipientState,
     /// The outcome record that brought it there.
     reason: Option<Place>,
+    /// Where it goes instead of by its domain's route.
+    via: Option<Box<str>>,
+}
+
+impl Standing {
+    const NEW: Self = Self { state: RecipientState::NEW, reason: None, via: None };
 }
 
 impl Entry {
@@ -90,7 +96,7 @@ impl Entry {
         let elsewhere = elsewhere(&commit, extents);
         let mut detail = Detail { elsewhere, ..Detail::default() };
         if states.clone().any(|state| state != RecipientState::NEW) {
-            detail.standings = states.map(|state| Standing { state, reason: None }).collect();
+            detail.standings = states.map(|state| Standing { state, ..Standing::NEW }).collect();
         }
         let plain = detail.elsewhere.is_empty() && detail.standings.is_empty();
         let detail = (!plain).then(|| Box::new(detail));
@@ -165,6 +171,12 @@ impl Entry {
         }
     }
 
+    /// Where recipients go instead of by their domain's route: index and where to.
+    pub fn vias(&self) -> Vec<(u32, Box<str>)> {
+        let standings = self.standings().iter().zip(0..);
+        standings.filter_map(|(standing, at)| Some((at, standing.via.clone()?))).collect()
+    }
+
     fn standings(&self) -> &[Standing] {
         self.detail.as_ref().map_or(&[], |detail| &detail.standings)
     }
@@ -172,15 +184,14 @@ impl Entry {
     fn standings_mut(&mut self) -> &mut [Standing] {
         let detail = self.detail.get_or_insert_default();
         if detail.standings.is_empty() {
-            let new = Standing { state: RecipientState::NEW, reason: None };
-            detail.standings = vec![new; self.recipients as usize].into();
+            detail.standings = vec![Standing::NEW; self.recipients as usize].into();
         }
         &mut detail.standings
     }
 
     /// Whoever is finished stays so; an index beyond the recipients means nothing.
     pub fn apply(&mut self, outcomes: &[Outcome]) {
-        if self.recipients == 1 && outcomes.iter().any(|of| of.recipient == 0 && of.state().is_finished()) {
+        if self.recipients == 1 && outcomes.iter().any(|of| of.recipient == 0 && of.kind.finishes()) {
             // Most messages end so; no standing is made only to be thrown away.
             self.unfinished = 0;
             return;
@@ -189,9 +200,14 @@ impl Entry {
         let standings = self.standings_mut();
         for outcome in outcomes {
             let Some(standing) = standings.get_mut(outcome.recipient as usize) else { continue };
-            if !standing.state.is_finished() {
-                standing.state = outcome.state();
-                finished += standing.state.is_finished() as u32;
+            if standing.state.is_finished() {
+                continue;
+            }
+            standing.state = outcome.applied_to(standing.state);
+            finished += standing.state.is_finished() as u32;
+            if outcome.kind == OutcomeKind::Rerouted {
+                let via = outcome.text_kept();
+                standing.via = (!via.is_empty()).then(|| via.into());
             }
         }
         self.unfinished -= finished;
@@ -199,7 +215,7 @@ impl Entry {
 
     pub fn set_reason(&mut self, outcomes: &[Outcome], place: &Place) {
         let standings = self.standings_mut();
-        for outcome in outcomes {
+        for outcome in outcomes.iter().filter(|outcome| outcome.is_reason()) {
             if let Some(standing) = standings.get_mut(outcome.recipient as usize) {
                 standing.reason = Some(place.clone());
             }
@@ -267,7 +283,6 @@ impl Index {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::OutcomeKind;
 
     fn entry(recipients: usize) -> Entry {
         let commit = Place { segment: Mark::new(1), position: 0, bytes: 0 };

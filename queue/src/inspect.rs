@@ -6,6 +6,7 @@ use crate::envelope::RecipientState;
 use crate::error::{OpenError, ReadError};
 use crate::id::{QueueId, SpoolNumber};
 use crate::index::Index;
+use crate::lineage::Lineage;
 use crate::reading::{self, Message};
 use crate::recovery::{Recovery, recover};
 use crate::segments::Table;
@@ -23,6 +24,8 @@ pub struct Inspection {
     index: Index,
     table: RefCell<Table<ReaderFile>>,
     pub recovery: Recovery,
+    /// `None` when no segment of version 2 was found.
+    pub lineage: Option<Lineage>,
 }
 
 /// Reads the spool directory `dir` (a `shard-NNNN`, whose number is `number`).
@@ -38,7 +41,8 @@ pub fn inspect(dir: &Path, number: SpoolNumber) -> Result<Inspection, OpenError>
         let found = block_on(recover(&ReaderStorage::new(dir), number.get()))?;
         if found.report.damages.is_empty() || look == LOOKS_MAX {
             let (index, recovery) = (found.index, found.report);
-            return Ok(Inspection { index, table: RefCell::new(found.table), recovery });
+            let lineage = found.lineage.map(|(_, lineage)| lineage);
+            return Ok(Inspection { index, table: RefCell::new(found.table), recovery, lineage });
         }
         look += 1;
     }

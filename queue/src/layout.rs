@@ -1,4 +1,4 @@
-//! The bytes of blocks: segment header and batch header. Pure; version 1 of the format (`FORMAT.md`).
+//! The bytes of blocks: segment header and batch header. Pure; version 2 of the format (`FORMAT.md`).
 //!
 //! All integers are little-endian. A segment is a file of blocks of 4096 octets.
 //!
@@ -14,7 +14,7 @@
 //! | 24 | 8 | segment_bytes |
 //! | 32 | 8 | salt, drawn for this life of the segment |
 //! | 40 | 8 | id floor: every queue id given out before has at most these microseconds |
-//! | 48 | 16 | zero |
+//! | 48 | 16 | lineage: the same in every segment of a spool; zero in version 1 |
 //!
 //! Batch header, at the start of a block:
 //!
@@ -32,11 +32,12 @@
 //! The salt enters every checksum of the segment. So what an earlier life of the file left behind never
 //! verifies, and neither does a batch header that somebody put into the body of a message.
 
+use crate::lineage::Lineage;
 use crc32c::{crc32c, crc32c_append};
 
 /// The unit of writing: what one device write does not mix with another one.
 pub(crate) const BLOCK: usize = 4096;
-pub(crate) const FORMAT_VERSION: u16 = 1;
+pub(crate) const FORMAT_VERSION: u16 = 2;
 pub(crate) const SEGMENT_HEADER: usize = 64;
 pub(crate) const SEGMENT_HEADER_COPY_AT: usize = 2048;
 pub(crate) const BATCH_HEADER: usize = 64;
@@ -50,11 +51,15 @@ const _: () = assert!(48 + 16 == SEGMENT_HEADER && 40 + 24 == BATCH_HEADER);
 /// What a valid segment header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
+    /// Of the format, as the segment was written: 1 to [`FORMAT_VERSION`].
+    pub version: u16,
     pub spool: u16,
     pub sequence: u64,
     pub segment_bytes: u64,
     pub salt: u64,
     pub id_floor: u64,
+    /// `None` in version 1.
+    pub lineage: Option<Lineage>,
 }
 
 /// What block 0 of a segment file turned out to be.
@@ -75,12 +80,13 @@ impl SegmentHeader {
         block.fill(0);
         let mut head = [0u8; SEGMENT_HEADER];
         head[..8].copy_from_slice(&SEGMENT_MAGIC);
-        head[8..10].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        head[8..10].copy_from_slice(&self.version.to_le_bytes());
         head[10..12].copy_from_slice(&self.spool.to_le_bytes());
         head[16..24].copy_from_slice(&self.sequence.to_le_bytes());
         head[24..32].copy_from_slice(&self.segment_bytes.to_le_bytes());
         head[32..40].copy_from_slice(&self.salt.to_le_bytes());
         head[40..48].copy_from_slice(&self.id_floor.to_le_bytes());
+        head[48..].copy_from_slice(&self.lineage.map_or([0; 16], Lineage::octets));
         let crc = crc32c(&head);
         head[12..16].copy_from_slice(&crc.to_le_bytes());
         block[..SEGMENT_HEADER].copy_from_slice(&head);
@@ -113,12 +119,14 @@ impl SegmentHeader {
             return HeaderFound::Damaged;
         }
         match u16::from_le_bytes([head[8], head[9]]) {
-            FORMAT_VERSION => HeaderFound::Valid(Self {
+            version @ 1..=FORMAT_VERSION => HeaderFound::Valid(Self {
+                version,
                 spool: u16::from_le_bytes([head[10], head[11]]),
                 sequence: u64_at(head, 16),
                 segment_bytes: u64_at(head, 24),
                 salt: u64_at(head, 32),
                 id_floor: u64_at(head, 40),
+                lineage: Lineage::from_octets(head[48..].try_into().expect("sixteen octets")),
             }),
             version if version > FORMAT_VERSION => HeaderFound::Newer(version),
             _ => HeaderFound::Damaged,
@@ -193,22 +201,33 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 mod tests {
     use super::*;
 
-    const HEADER: SegmentHeader =
-        SegmentHeader { spool: 7, sequence: 9, segment_bytes: 1 << 20, salt: 0x5a17, id_floor: 1234 };
+    const HEADER: SegmentHeader = SegmentHeader {
+        version: FORMAT_VERSION,
+        spool: 7,
+        sequence: 9,
+        segment_bytes: 1 << 20,
+        salt: 0x5a17,
+        id_floor: 1234,
+        lineage: None,
+    };
+
+    fn header() -> SegmentHeader {
+        SegmentHeader { lineage: Lineage::from_octets(*b"sixteen octets!!"), ..HEADER }
+    }
 
     fn block() -> Vec<u8> {
         let mut block = vec![0xff; BLOCK];
-        HEADER.encode(&mut block);
+        header().encode(&mut block);
         block
     }
 
     #[test]
     fn a_segment_header_survives_the_loss_of_either_sector() {
-        assert_eq!(SegmentHeader::find(&block()), HeaderFound::Valid(HEADER));
+        assert_eq!(SegmentHeader::find(&block()), HeaderFound::Valid(header()));
         for start in [0, SEGMENT_HEADER_COPY_AT] {
             let mut torn = block();
             torn[start..start + 512].fill(0xee);
-            assert_eq!(SegmentHeader::find(&torn), HeaderFound::Valid(HEADER), "sector at {start}");
+            assert_eq!(SegmentHeader::find(&torn), HeaderFound::Valid(header()), "sector at {start}");
         }
     }
 
@@ -225,8 +244,17 @@ mod tests {
     }
 
     #[test]
+    fn a_header_of_version_1_is_read_and_has_no_lineage() {
+        let first = SegmentHeader { version: 1, ..HEADER };
+        let mut block = vec![0; BLOCK];
+        first.encode(&mut block);
+        assert_eq!(block[48..64], [0; 16]);
+        assert_eq!(SegmentHeader::find(&block), HeaderFound::Valid(first));
+    }
+
+    #[test]
     fn a_half_rewritten_header_counts_as_the_later_one() {
-        let later = SegmentHeader { sequence: 10, salt: 1, ..HEADER };
+        let later = SegmentHeader { sequence: 10, salt: 1, ..header() };
         let mut rewritten = vec![0; BLOCK];
         later.encode(&mut rewritten);
         for (from, to) in [(&rewritten, block()), (&block(), rewritten.clone())] {
@@ -242,11 +270,11 @@ mod tests {
         assert_eq!(SegmentHeader::find(&[]), HeaderFound::Unborn);
         assert_eq!(SegmentHeader::find(&[1; 100]), HeaderFound::Damaged);
         let mut newer = block();
-        newer[8] = 2;
+        newer[8] = FORMAT_VERSION as u8 + 1;
         newer[12..16].fill(0);
         let crc = crc32c(&newer[..SEGMENT_HEADER]);
         newer[12..16].copy_from_slice(&crc.to_le_bytes());
-        assert_eq!(SegmentHeader::find(&newer), HeaderFound::Newer(2));
+        assert_eq!(SegmentHeader::find(&newer), HeaderFound::Newer(FORMAT_VERSION + 1));
     }
 
     #[test]

@@ -13,7 +13,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `id`, `envelope` | what a message is called and what is known of it |
+//! | `id`, `lineage`, `envelope` | what messages and spools are called, and what is known of a message |
 //! | `spool`, `draft` | what shards call |
 //! | `desk`, `pending` | what is known and what waits to be written |
 //! | `writer`, `segments` | batches into files; when a file may be used again |
@@ -32,6 +32,7 @@ mod id;
 mod index;
 mod inspect;
 mod layout;
+mod lineage;
 mod options;
 mod pending;
 mod reading;
@@ -49,6 +50,7 @@ pub use envelope::{Body, Envelope, Recipient, RecipientState, RecipientStatus};
 pub use error::{AppendError, CommitError, Fault, OpenError, ReadError};
 pub use id::{NotAQueueId, QueueId, SPOOLS_MAX, SpoolNumber};
 pub use inspect::{Inspection, inspect};
+pub use lineage::Lineage;
 pub use options::{Options, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 pub use reading::{Message, Reason};
 pub use record::{ContentFlags, OUTCOME_TEXT_MAX, Outcome, OutcomeKind};

@@ -24,6 +24,8 @@ pub struct Message {
     pub states: Vec<RecipientState>,
     /// One per recipient: what happened last, where something did.
     pub reasons: Vec<Option<Reason>>,
+    /// Recipients that go elsewhere than by their domain's route: index, and `HOST:PORT` or `mx:DOMAIN`.
+    pub vias: Vec<(u32, Box<str>)>,
     pub content_bytes: u64,
     pub flags: ContentFlags,
     /// Where the content lies.
@@ -73,6 +75,7 @@ pub(crate) async fn load<F: SegmentFile>(
         envelope,
         states: known.states,
         reasons,
+        vias: known.vias,
         content_bytes,
         flags,
         extents,
@@ -86,6 +89,7 @@ pub(crate) struct Known {
     commit: Place,
     states: Vec<RecipientState>,
     reasons: Vec<Option<Place>>,
+    vias: Vec<(u32, Box<str>)>,
 }
 
 impl Known {
@@ -97,7 +101,8 @@ impl Known {
 
 pub(crate) fn known(index: &Index, id: QueueId) -> Option<Known> {
     let entry = index.get(id)?;
-    Some(Known { commit: entry.commit.clone(), states: entry.states(), reasons: entry.reasons() })
+    let (commit, states) = (entry.commit.clone(), entry.states());
+    Some(Known { commit, states, reasons: entry.reasons(), vias: entry.vias() })
 }
 
 async fn reasons<F: SegmentFile>(
@@ -129,7 +134,8 @@ async fn reasons<F: SegmentFile>(
 /// One record speaks of many recipients; it is read once for all of those that it is the last of.
 fn fill(reasons: &mut [Option<Reason>], outcome: &OutcomeView<'_>, places: &[Option<Place>], place: &Place) {
     let same = |other: &Place| other.segment == place.segment && other.position == place.position;
-    for Outcome { recipient, kind, at_micros, text, .. } in outcome.entries() {
+    let entries = outcome.entries().filter(Outcome::is_reason);
+    for Outcome { recipient, kind, at_micros, text, .. } in entries {
         let at = recipient as usize;
         if places.get(at).is_some_and(|other| other.as_ref().is_some_and(same)) {
             reasons[at] = Some(Reason { kind, at_micros, text });

@@ -1,4 +1,4 @@
-//! The record codec: what a batch carries. Pure; version 1 of the format (`FORMAT.md`).
+//! The record codec: what a batch carries. Pure; version 2 of the format (`FORMAT.md`).
 //!
 //! Record: header of 12 octets, then the payload. Integers are little-endian, nothing is aligned.
 //!
@@ -14,7 +14,7 @@
 //! Commit: id 8, arrival in µs 8, content octets 8, content flags 1, body 1, extent count 4, recipient
 //! count 4, lengths of sender, listener, helo and client 2 each; then per extent: segment sequence 8,
 //! position of its record 4, its octets 4, the checksum in its record 4; then the four texts; then per
-//! recipient: status 1, attempts 2, notified 1, length 2, address; then attributes up to the end, each
+//! recipient: status 1, attempts 2, flags 1 (1 notified, 2 held), length 2, address; then attributes up to the end, each
 //! tag 2, length 4, value. Unknown tags are skipped.
 //!
 //! Outcome: id 8, entry count 4; per entry: recipient 4, kind 1, attempts 2, notified 1, time in µs 8,

@@ -19,6 +19,7 @@ use crate::draft::Draft;
 use crate::envelope::Envelope;
 use crate::error::{AppendError, CommitError, Fault, OpenError, ReadError};
 use crate::id::{QueueId, SpoolNumber};
+use crate::lineage::Lineage;
 use crate::options::Options;
 use crate::pending::{Finishing, Group, NewMessage, Ticket, Verdict, Wait};
 use crate::reading::{self, Message};
@@ -38,6 +39,7 @@ pub struct Spool<S: Storage> {
 pub(crate) struct Inner<S: Storage> {
     pub storage: S,
     pub number: SpoolNumber,
+    pub lineage: Lineage,
     pub options: Options,
     pub desk: RefCell<Desk>,
     pub table: RefCell<Table<S::File>>,
@@ -87,8 +89,9 @@ impl<S: Storage> Spool<S> {
         desk.last_batch = found.last_batch;
         desk.id_micros = found.id_micros;
         desk.compaction.barred = found.report.unknown > 0;
-        let inner =
-            Inner { storage, number, options, desk: RefCell::new(desk), table: RefCell::new(found.table) };
+        let lineage = found.lineage.map_or_else(Lineage::draw, |(_, lineage)| lineage);
+        let (desk, table) = (RefCell::new(desk), RefCell::new(found.table));
+        let inner = Inner { storage, number, lineage, options, desk, table };
         let spool = Self { inner: Rc::new(inner) };
         let device = |fault: Fault| OpenError::Device(fault);
         if let Some(cut) = found.cut {
@@ -100,6 +103,11 @@ impl<S: Storage> Spool<S> {
 
     pub fn number(&self) -> SpoolNumber {
         self.inner.number
+    }
+
+    /// What tells this spool from every other. On disk with the first segment that this version writes.
+    pub fn lineage(&self) -> Lineage {
+        self.inner.lineage
     }
 
     /// A new message, with its id. Ids of a spool always rise, also when the clock does not.

@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod glommio;
 mod harness;
+mod lineage;
 mod round_trip;
 mod space;
 mod world;

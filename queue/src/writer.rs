@@ -6,7 +6,7 @@
 
 use crate::desk::Active;
 use crate::error::Fault;
-use crate::layout::{BATCH_HEADER, BLOCK, BatchHeader, SegmentHeader};
+use crate::layout::{BATCH_HEADER, BLOCK, BatchHeader, FORMAT_VERSION, SegmentHeader};
 use crate::pending::Gathering;
 use crate::record::{Pen, SEAL_RECORD, Seal};
 use crate::recovery::{CutAt, Unborn};
@@ -223,11 +223,13 @@ impl<S: Storage> Spool<S> {
             }
         };
         let header = SegmentHeader {
+            version: FORMAT_VERSION,
             spool: self.inner.number.get(),
             sequence: self.inner.desk.borrow().last_segment + 1,
             segment_bytes: bytes,
             salt: RandomState::new().hash_one(slot),
             id_floor: self.inner.desk.borrow().id_micros,
+            lineage: Some(self.inner.lineage),
         };
         let mut block = file.buffer(BLOCK);
         header.encode(block.as_mut());

@@ -1,9 +1,9 @@
 //! The command line's side of the admin interface: HTTP over `admin.sock`.
 
 use super::socket_path;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
-use hyper::{Request, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use std::io;
 use std::path::Path;
@@ -19,6 +19,27 @@ pub enum Answered {
 
 /// GET on the socket of the relay that runs on a spool.
 pub fn get(spool: &Path, path: &str) -> io::Result<Answered> {
+    call(spool, Method::GET, path, Vec::new())
+}
+
+/// POST of JSON, likewise.
+pub fn post(spool: &Path, path: &str, body: Vec<u8>) -> io::Result<Answered> {
+    call(spool, Method::POST, path, body)
+}
+
+/// A text as part of a query (RFC 3986 section 2.1).
+pub fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for octet in text.bytes() {
+        match octet {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => escaped.push(octet.into()),
+            _ => escaped.push_str(&format!("%{octet:02X}")),
+        }
+    }
+    escaped
+}
+
+fn call(spool: &Path, method: Method, path: &str, body: Vec<u8>) -> io::Result<Answered> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let stream = match UnixStream::connect(socket_path(spool)).await {
@@ -30,17 +51,20 @@ pub fn get(spool: &Path, path: &str) -> io::Result<Answered> {
             }
             Err(error) => return Err(error),
         };
-        ask(stream, path).await
+        ask(stream, method, path, body).await
     })
 }
 
-async fn ask(stream: UnixStream, path: &str) -> io::Result<Answered> {
+async fn ask(stream: UnixStream, method: Method, path: &str, body: Vec<u8>) -> io::Result<Answered> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     tokio::spawn(connection);
-    let request = Request::get(path)
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
         .header(hyper::header::HOST, "localhost")
-        .body(Empty::<Bytes>::new())
+        .header(hyper::header::CONTENT_TYPE, "application/json")
+        .body(Full::new(Bytes::from(body)))
         .map_err(io::Error::other)?;
     let response = sender.send_request(request).await.map_err(io::Error::other)?;
     let status = response.status();

@@ -19,7 +19,7 @@ use crate::observe::{counters, log};
 use crate::schedule::retry;
 use crate::schedule::timetable::Timetable;
 use crate::shard::event::Event;
-use crate::shard::links::{Handover, Links, NextHop, ToDelivery};
+use crate::shard::links::{Handover, Links, NextHop, ToDelivery, ToIngest};
 use crate::steering::Destination;
 use futures_lite::FutureExt;
 use std::cell::{Cell, RefCell};
@@ -377,9 +377,9 @@ pub async fn serve_inbox(shard: Rc<DeliveryShard>, mut inbox: Receiver<ToDeliver
         match inbox.receive().await {
             ToDelivery::Handover(handover) => shard.accept(handover),
             // Later handovers wait: they must find everything in its place.
-            ToDelivery::Steer { order, targets, reply } => {
+            ToDelivery::Steer { order, targets, ingest, reply } => {
                 let steered = shard.steer(order, &targets).await;
-                let _ = reply.send(steered);
+                shard.links.ingest[ingest].send(ToIngest::Steered { steered, reply }).await;
             }
             ToDelivery::Troubles { reply } => drop(reply.send(shard.troubles())),
             ToDelivery::Stop => {

@@ -9,12 +9,13 @@
 //! by piece. Passes never overlap: the inbox waits for one to end, and so every later handover and every
 //! later change finds things in their places.
 
-use super::hands::{Recipients, Slot};
+use super::hands::Slot;
 use super::hop::{Hop, Item};
 use super::shard::{DeliveryShard, Due};
 use crate::clock::monotonic_millis;
 use crate::shard::links::{Order, Steered, ToIngest};
 use crate::steering::{HopTrouble, Targets, Which};
+use sluice_queue::QueueId;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
@@ -37,7 +38,7 @@ struct Pass<'a> {
     targets: &'a Targets,
     near: usize,
     seen: usize,
-    forward: Vec<Recipients>,
+    forward: Vec<(QueueId, u32)>,
     /// Hops that are down and that a message which is to be tried now waits for.
     wanted: Vec<Rc<Hop>>,
 }
@@ -139,7 +140,7 @@ impl Pass<'_> {
                     let (meant, rest) = self.divide(item);
                     rest.into_iter().for_each(|item| self.shard.plan(due, Due::Item(hop.clone(), item)));
                     if let Some(item) = meant.filter(|_| self.order == Order::Retry) {
-                        self.forward.push((item.id, item.group.indexes().to_vec()));
+                        self.forward.push((item.id, item.group.indexes().len() as u32));
                         self.want(&hop);
                         self.shard.make_ready(&hop, item);
                     }
@@ -152,10 +153,9 @@ impl Pass<'_> {
     /// A message that is ready already: it is brought forward only by a look at its hop when that is down.
     fn retry_ready(&mut self, hop: &Rc<Hop>, item: &Item) {
         let Some(which) = self.targets.find(item.id, &mut self.near) else { return };
-        let meant: Vec<u32> =
-            item.group.indexes().iter().copied().filter(|&index| which.contains(index)).collect();
-        if hop.trouble().is_some() && !meant.is_empty() {
-            self.forward.push((item.id, meant));
+        let meant = item.group.indexes().iter().filter(|&&index| which.contains(index)).count();
+        if hop.trouble().is_some() && meant > 0 {
+            self.forward.push((item.id, meant as u32));
             self.want(hop);
         }
     }
@@ -218,14 +218,23 @@ impl InHands {
 
 impl Drop for InHands {
     fn drop(&mut self) {
-        let Some((id, recipients)) = self.shard.hands.release(self.slot) else { return };
-        let links = self.shard.links.clone();
-        let told = async move { links.owner_of(id).send(ToIngest::Withdrawn { id, recipients }).await };
-        glommio::spawn_local(told).detach();
+        if let Some((id, recipients)) = self.shard.hands.release(self.slot) {
+            self.shard.tell(ToIngest::Withdrawn { id, recipients }, id);
+        }
     }
 }
 
 impl DeliveryShard {
+    /// Tells the ingest shard of a message from a place that cannot wait.
+    pub(super) fn tell(&self, what: ToIngest, id: QueueId) {
+        let Err(what) = self.links.owner_of(id).try_send(what) else { return };
+        // While the shard stops its executor may be gone; what is not told then, the next start finds out.
+        if !self.is_stopping() {
+            let links = self.links.clone();
+            glommio::spawn_local(async move { links.owner_of(id).send(what).await }).detach();
+        }
+    }
+
     /// Looks at a hop that is down now, and as often as at the first time from then on.
     fn probe_now(self: &Rc<Self>, hop: &Rc<Hop>) {
         hop.reset_probes();

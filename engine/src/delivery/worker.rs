@@ -252,8 +252,9 @@ struct Open {
 }
 
 fn still_waiting(item: &Item, states: Option<&[RecipientState]>, recipients_max: usize) -> Open {
-    let is_waiting =
-        |index: u32| states.is_none_or(|states| states.get(index as usize).is_some_and(|s| s.is_open()));
+    let is_waiting = |index: u32| {
+        states.is_none_or(|states| states.get(index as usize).is_some_and(|state| state.is_open()))
+    };
     let mut now: Vec<u32> = item.group.indexes().iter().copied().filter(|&index| is_waiting(index)).collect();
     let rest = (now.len() > recipients_max).then(|| item.with_group(now.split_off(recipients_max)));
     Open { now, rest }

@@ -11,15 +11,18 @@ mod buffers;
 mod compact;
 mod handover;
 mod inbox;
+mod known;
+mod look;
 mod outcomes;
 mod recovery;
 pub mod session_task;
+mod steer;
 
 use crate::config::Config;
 use crate::observe::counters;
 use crate::session;
 use crate::shard::event::{Event, Stop};
-use crate::shard::links::{Budget, Handover, Links};
+use crate::shard::links::{Budget, Links, ToDelivery};
 use buffers::Buffers;
 use sluice_queue::{GlommioStorage, QueueId, Spool};
 use std::cell::{Cell, RefCell};
@@ -27,11 +30,13 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use steer::Steering;
 
 pub(crate) use compact::compact;
 pub(crate) use handover::pump_overflow;
-pub use inbox::describe;
 pub(crate) use inbox::serve_inbox;
+pub use look::{describe, tell_origin};
+pub use handover::mx_route;
 pub(crate) use recovery::{OpenedSpools, hand_over_recovered, open_spools};
 pub use recovery::{spool_directory, spool_numbers};
 
@@ -56,9 +61,11 @@ pub struct IngestShard {
     sessions: Cell<usize>,
     session_ended: Event,
     buffers: Buffers,
-    /// Handovers whose mailbox was full.
-    overflow: RefCell<VecDeque<(usize, Handover)>>,
+    /// What found a delivery shard's mailbox full, in order; `None` in front while that one is on its way.
+    overflow: RefCell<VecDeque<(usize, Option<ToDelivery>)>>,
     overflow_grew: Event,
+    overflow_shrank: Event,
+    steering: Steering,
 }
 
 /// What the parts of an ingest shard are made of.
@@ -90,6 +97,8 @@ impl IngestShard {
             buffers: Buffers::default(),
             overflow: RefCell::default(),
             overflow_grew: Event::default(),
+            overflow_shrank: Event::default(),
+            steering: Steering::default(),
         }
     }
 
@@ -133,12 +142,7 @@ impl IngestShard {
     fn claim(self: &Rc<Self>, spool: &ShardSpool) {
         for id in spool.unclaimed() {
             let (shard, spool) = (self.clone(), spool.clone());
-            glommio::spawn_local(async move {
-                if let Ok(message) = spool.load(id).await {
-                    shard.hand_over_stored(&message);
-                }
-            })
-            .detach();
+            glommio::spawn_local(async move { shard.hand_over_stored(&spool, id).await }).detach();
         }
     }
 }

@@ -84,20 +84,19 @@ fn report(directory: &Path, recovery: &Recovery) {
 /// Hands everything unfinished to the delivery shards. Mail is accepted meanwhile: what came in
 /// during this run is handed over by its session, and ids tell which is which.
 pub async fn hand_over_recovered(shard: Rc<IngestShard>, spool: ShardSpool, last: QueueId) {
+    shard.steering.begin_recovering();
     let mut after = None;
     loop {
         let ids: Vec<_> = spool.live(after, LOADS_AT_ONCE).into_iter().filter(|id| *id <= last).collect();
-        let Some(newest) = ids.last() else { return };
+        let Some(newest) = ids.last() else { break };
         after = Some(*newest);
-        let loads = ids.iter().map(|id| spool.load(*id));
-        for (id, message) in ids.iter().zip(futures_util::future::join_all(loads).await) {
-            match message {
-                Ok(message) => shard.hand_over_stored(&message),
-                Err(error) => {
-                    log::note("ingest", &format!("{id}: error: cannot be read, stays in the spool: {error}"))
-                }
+        let handed = ids.iter().map(|id| shard.hand_over_stored(&spool, *id));
+        for (id, handed) in ids.iter().zip(futures_util::future::join_all(handed).await) {
+            if !handed && spool.contains(*id) {
+                log::note("ingest", &format!("{id}: error: cannot be read, stays in the spool"));
             }
         }
         glommio::executor().yield_task_queue_now().await;
     }
+    shard.steering.end_recovering();
 }

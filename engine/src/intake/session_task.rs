@@ -286,6 +286,8 @@ impl SessionTask<'_> {
             return Ok(());
         };
         let envelope = Arc::new(envelope);
+        let id = draft.id();
+        self.shard.steering.arrives(id);
         match self.shard.spool.commit(draft, envelope.clone(), flags).await {
             Ok(stored) => {
                 let shard = self.shard;
@@ -296,6 +298,7 @@ impl SessionTask<'_> {
                 self.session.committed(Ok(()), &mut self.out);
             }
             Err(error) => {
+                self.shard.steering.has_arrived(id);
                 let refusal = self.storage_failed(&error);
                 self.session.committed(Err(refusal), &mut self.out);
             }

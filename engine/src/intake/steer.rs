@@ -27,7 +27,7 @@ use super::{IngestShard, ShardSpool};
 use crate::clock;
 use crate::observe::{line, log};
 use crate::shard::event::Event;
-use crate::shard::links::{Order, Steered, ToDelivery, ToIngest, Who};
+use crate::shard::links::{Order, Steered, ToDelivery, Who};
 use crate::steering::{Action, Answer, Decision, HopNames, Request, Subject, Targets, Which, decide};
 use sluice_queue::{CommitError, Outcome, OutcomeKind, QueueId, RecipientState};
 use std::cell::{Cell, RefCell};
@@ -218,7 +218,9 @@ impl Change<'_> {
         self.answer.unchanged.recipients += unchanged;
         self.answer.under_way.recipients += under_way;
         self.answer.matched.recipients += unchanged + under_way;
-        targets.push(subject.id, if others { Which::Some(chosen.into()) } else { Which::All });
+        // A retry counts by these lists; otherwise a whole message needs none.
+        let whole = !others && *action != Action::Retry;
+        targets.push(subject.id, if whole { Which::All } else { Which::Some(chosen.into()) });
     }
 
     /// Ids of spools that nobody has.
@@ -260,11 +262,322 @@ impl Change<'_> {
         for (id, which) in targets.iter() {
             let forward = forward.get(id).copied().unwrap_or(0);
             let busy = under_way.count(*id);
-            let all = match which {
-                Which::Some(indexes) => indexes.len() as u64,
-                Which::All => self.open_recipients(*id).max(forward + busy),
-            };
-            self.answer.count(forward, all.saturating_sub(forward + busy), busy);
+            let Which::Some(chosen) = which else { continue };
+            // What is neither waits in line for a next hop that answers: it is being tried now.
+            let in_line = (chosen.len() as u64).saturating_sub(forward + busy);
+            self.answer.count(forward, in_line, busy);
         }
+    }
+}
+
+impl Change<'_> {
+    /// Records the change of what was chosen, piece by piece, each durable before the next.
+    async fn record(
+        &mut self,
+        spool: &ShardSpool,
+        targets: &Targets,
+        under_way: &UnderWay,
+    ) -> Result<(), CommitError> {
+        for piece in targets.as_slice().chunks(UNSYNCED_MAX) {
+            let mut done = Done::default();
+            for (n, (id, which)) in piece.iter().enumerate() {
+                let mut settled = Settled::default();
+                known::one(spool, *id, |subject, known| {
+                    settled = self.settle(subject, known, which, under_way);
+                })
+                .await;
+                self.answer.count(settled.changed, settled.unchanged, settled.busy);
+                if !settled.outcomes.is_empty() {
+                    spool.record(*id, std::mem::take(&mut settled.outcomes));
+                }
+                done.add(*id, settled);
+                if n % SLICE == SLICE - 1 {
+                    glommio::yield_if_needed().await;
+                }
+            }
+            self.send_back(spool, &mut done.returned).await;
+            spool.sync().await?;
+            self.write_lines(done.lines).await;
+            self.hand_over(spool, &done.handed).await;
+        }
+        Ok(())
+    }
+
+    /// What becomes of the chosen recipients of one message, as they stand now.
+    fn settle(
+        &mut self,
+        subject: &Subject<'_>,
+        known: &[Known<'_>],
+        which: &Which,
+        under_way: &UnderWay,
+    ) -> Settled {
+        let mut settled = Settled::default();
+        let steering = &self.shard.steering;
+        for known in known.iter().filter(|known| which.contains(known.index)) {
+            let state = known.part.state;
+            let place = (subject.id, known.index);
+            if state.is_finished() || steering.is_telling(subject.id, known.index) {
+                // Decided since it was chosen.
+                settled.busy += 1;
+                continue;
+            }
+            if decide(&self.request.action, state, known.part.via) == Decision::Leave {
+                settled.unchanged += 1;
+                continue;
+            }
+            let in_hands = under_way.contains(place) && !steering.left_early.borrow().contains(&place);
+            if in_hands {
+                settled.busy += 1;
+                self.remember(place, known, &mut settled);
+            } else {
+                settled.changed += 1;
+                self.change_one(place, known, &mut settled);
+            }
+            let ends_later = in_hands && self.request.action.ends_mail();
+            if !ends_later {
+                self.tell_of(subject, known, &mut settled);
+            }
+        }
+        settled
+    }
+
+    /// A recipient that nobody has in hands.
+    fn change_one(&self, (id, index): (QueueId, u32), known: &Known<'_>, settled: &mut Settled) {
+        let state = known.part.state;
+        let (kind, text) = match &self.request.action {
+            Action::Bounce(_) => return settled.returned.push((index, state.attempts)),
+            Action::Retry => return,
+            Action::Hold => (OutcomeKind::Held, String::new()),
+            Action::Delete => (OutcomeKind::Deleted, String::new()),
+            Action::Reroute(to) => (OutcomeKind::Rerouted, to.via()),
+            Action::Release => (OutcomeKind::Released, String::new()),
+        };
+        settled.outcomes.push(outcome(index, kind, state, self.now, text));
+        let goes_on = match self.request.action {
+            Action::Release => true,
+            Action::Reroute(_) => !state.held,
+            _ => false,
+        };
+        if !goes_on {
+            return;
+        }
+        match self.shard.steering.leaving.borrow_mut().get_mut(&(id, index)) {
+            Some(then) => *then = Then::HandOver,
+            None => settled.handed.push(index),
+        }
+    }
+
+    /// A recipient in hands: the change waits for the end of the attempt.
+    fn remember(&self, place: (QueueId, u32), known: &Known<'_>, settled: &mut Settled) {
+        let state = known.part.state;
+        let (then, kind, text) = match &self.request.action {
+            Action::Reroute(to) if state.held => {
+                return settled.outcomes.push(outcome(place.1, OutcomeKind::Rerouted, state, self.now, to.via()));
+            }
+            Action::Reroute(to) => (Then::HandOver, OutcomeKind::Rerouted, to.via()),
+            Action::Bounce(text) => (Then::Bounce(text.clone(), self.who), OutcomeKind::Held, String::new()),
+            Action::Delete => (Then::Delete(self.who), OutcomeKind::Held, String::new()),
+            Action::Hold | Action::Release | Action::Retry => {
+                (Then::StayHeld, OutcomeKind::Held, String::new())
+            }
+        };
+        settled.outcomes.push(outcome(place.1, kind, state, self.now, text));
+        self.shard.steering.leaving.borrow_mut().insert(place, then);
+    }
+
+    /// The line in the log; of mail that lives on, only so many.
+    fn tell_of(&mut self, subject: &Subject<'_>, known: &Known<'_>, settled: &mut Settled) {
+        self.lines += 1;
+        if self.request.action.ends_mail() || self.lines <= LINES_MAX {
+            settled.lines.push(line_of(subject, known, &self.request.action, self.who));
+        }
+    }
+
+    /// Lines about mail that ends are not dropped when the log is slow: the change waits for it.
+    async fn write_lines(&self, lines: Vec<Vec<u8>>) {
+        for line in lines {
+            log::room().await;
+            log::write("ingest", |text| text.extend_from_slice(&line));
+        }
+    }
+
+    /// DSNs for recipients that an administrator returns.
+    async fn send_back(&self, spool: &ShardSpool, returned_to: &mut Vec<(QueueId, Vec<(u32, u16)>)>) {
+        let Action::Bounce(text) = &self.request.action else { return };
+        for some in returned_to.chunks(BOUNCES_AT_ONCE) {
+            let tells = some.iter().map(|(id, recipients)| {
+                tell(self.shard, spool, returned(self.shard, *id, recipients, text), self.now)
+            });
+            futures_util::future::join_all(tells).await;
+        }
+        returned_to.clear();
+    }
+
+    async fn hand_over(&self, spool: &ShardSpool, handed: &[(QueueId, Vec<u32>)]) {
+        for (n, (id, recipients)) in handed.iter().enumerate() {
+            self.shard.hand_over_some(spool, *id, recipients).await;
+            if n % SLICE == SLICE - 1 {
+                glommio::yield_if_needed().await;
+            }
+        }
+        self.shard.overflow_sent().await;
+    }
+
+}
+
+/// What the change of one message comes to.
+#[derive(Default)]
+struct Settled {
+    changed: u64,
+    unchanged: u64,
+    busy: u64,
+    outcomes: Vec<Outcome>,
+    /// To be handed to delivery when that is durable.
+    handed: Vec<u32>,
+    /// To be returned to the sender, with their attempts.
+    returned: Vec<(u32, u16)>,
+    lines: Vec<Vec<u8>>,
+}
+
+/// What is left to be done for a piece of the targets.
+#[derive(Default)]
+struct Done {
+    handed: Vec<(QueueId, Vec<u32>)>,
+    returned: Vec<(QueueId, Vec<(u32, u16)>)>,
+    lines: Vec<Vec<u8>>,
+}
+
+impl Done {
+    fn add(&mut self, id: QueueId, settled: Settled) {
+        if !settled.handed.is_empty() {
+            self.handed.push((id, settled.handed));
+        }
+        if !settled.returned.is_empty() {
+            self.returned.push((id, settled.returned));
+        }
+        self.lines.extend(settled.lines);
+    }
+}
+
+/// Recipients that the delivery shards had in hands.
+#[derive(Default)]
+struct UnderWay(HashMap<QueueId, Vec<u32>>);
+
+impl UnderWay {
+    fn of(steered: Vec<Steered>) -> Self {
+        let mut all: HashMap<QueueId, Vec<u32>> = HashMap::new();
+        for (id, recipients) in steered.into_iter().flat_map(|steered| steered.under_way) {
+            all.entry(id).or_default().extend(recipients);
+        }
+        Self(all)
+    }
+
+    fn contains(&self, (id, index): (QueueId, u32)) -> bool {
+        self.0.get(&id).is_some_and(|recipients| recipients.contains(&index))
+    }
+
+    fn count(&self, id: QueueId) -> u64 {
+        self.0.get(&id).map_or(0, |recipients| recipients.len() as u64)
+    }
+}
+
+fn outcome(recipient: u32, kind: OutcomeKind, state: RecipientState, now: u64, text: String) -> Outcome {
+    Outcome { recipient, kind, attempts: state.attempts, notified: state.notified, at_micros: now, text }
+}
+
+fn line_of(subject: &Subject<'_>, known: &Known<'_>, action: &Action, who: Who) -> Vec<u8> {
+    let mut text = Vec::new();
+    line::steered(&mut text, &line::Steered {
+        id: subject.id,
+        recipient: known.part.address,
+        sender: subject.sender,
+        octets: subject.content_bytes,
+        status: action.done(),
+        who: &who.to_string(),
+        to: match action {
+            Action::Reroute(to) => Some(to.to_string()),
+            _ => None,
+        },
+    });
+    text
+}
+
+impl IngestShard {
+    /// Asks all delivery shards, behind everything that was handed to them.
+    async fn ask_delivery(&self, order: Order, targets: &Arc<Targets>) -> Vec<Steered> {
+        let mut answers = Vec::new();
+        for index in 0..self.links.delivery.len() {
+            let (reply, answer) = oneshot::channel();
+            let targets = targets.clone();
+            self.send_to(index, ToDelivery::Steer { order, targets, ingest: self.index, reply });
+            answers.push(answer);
+        }
+        let mut steered = Vec::new();
+        for answer in answers {
+            // An answer that does not come is that of a shard that has stopped: nothing is in its hands.
+            steered.extend(answer.await);
+        }
+        steered
+    }
+
+    /// Recipients that had been withdrawn have left the hands that they were in.
+    pub fn withdrawn(self: &Rc<Self>, id: QueueId, recipients: Vec<u32>) {
+        for index in recipients {
+            let then = self.steering.leaving.borrow_mut().remove(&(id, index));
+            if then.is_none() && self.steering.is_asking.get() {
+                self.steering.left_early.borrow_mut().insert((id, index));
+            }
+            if let (Some(then), Some(spool)) = (then, self.spool_of(id).cloned())
+                && !self.steering.is_telling(id, index)
+            {
+                let shard = self.clone();
+                glommio::spawn_local(async move { shard.finish_leaving(&spool, id, index, then).await }).detach();
+            }
+        }
+    }
+
+    async fn finish_leaving(self: &Rc<Self>, spool: &ShardSpool, id: QueueId, index: u32, then: Then) {
+        let (action, who) = match then {
+            Then::StayHeld => return,
+            Then::HandOver => return self.hand_over_some(spool, id, &[index]).await,
+            Then::Bounce(text, who) => (Action::Bounce(text), who),
+            Then::Delete(who) => (Action::Delete, who),
+        };
+        let mut found = None;
+        known::one(spool, id, |subject, known| {
+            let Some(known) = known.iter().find(|known| known.index == index) else { return };
+            if !known.part.state.is_finished() {
+                found = Some((known.part.state, line_of(subject, known, &action, who)));
+            }
+        })
+        .await;
+        // It was delivered, or has ended in another way.
+        let Some((state, line)) = found else { return };
+        let now = clock::wall_micros();
+        match &action {
+            Action::Bounce(text) => {
+                self.steering.begin_telling(id, std::iter::once(index));
+                tell(self, spool, returned(self, id, &[(index, state.attempts)], text), now).await;
+                self.steering.end_telling(id, std::iter::once(index));
+            }
+            _ => spool.record(id, vec![outcome(index, OutcomeKind::Deleted, state, now, String::new())]),
+        }
+        log::write("ingest", |text| text.extend_from_slice(&line));
+    }
+
+    /// A message whose delivery ends in a fault of the program is held until somebody has looked at it.
+    pub fn hold_faulty(&self, id: QueueId, recipients: &[u32]) {
+        let Some(spool) = self.spool_of(id) else { return };
+        let text = "held: its delivery ended twice in a fault of the program";
+        let now = clock::wall_micros();
+        let held = |&recipient: &u32| Outcome {
+            recipient,
+            kind: OutcomeKind::Held,
+            attempts: 0,
+            notified: false,
+            at_micros: now,
+            text: text.into(),
+        };
+        spool.record(id, recipients.iter().map(held).collect());
     }
 }

@@ -140,6 +140,7 @@ impl Relay {
             links: links.clone(),
             ingest: ingest_cpus.iter().map(|_| Arc::default()).collect(),
             delivery: delivery_cpus.iter().map(|_| Arc::default()).collect(),
+            changes: tokio::sync::Mutex::default(),
         });
         let has_space = Arc::new(AtomicBool::new(true));
         let mut threads = Vec::new();

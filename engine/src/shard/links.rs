@@ -13,7 +13,7 @@ use crate::channel::Sender;
 use crate::config::SmartHost;
 use crate::resolve::mx::MxHost;
 use crate::resolve::service::Answer;
-use crate::steering::{HopTrouble, Targets};
+use crate::steering::{self, Condition, HopTrouble, Request, SummaryOptions, Tally, Targets};
 use sluice_queue::{ContentFlags, Envelope, QueueId, RecipientState, SpoolNumber};
 use std::net::IpAddr;
 use std::ops::Deref;
@@ -155,6 +155,8 @@ pub enum ToDelivery {
     Steer {
         order: Order,
         targets: Arc<Targets>,
+        /// The ingest shard that asks.
+        ingest: usize,
         reply: oneshot::Sender<Steered>,
     },
     /// Which next hops are down?
@@ -179,8 +181,8 @@ pub enum Order {
 pub struct Steered {
     /// In hands at this moment.
     pub under_way: Vec<(QueueId, Vec<u32>)>,
-    /// Brought forward.
-    pub forward: Vec<(QueueId, Vec<u32>)>,
+    /// Brought forward; an id may be here more than once.
+    pub forward: Vec<(QueueId, u32)>,
 }
 
 /// A message as the spool has it.
@@ -212,20 +214,36 @@ pub enum ToIngest {
         id: QueueId,
         recipients: Vec<u32>,
     },
+    /// The answer to [`ToDelivery::Steer`], behind every report that was made before it.
+    Steered {
+        steered: Steered,
+        reply: oneshot::Sender<Steered>,
+    },
     /// Delivery of these ends in a fault of the program again and again: hold them.
     HoldFaulty {
         id: QueueId,
         recipients: Vec<u32>,
     },
-    /// Up to `limit` messages with an id above `after`, in order.
+    /// Up to `limit` messages with an id above `after` that match, in order.
     Page {
         after: Option<QueueId>,
         limit: usize,
+        condition: Arc<Condition>,
         reply: oneshot::Sender<Vec<QueueItem>>,
     },
     Show {
         id: QueueId,
         reply: oneshot::Sender<Option<QueueItem>>,
+    },
+    Summary {
+        options: SummaryOptions,
+        reply: oneshot::Sender<Tally>,
+    },
+    /// A change that an administrator asks for.
+    Change {
+        request: Arc<Request>,
+        who: Who,
+        reply: oneshot::Sender<steering::Answer>,
     },
     /// No new session; open ones end within the bound.
     Stop,
@@ -266,6 +284,19 @@ pub enum Disposition {
     Expired,
 }
 
+/// Who asks for a change: the credentials of the process at the other end of `admin.sock`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Who {
+    pub uid: u32,
+    pub pid: i32,
+}
+
+impl std::fmt::Display for Who {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "uid {}, pid {}", self.uid, self.pid)
+    }
+}
+
 /// A message in the queue, for people.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct QueueItem {
@@ -273,17 +304,31 @@ pub struct QueueItem {
     pub arrived_micros: u64,
     pub octets: u64,
     pub sender: String,
+    /// This and the next two are read from the disk, for one message at a time; empty in a list.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub client: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub helo: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub listener: String,
+    /// Set aside: not all of its octets can be read.
+    #[serde(default)]
+    pub damaged: bool,
     pub recipients: Vec<QueueRecipient>,
 }
 
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct QueueRecipient {
     pub address: String,
+    /// `queued`, `deferred`, `held`, or how it ended.
     pub status: String,
     pub attempts: u16,
+    /// Where it goes; empty when it is finished.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub next_hop: String,
+    /// An administrator has sent it there.
+    #[serde(default)]
+    pub rerouted: bool,
     /// Why it is still here; empty before the first attempt.
     pub reason: String,
 }

@@ -77,11 +77,19 @@ impl CommitToWrite<'_> {
             let state = self.states.get(index).copied().unwrap_or(RecipientState::NEW);
             pen.u8(status_code(state.status));
             pen.u16(state.attempts);
-            pen.u8(state.notified as u8);
+            pen.u8(state_flags(state));
             pen.u16(recipient.address.len() as u16);
             pen.bytes(recipient.address.as_bytes());
         }
     }
+}
+
+/// Version 1 had 0 or 1 here, for notified: the same.
+const FLAG_NOTIFIED: u8 = 1;
+const FLAG_HELD: u8 = 2;
+
+fn state_flags(state: RecipientState) -> u8 {
+    (state.notified as u8 * FLAG_NOTIFIED) | (state.held as u8 * FLAG_HELD)
 }
 
 fn status_code(status: RecipientStatus) -> u8 {
@@ -90,6 +98,8 @@ fn status_code(status: RecipientStatus) -> u8 {
         RecipientStatus::Delivered => 1,
         RecipientStatus::Bounced => 2,
         RecipientStatus::Expired => 3,
+        RecipientStatus::Deleted => 4,
+        RecipientStatus::Moved => 5,
     }
 }
 
@@ -99,6 +109,8 @@ fn status_of(code: u8) -> Option<RecipientStatus> {
         1 => RecipientStatus::Delivered,
         2 => RecipientStatus::Bounced,
         3 => RecipientStatus::Expired,
+        4 => RecipientStatus::Deleted,
+        5 => RecipientStatus::Moved,
         _ => return None,
     })
 }
@@ -191,7 +203,9 @@ impl<'a> CommitView<'a> {
 
 fn take_recipient<'a>(rest: &mut Cursor<'a>) -> Option<(RecipientState, &'a str)> {
     let status = status_of(rest.u8()?)?;
-    let state = RecipientState { status, attempts: rest.u16()?, notified: rest.u8()? != 0 };
+    let (attempts, flags) = (rest.u16()?, rest.u8()?);
+    let (notified, held) = (flags & FLAG_NOTIFIED != 0, flags & FLAG_HELD != 0);
+    let state = RecipientState { status, attempts, notified, held };
     let length = rest.u16()?;
     Some((state, rest.text(length as usize)?))
 }

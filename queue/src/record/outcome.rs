@@ -16,26 +16,59 @@ pub struct Outcome {
     /// Its index in the envelope.
     pub recipient: u32,
     pub kind: OutcomeKind,
-    /// Finished attempts that ended in a deferral, with this one.
+    /// Finished attempts that ended in a deferral, with this one. Means nothing where the kind leaves the
+    /// state of attempts alone ([`OutcomeKind::steers`]).
     pub attempts: u16,
-    /// A delay notice has been sent to the sender.
+    /// A delay notice has been sent to the sender. Means nothing where `attempts` does not.
     pub notified: bool,
     /// Microseconds since 1970.
     pub at_micros: u64,
-    /// The reason, for people; what is past [`OUTCOME_TEXT_MAX`] octets is cut.
+    /// The reason, for people, but for two kinds that say what it is; what is past [`OUTCOME_TEXT_MAX`]
+    /// octets is cut.
     pub text: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutcomeKind {
     Delivered,
+    /// An attempt failed for now. Who is held stays so.
     Deferred,
     Bounced,
     Expired,
+    /// Not to be tried until released. A text is the reason from now on; without one the last stays.
+    Held,
+    /// To be tried again.
+    Released,
+    /// The text is where to: `HOST:PORT` or `mx:DOMAIN`; empty is back to the route of its domain.
+    Rerouted,
+    /// Finished, and nobody is told.
+    Deleted,
+    /// Finished here. The text is the queue id that it has in the spool where it lives on.
+    Moved,
 }
 
 impl OutcomeKind {
-    const ALL: [Self; 4] = [Self::Delivered, Self::Deferred, Self::Bounced, Self::Expired];
+    const ALL: [Self; 9] = [
+        Self::Delivered,
+        Self::Deferred,
+        Self::Bounced,
+        Self::Expired,
+        Self::Held,
+        Self::Released,
+        Self::Rerouted,
+        Self::Deleted,
+        Self::Moved,
+    ];
+
+    /// Whether the recipient is finished by it.
+    pub fn finishes(self) -> bool {
+        !matches!(self, Self::Deferred) && !self.steers()
+    }
+
+    /// Says how a recipient that waits is to be treated, and nothing of an attempt.
+    pub fn steers(self) -> bool {
+        matches!(self, Self::Held | Self::Released | Self::Rerouted)
+    }
 
     fn code(self) -> u8 {
         match self {
@@ -43,6 +76,11 @@ impl OutcomeKind {
             Self::Deferred => 2,
             Self::Bounced => 3,
             Self::Expired => 4,
+            Self::Held => 5,
+            Self::Released => 6,
+            Self::Rerouted => 7,
+            Self::Deleted => 8,
+            Self::Moved => 9,
         }
     }
 
@@ -52,18 +90,32 @@ impl OutcomeKind {
 }
 
 impl Outcome {
-    /// Where the recipient stands after this.
-    pub fn state(&self) -> RecipientState {
+    /// Where the recipient stands after this. Whoever is finished stays so.
+    pub fn applied_to(&self, before: RecipientState) -> RecipientState {
+        if before.is_finished() {
+            return before;
+        }
         let status = match self.kind {
-            OutcomeKind::Delivered => RecipientStatus::Delivered,
+            OutcomeKind::Held => return RecipientState { held: true, ..before },
+            OutcomeKind::Released => return RecipientState { held: false, ..before },
+            OutcomeKind::Rerouted => return before,
             OutcomeKind::Deferred => RecipientStatus::Waiting,
+            OutcomeKind::Delivered => RecipientStatus::Delivered,
             OutcomeKind::Bounced => RecipientStatus::Bounced,
             OutcomeKind::Expired => RecipientStatus::Expired,
+            OutcomeKind::Deleted => RecipientStatus::Deleted,
+            OutcomeKind::Moved => RecipientStatus::Moved,
         };
-        RecipientState { status, attempts: self.attempts, notified: self.notified }
+        let held = before.held && status == RecipientStatus::Waiting;
+        RecipientState { status, attempts: self.attempts, notified: self.notified, held }
     }
 
-    fn text_kept(&self) -> &str {
+    /// Whether it says why the recipient stands where it does, from now on.
+    pub(crate) fn is_reason(&self) -> bool {
+        !self.kind.steers() || (self.kind == OutcomeKind::Held && !self.text.is_empty())
+    }
+
+    pub(crate) fn text_kept(&self) -> &str {
         &self.text[..self.text.floor_char_boundary(OUTCOME_TEXT_MAX)]
     }
 }

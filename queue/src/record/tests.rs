@@ -16,7 +16,8 @@ fn envelope() -> Envelope {
 }
 
 fn outcomes() -> Vec<Outcome> {
-    [OutcomeKind::Delivered, OutcomeKind::Deferred, OutcomeKind::Bounced, OutcomeKind::Expired]
+    use OutcomeKind::*;
+    [Delivered, Deferred, Bounced, Expired, Held, Released, Rerouted, Deleted, Moved]
         .into_iter()
         .zip(0..)
         .map(|(kind, recipient)| Outcome {
@@ -64,14 +65,57 @@ fn extent_record() -> Vec<u8> {
 
 #[test]
 fn a_commit_survives_the_disk() {
-    let deferred = RecipientState { status: RecipientStatus::Waiting, attempts: 3, notified: true };
-    let bytes = commit_record(&[RecipientState::NEW, deferred]);
+    let bytes = commit_record(&[RecipientState::NEW, RecipientState { attempts: 3, ..RecipientState::NEW }]);
     let Record::Commit(view) = read_record(SEED, &bytes).unwrap().record else { panic!("a commit") };
     assert_eq!(view.envelope(), envelope());
-    assert_eq!(view.states().collect::<Vec<_>>(), [RecipientState::NEW, deferred]);
+    assert_eq!(view.states().map(|state| state.attempts).collect::<Vec<_>>(), [0, 3]);
     assert_eq!((view.id, view.content_bytes, view.recipients), (42, 15, 2));
     assert_eq!(view.flags, ContentFlags { eight_bit: false, dot_lines: true });
     assert_eq!(view.extents().map(|e| (e.segment, e.octets)).collect::<Vec<_>>(), [(3, 10), (4, 5)]);
+}
+
+#[test]
+fn every_state_survives_the_disk() {
+    use RecipientStatus::*;
+    for status in [Waiting, Delivered, Bounced, Expired, Deleted, Moved] {
+        for (notified, held) in [(false, false), (true, false), (false, true), (true, true)] {
+            let state = RecipientState { status, attempts: 9, notified, held };
+            let bytes = commit_record(&[state, RecipientState::NEW]);
+            let Record::Commit(view) = read_record(SEED, &bytes).unwrap().record else { panic!("a commit") };
+            assert_eq!(view.states().collect::<Vec<_>>(), [state, RecipientState::NEW]);
+        }
+    }
+}
+
+#[test]
+fn outcomes_change_states_as_their_kinds_say() {
+    use OutcomeKind::*;
+    use RecipientStatus as Is;
+    let state = |status, attempts, held| RecipientState { status, attempts, notified: attempts == 7, held };
+    let (waits, held) = (state(Is::Waiting, 3, false), state(Is::Waiting, 3, true));
+    let table = [
+        (waits, Delivered, state(Is::Delivered, 7, false)),
+        (held, Delivered, state(Is::Delivered, 7, false)),
+        (waits, Deferred, state(Is::Waiting, 7, false)),
+        (held, Deferred, state(Is::Waiting, 7, true)),
+        (held, Bounced, state(Is::Bounced, 7, false)),
+        (held, Expired, state(Is::Expired, 7, false)),
+        (waits, Held, held),
+        (held, Held, held),
+        (held, Released, waits),
+        (waits, Released, waits),
+        (held, Rerouted, held),
+        (held, Deleted, state(Is::Deleted, 7, false)),
+        (waits, Moved, state(Is::Moved, 7, false)),
+    ];
+    for (before, kind, after) in table {
+        let outcome =
+            Outcome { recipient: 0, kind, attempts: 7, notified: true, at_micros: 0, text: "".into() };
+        assert_eq!(outcome.applied_to(before), after, "{before:?} {kind:?}");
+        assert_eq!(kind.finishes(), after.is_finished());
+        let finished = state(Is::Bounced, 1, false);
+        assert_eq!(outcome.applied_to(finished), finished, "{kind:?}");
+    }
 }
 
 #[test]
@@ -149,7 +193,7 @@ fn unknown_types_attributes_and_kinds_are_stepped_over() {
     let mut out = vec![0; RECORD_HEADER + payload.len()];
     Pen::new(&mut out, 0, SEED).record(TYPE_OUTCOME, |pen| pen.bytes(&payload));
     let Record::Outcome(view) = read_record(SEED, &out).unwrap().record else { panic!("an outcome") };
-    assert_eq!((view.unknown_entries, view.entries().count()), (1, 3));
+    assert_eq!((view.unknown_entries, view.entries().count()), (1, 8));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use super::{Cut, DamageKind, Recovery};
 use crate::error::{Fault, OpenError};
 use crate::index::Index;
 use crate::layout::{BLOCK, BatchHeader, HeaderFound, SegmentHeader};
+use crate::lineage::Lineage;
 use crate::options::SEGMENT_BYTES_MAX;
 use crate::record::{self, Record};
 use crate::segments::{Mark, REFERS_TO_NONE, Segment, Status, Table};
@@ -32,6 +33,8 @@ pub(crate) struct Recovered<F> {
     pub last_batch: u64,
     /// Every id given out before has at most these microseconds.
     pub id_micros: u64,
+    /// The latest segment that has one, and it.
+    pub lineage: Option<(u64, Lineage)>,
 }
 
 pub(crate) struct Unborn<F> {
@@ -57,6 +60,7 @@ pub(crate) async fn recover<S: Storage>(storage: &S, spool: u16) -> Result<Recov
         last_segment: 0,
         last_batch: 0,
         id_micros: 0,
+        lineage: None,
     };
     let mut replay = Replay::default();
     let slots = storage.list().await.map_err(|error| device("listing the spool", &error))?;
@@ -134,6 +138,7 @@ async fn take_file<S: Storage>(
         report.damage(slot, Some(header.sequence), 0, DamageKind::ForeignSpool(header.spool));
         return Ok(());
     }
+    found.lineage = found.lineage.max(header.lineage.map(|lineage| (header.sequence, lineage)));
     let short = bytes < header.segment_bytes;
     if short {
         report.damage(slot, Some(header.sequence), bytes, DamageKind::Short);

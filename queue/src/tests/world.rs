@@ -9,7 +9,39 @@ use futures_lite::future::{poll_once, yield_now};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
-type State = (RecipientStatus, u16);
+/// Status, attempts, held, and where it goes when it is rerouted.
+type State = (RecipientStatus, u16, bool, String);
+
+fn new() -> State {
+    (RecipientStatus::Waiting, 0, false, String::new())
+}
+
+fn finished(status: RecipientStatus) -> State {
+    (status, 1, false, String::new())
+}
+
+fn after(before: State, outcome: &Outcome) -> State {
+    let (status, attempts, held, via) = before;
+    match outcome.kind {
+        OutcomeKind::Deferred => (status, outcome.attempts, held, via),
+        OutcomeKind::Held => (status, attempts, true, via),
+        OutcomeKind::Released => (status, attempts, false, via),
+        OutcomeKind::Rerouted => (status, attempts, held, outcome.text.clone()),
+        OutcomeKind::Delivered => (RecipientStatus::Delivered, outcome.attempts, false, String::new()),
+        OutcomeKind::Deleted => (RecipientStatus::Deleted, outcome.attempts, false, String::new()),
+        kind => panic!("no history has {kind:?} here"),
+    }
+}
+
+/// What a spool says of each recipient.
+fn states(message: &Message) -> Vec<State> {
+    let via = |at: u32| message.vias.iter().find(|(of, _)| *of == at).map(|(_, via)| via.to_string());
+    let of = |(state, at): (&RecipientState, u32)| {
+        let via = via(at).filter(|_| !state.is_finished()).unwrap_or_default();
+        (state.status, state.attempts, state.held, via)
+    };
+    message.states.iter().zip(0..).map(of).collect()
+}
 
 /// One recipient of the model.
 #[derive(Clone, Debug)]
@@ -45,7 +77,7 @@ impl Known {
 
 impl Slot {
     fn now(&self) -> State {
-        *self.recorded.last().unwrap_or(&self.durable)
+        self.recorded.last().unwrap_or(&self.durable).clone()
     }
 }
 
@@ -148,9 +180,9 @@ impl World {
                     let slot = &mut bounced.slots[outcome.recipient as usize];
                     // Recorded meanwhile is finished meanwhile; both are durable now or later.
                     if slot.recorded.is_empty() {
-                        slot.durable = (RecipientStatus::Bounced, 1);
+                        slot.durable = finished(RecipientStatus::Bounced);
                     } else {
-                        slot.recorded.push((RecipientStatus::Bounced, 1));
+                        slot.recorded.push(finished(RecipientStatus::Bounced));
                     }
                 }
             }
@@ -160,7 +192,7 @@ impl World {
     }
 
     fn enter(&self, id: QueueId, tag: u64, bytes: usize, recipients: usize) {
-        let slot = Slot { durable: (RecipientStatus::Waiting, 0), recorded: Vec::new() };
+        let slot = Slot { durable: new(), recorded: Vec::new() };
         let known = Known { tag, bytes, acknowledged: false, slots: vec![slot; recipients], dsn: None };
         assert!(self.model.borrow_mut().insert(id, known).is_none(), "{id} was given out twice");
     }
@@ -214,7 +246,7 @@ impl World {
         for outcome in &outcomes {
             let slot = &mut known.slots[outcome.recipient as usize];
             if slot.now().0 == RecipientStatus::Waiting {
-                slot.recorded.push((outcome.state().status, outcome.attempts));
+                slot.recorded.push(after(slot.now(), outcome));
             }
         }
         spool.record(id, outcomes);
@@ -223,9 +255,13 @@ impl World {
     fn record_one(&self, spool: &Spool<FaultyStorage>) {
         let Some(id) = self.waiting() else { return };
         let recipients = self.model.borrow()[&id].slots.len() as u64;
-        let kind = if self.random(2) == 0 { OutcomeKind::Deferred } else { OutcomeKind::Delivered };
+        use OutcomeKind::{Deferred, Deleted, Delivered, Held, Released, Rerouted};
+        let kinds = [Deferred, Deferred, Deferred, Delivered, Delivered, Deleted, Held, Released, Rerouted];
+        let kind = kinds[self.random(kinds.len() as u64) as usize];
         let attempts = 1 + self.random(60_000) as u16;
-        let what = Outcome { attempts, ..outcome(self.random(recipients) as u32, kind) };
+        let via = ["", "192.0.2.1:25", "mx:elsewhere.example"][self.random(3) as usize];
+        let text = if kind == Rerouted { via.to_owned() } else { format!("{kind:?}") };
+        let what = Outcome { attempts, text, ..outcome(self.random(recipients) as u32, kind) };
         self.record(spool, id, vec![what]);
     }
 
@@ -320,11 +356,10 @@ impl World {
             assert_eq!(message.envelope, *envelope(known.slots.len()));
             assert!(read_all(spool, *id).await.unwrap() == content(known.tag, known.bytes), "{id}");
             let uncertain_dsn = known.dsn.is_some();
-            for (slot, state) in known.slots.iter().zip(&message.states) {
-                let found = (state.status, state.attempts);
+            for (slot, found) in known.slots.iter().zip(states(&message)) {
                 let allowed = found == slot.durable || slot.recorded.contains(&found);
                 assert!(
-                    allowed && (!uncertain_dsn || state.status != RecipientStatus::Bounced),
+                    allowed && (!uncertain_dsn || found.0 != RecipientStatus::Bounced),
                     "{id}: {found:?} {slot:?}"
                 );
             }
@@ -343,8 +378,8 @@ impl World {
             let mut known = model.remove(&id).unwrap();
             known.acknowledged = true;
             known.dsn = None;
-            for (slot, state) in known.slots.iter_mut().zip(spool.load(id).await.unwrap().states) {
-                *slot = Slot { durable: (state.status, state.attempts), recorded: Vec::new() };
+            for (slot, durable) in known.slots.iter_mut().zip(states(&spool.load(id).await.unwrap())) {
+                *slot = Slot { durable, recorded: Vec::new() };
             }
             kept.insert(id, known);
         }
