@@ -19,10 +19,10 @@ mod queue;
 use crate::config::Config;
 use crate::observe::{counters, log};
 use crate::shard::links::Links;
+use axum::Router;
 use axum::extract::State as Shared;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse};
-use axum::Router;
 use axum::routing::{get, post};
 use std::fmt::Write;
 use std::io;
@@ -85,7 +85,9 @@ pub async fn serve(bound: Bound, state: Arc<State>) {
         }
     }
     match tokio::net::UnixListener::from_std(bound.unix) {
-        Ok(unix) => drop(axum::serve(unix, changes.into_make_service_with_connect_info::<queue::Peer>()).await),
+        Ok(unix) => {
+            drop(axum::serve(unix, changes.into_make_service_with_connect_info::<queue::Peer>()).await)
+        }
         Err(error) => log::note("admin", &format!("error: admin.sock: {error}")),
     }
 }

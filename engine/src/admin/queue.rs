@@ -42,7 +42,9 @@ pub(super) async fn list(
     let after = window.after.map(|text| text.parse()).transpose().map_err(Refused::bad_id)?;
     let limit = window.limit.unwrap_or(LIMIT_DEFAULT).clamp(1, LIMIT_DEFAULT);
     let mut condition: Condition = match window.condition {
-        Some(json) => serde_json::from_str(&json).map_err(|error| Refused::bad(format!("condition: {error}")))?,
+        Some(json) => {
+            serde_json::from_str(&json).map_err(|error| Refused::bad(format!("condition: {error}")))?
+        }
         None => Condition::default(),
     };
     condition.prepare().map_err(Refused::bad)?;
@@ -137,14 +139,17 @@ pub(super) async fn change(
 }
 
 pub(super) async fn change_refused() -> Refused {
-    Refused(StatusCode::FORBIDDEN, "this address only shows; changes are taken on admin.sock in the spool".into())
+    Refused(
+        StatusCode::FORBIDDEN,
+        "this address only shows; changes are taken on admin.sock in the spool".into(),
+    )
 }
 
 fn check_destination(config: &Config, action: &Action) -> Result<(), String> {
     match action {
-        Action::Reroute(Destination::Mx(domain)) if mx_route(config, domain).is_none() => {
-            Err(format!("mx:{domain}: no route of the configuration has mx = true, so there is no resolver for it"))
-        }
+        Action::Reroute(Destination::Mx(domain)) if mx_route(config, domain).is_none() => Err(format!(
+            "mx:{domain}: no route of the configuration has mx = true, so there is no resolver for it"
+        )),
         Action::Reroute(Destination::Host(host)) if host.host.parse::<std::net::IpAddr>().is_err() => {
             match config.resolvers.is_empty() {
                 true => Err(format!("{}: the configuration has no resolver; name an address", host.host)),

@@ -102,7 +102,8 @@ impl Hands {
         let mut near = 0;
         let found = slots.held.iter().flatten().filter_map(|(id, group)| {
             let which = targets.find(*id, &mut near)?;
-            let some: Vec<u32> = group.indexes().iter().copied().filter(|&index| which.contains(index)).collect();
+            let some: Vec<u32> =
+                group.indexes().iter().copied().filter(|&index| which.contains(index)).collect();
             (!some.is_empty()).then_some((*id, some))
         });
         found.collect()
@@ -114,7 +115,9 @@ impl Hands {
         let mut all = self.marked.borrow_mut();
         for (id, some) in &found {
             let marked = all.entry(*id).or_default();
-            marked.recipients.extend(some.iter().filter(|index| !marked.recipients.contains(index)).collect::<Vec<_>>());
+            marked
+                .recipients
+                .extend(some.iter().filter(|index| !marked.recipients.contains(index)).collect::<Vec<_>>());
         }
         self.any_marked.set(!all.is_empty());
         found

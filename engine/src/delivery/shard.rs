@@ -5,8 +5,8 @@
 //! ([`hands`](super::hands)), or finished and reported. What an administrator withdraws is in none of them.
 
 use super::client::ClientSettings;
-use super::hands::Hands;
 use super::connection::Scratch;
+use super::hands::Hands;
 use super::hop::{Call, Hop, Item, Trouble};
 use super::lookup::{Lookup, NotFound};
 use super::settle::{Waits, settle_trouble};
@@ -336,9 +336,7 @@ impl DeliveryShard {
             self.config.routes.get(usize::from(next_hop.route)).map(|route| &route.target),
         ) {
             (Some(domain), _) => domain.to_string(),
-            (None, Some(Target::SmartHosts(hosts))) => {
-                hosts.iter().map(name).collect::<Vec<_>>().join(", ")
-            }
+            (None, Some(Target::SmartHosts(hosts))) => hosts.iter().map(name).collect::<Vec<_>>().join(", "),
             (None, _) => "without a route".into(),
         }
     }
@@ -349,9 +347,9 @@ impl DeliveryShard {
         let ready: usize = hops.values().map(|hop| hop.waiting_len()).sum();
         let probes = hops.values().filter(|hop| hop.is_planned()).count();
         let down = hops.values().filter(|hop| hop.trouble().is_some()).count();
-        self.counters
-            .messages_waiting
-            .set((ready + (self.timetable.borrow().len() + self.passing.get()).saturating_sub(probes)) as u64);
+        self.counters.messages_waiting.set(
+            (ready + (self.timetable.borrow().len() + self.passing.get()).saturating_sub(probes)) as u64,
+        );
         self.counters.next_hops.set(hops.len() as u64);
         self.counters.next_hops_down.set(down as u64);
         self.counters.connections_out.set(self.connections.get() as u64);

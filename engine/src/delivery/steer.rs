@@ -57,15 +57,8 @@ impl DeliveryShard {
         if order == Order::Retry {
             self.lookup.forget_failed();
         }
-        let mut pass = Pass {
-            shard: self,
-            order,
-            targets,
-            near: 0,
-            seen: 0,
-            forward: Vec::new(),
-            wanted: Vec::new(),
-        };
+        let mut pass =
+            Pass { shard: self, order, targets, near: 0, seen: 0, forward: Vec::new(), wanted: Vec::new() };
         for taken in hops {
             pass.hop(taken).await;
         }

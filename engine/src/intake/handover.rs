@@ -1,9 +1,9 @@
 //! From the spool to the schedule: which delivery shard gets which recipients of a message.
 
 use super::IngestShard;
-use crate::config::{Config, Target};
 use super::ShardSpool;
 use super::known::{self, Known};
+use crate::config::{Config, Target};
 use crate::shard::links::{Fresh, Group, Handover, NextHop, ToDelivery};
 use crate::steering::{Destination, Subject, domain_of};
 use sluice_queue::{ContentFlags, Envelope, QueueId};
@@ -51,9 +51,7 @@ fn next_hop(config: &Config, address: &str, via: Option<&str>) -> NextHop {
         return rerouted;
     }
     match route {
-        None => {
-            NextHop { route: u16::MAX, domain: Some(domain.to_ascii_lowercase().into()), via: None }
-        }
+        None => NextHop { route: u16::MAX, domain: Some(domain.to_ascii_lowercase().into()), via: None },
         Some(route) => {
             let domain = match config.routes[route].target {
                 Target::SmartHosts(_) => None,
@@ -250,7 +248,8 @@ mod tests {
     }
 
     fn grouped(addresses: &[&str]) -> Vec<(Option<String>, Vec<u32>)> {
-        let groups = groups(&config(), addresses.iter().zip(0..).map(|(address, index)| (index, *address, None)));
+        let groups =
+            groups(&config(), addresses.iter().zip(0..).map(|(address, index)| (index, *address, None)));
         groups
             .into_iter()
             .map(|(hop, indexes)| (hop.domain.map(|domain| domain.to_string()), indexes))

@@ -33,10 +33,10 @@ use std::sync::atomic::AtomicBool;
 use steer::Steering;
 
 pub(crate) use compact::compact;
+pub use handover::mx_route;
 pub(crate) use handover::pump_overflow;
 pub(crate) use inbox::serve_inbox;
 pub use look::{describe, tell_origin};
-pub use handover::mx_route;
 pub(crate) use recovery::{OpenedSpools, hand_over_recovered, open_spools};
 pub use recovery::{spool_directory, spool_numbers};
 

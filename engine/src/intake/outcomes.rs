@@ -27,7 +27,8 @@ pub fn apply_report(shard: &Rc<IngestShard>, report: Report) {
         let shard = shard.clone();
         let id = report.id;
         // Nothing may be steered of what is decided and only waits for its DSN.
-        let decided: Vec<u32> = report.fates.iter().filter(|fate| is_final(fate)).map(|fate| fate.recipient).collect();
+        let decided: Vec<u32> =
+            report.fates.iter().filter(|fate| is_final(fate)).map(|fate| fate.recipient).collect();
         shard.steering.begin_telling(id, decided.iter().copied());
         glommio::spawn_local(async move {
             tell(&shard, &spool, report, now).await;

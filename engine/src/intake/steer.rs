@@ -164,7 +164,8 @@ impl Change<'_> {
         let ids = &self.request.condition.ids;
         if !ids.is_empty() {
             for (n, &id) in ids.iter().filter(|id| id.spool() == spool.number()).enumerate() {
-                let seen = known::one(spool, id, |subject, known| self.judge(subject, known, &mut targets)).await;
+                let seen =
+                    known::one(spool, id, |subject, known| self.judge(subject, known, &mut targets)).await;
                 if !seen {
                     self.answer.unknown.push(id.to_string());
                 }
@@ -176,7 +177,9 @@ impl Change<'_> {
         }
         let mut after = None;
         loop {
-            after = known::slice(spool, after, SLICE, |subject, known| self.judge(subject, known, &mut targets)).await;
+            after =
+                known::slice(spool, after, SLICE, |subject, known| self.judge(subject, known, &mut targets))
+                    .await;
             if after.is_none() {
                 return targets;
             }
@@ -193,19 +196,18 @@ impl Change<'_> {
         {
             return;
         }
-        let (mut unchanged, mut under_way, mut others) = (0, 0, false);
+        let (mut unchanged, mut under_way) = (0, 0);
         let mut chosen = Vec::new();
         for known in known {
             if !condition.matches_recipient(&known.part, &self.hops) {
-                others |= !known.part.state.is_finished();
-            } else if steering.is_telling(subject.id, known.index) {
+                continue;
+            }
+            if steering.is_telling(subject.id, known.index) {
                 under_way += 1;
-                others = true;
             } else if decide(action, known.part.state, known.part.via) == Decision::Change {
                 chosen.push(known.index);
             } else {
                 unchanged += 1;
-                others = true;
             }
         }
         if chosen.is_empty() || *dry_run {
@@ -219,16 +221,15 @@ impl Change<'_> {
         self.answer.under_way.recipients += under_way;
         self.answer.matched.recipients += unchanged + under_way;
         // A retry counts by these lists; otherwise a whole message needs none.
-        let whole = !others && *action != Action::Retry;
+        let whole = chosen.len() == known.len() && *action != Action::Retry;
         targets.push(subject.id, if whole { Which::All } else { Which::Some(chosen.into()) });
     }
 
     /// Ids of spools that nobody has.
     fn look_for_strangers(&mut self) {
         let shard = self.shard;
-        let strange = |id: &&QueueId| {
-            shard.links.owner(id.spool()) == shard.index && shard.spool_of(**id).is_none()
-        };
+        let strange =
+            |id: &&QueueId| shard.links.owner(id.spool()) == shard.index && shard.spool_of(**id).is_none();
         let strangers = self.request.condition.ids.iter().filter(strange).map(QueueId::to_string);
         self.answer.unknown.extend(strangers);
     }
@@ -372,7 +373,13 @@ impl Change<'_> {
         let state = known.part.state;
         let (then, kind, text) = match &self.request.action {
             Action::Reroute(to) if state.held => {
-                return settled.outcomes.push(outcome(place.1, OutcomeKind::Rerouted, state, self.now, to.via()));
+                return settled.outcomes.push(outcome(
+                    place.1,
+                    OutcomeKind::Rerouted,
+                    state,
+                    self.now,
+                    to.via(),
+                ));
             }
             Action::Reroute(to) => (Then::HandOver, OutcomeKind::Rerouted, to.via()),
             Action::Bounce(text) => (Then::Bounce(text.clone(), self.who), OutcomeKind::Held, String::new()),
@@ -422,7 +429,6 @@ impl Change<'_> {
         }
         self.shard.overflow_sent().await;
     }
-
 }
 
 /// What the change of one message comes to.
@@ -487,18 +493,21 @@ fn outcome(recipient: u32, kind: OutcomeKind, state: RecipientState, now: u64, t
 
 fn line_of(subject: &Subject<'_>, known: &Known<'_>, action: &Action, who: Who) -> Vec<u8> {
     let mut text = Vec::new();
-    line::steered(&mut text, &line::Steered {
-        id: subject.id,
-        recipient: known.part.address,
-        sender: subject.sender,
-        octets: subject.content_bytes,
-        status: action.done(),
-        who: &who.to_string(),
-        to: match action {
-            Action::Reroute(to) => Some(to.to_string()),
-            _ => None,
+    line::steered(
+        &mut text,
+        &line::Steered {
+            id: subject.id,
+            recipient: known.part.address,
+            sender: subject.sender,
+            octets: subject.content_bytes,
+            status: action.done(),
+            who: &who.to_string(),
+            to: match action {
+                Action::Reroute(to) => Some(to.to_string()),
+                _ => None,
+            },
         },
-    });
+    );
     text
 }
 
@@ -531,7 +540,8 @@ impl IngestShard {
                 && !self.steering.is_telling(id, index)
             {
                 let shard = self.clone();
-                glommio::spawn_local(async move { shard.finish_leaving(&spool, id, index, then).await }).detach();
+                glommio::spawn_local(async move { shard.finish_leaving(&spool, id, index, then).await })
+                    .detach();
             }
         }
     }

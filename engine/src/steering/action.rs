@@ -289,7 +289,11 @@ mod tests {
             ("route", "route", ""),
         ] {
             let destination: Destination = text.parse().unwrap();
-            assert_eq!((destination.to_string().as_str(), destination.via().as_str()), (shown, via), "{text}");
+            assert_eq!(
+                (destination.to_string().as_str(), destination.via().as_str()),
+                (shown, via),
+                "{text}"
+            );
             assert_eq!(shown.parse(), Ok(destination), "{text}");
         }
         for text in ["", "mx:", "mx:a b", "host:0", "host:99999", "a b:25", "mx:10.0.0.1"] {
@@ -319,7 +323,9 @@ mod tests {
         assert!(request(r#"{"action": "hold"}"#).is_err());
         assert!(request(r#"{"action": "hold", "all": true}"#).is_ok());
         assert!(request(r#"{"action": "hold", "all": true, "condition": {"domain": "x.test"}}"#).is_err());
-        assert!(request(r#"{"action": {"reroute": "mx:x.test"}, "condition": {"domain": "x.test"}}"#).is_ok());
+        assert!(
+            request(r#"{"action": {"reroute": "mx:x.test"}, "condition": {"domain": "x.test"}}"#).is_ok()
+        );
         assert!(request(r#"{"action": {"bounce": "a\nb"}, "all": true}"#).is_err());
         assert!(serde_json::from_str::<Request>(r#"{"action": "burn", "all": true}"#).is_err());
         assert!(serde_json::from_str::<Request>(r#"{"action": "hold", "conditions": {}}"#).is_err());

@@ -131,7 +131,10 @@ impl Condition {
             && self.recipient.as_ref().is_none_or(|pattern| pattern.matches(part.address))
             && self.domain.as_ref().is_none_or(|pattern| pattern.matches(part.domain()))
             && self.next_hop.as_ref().is_none_or(|pattern| hops.matches(pattern, part))
-            && self.reason.as_ref().is_none_or(|text| part.reason.is_some_and(|reason| contains(reason, text)))
+            && self
+                .reason
+                .as_ref()
+                .is_none_or(|text| part.reason.is_some_and(|reason| contains(reason, text)))
     }
 }
 

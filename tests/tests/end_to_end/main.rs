@@ -19,6 +19,7 @@ mod program;
 mod refused_content;
 mod retries;
 mod shutdown;
+mod steering;
 mod transactions;
 mod vanishing_clients;
 mod waiting_messages;

@@ -137,9 +137,9 @@ impl Change {
             return Err(Failed::new(USAGE, "no queue id on standard input; nothing is changed"));
         }
         let mut request = Request { action, condition, all: self.all, dry_run: self.dry_run };
-        request.prepare().map_err(|sentence| {
-            Failed::new(USAGE, format_args!("{sentence} (--all); nothing is changed"))
-        })?;
+        request
+            .prepare()
+            .map_err(|sentence| Failed::new(USAGE, format_args!("{sentence} (--all); nothing is changed")))?;
         Ok(request)
     }
 }

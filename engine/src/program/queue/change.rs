@@ -14,7 +14,10 @@ pub fn change(place: &Place, request: &Request, json: bool) -> Result<(), Failed
     let answer: Answer = match client::post(&place.spool, "/v1/queue/change", body) {
         Ok(Answered::Found(body)) => parse(&body)?,
         Ok(Answered::NotFound) => {
-            return Err(Failed::new(UNAVAILABLE, "the running relay is of a version that cannot change its queue"));
+            return Err(Failed::new(
+                UNAVAILABLE,
+                "the running relay is of a version that cannot change its queue",
+            ));
         }
         Ok(Answered::NotRunning) => {
             let sentence = format!(
@@ -32,9 +35,10 @@ pub fn change(place: &Place, request: &Request, json: bool) -> Result<(), Failed
     match answer.unknown.as_slice() {
         [] => Ok(()),
         [id] => Err(Failed::new(NO_INPUT, format_args!("no message {id} in the queue"))),
-        [id, rest @ ..] => {
-            Err(Failed::new(NO_INPUT, format_args!("no message {id} in the queue, nor {} others asked for", rest.len())))
-        }
+        [id, rest @ ..] => Err(Failed::new(
+            NO_INPUT,
+            format_args!("no message {id} in the queue, nor {} others asked for", rest.len()),
+        )),
     }
 }
 

@@ -17,7 +17,9 @@ pub fn summary(place: &Place, options: SummaryOptions, json: bool) -> Result<(),
     };
     let mut out = io::BufWriter::new(io::stdout().lock());
     let printed = match json {
-        true => serde_json::to_writer(&mut out, &summary).map_err(io::Error::from).and_then(|()| writeln!(out)),
+        true => {
+            serde_json::to_writer(&mut out, &summary).map_err(io::Error::from).and_then(|()| writeln!(out))
+        }
         false => print(&mut out, &summary),
     };
     printed.and_then(|()| out.flush()).or_else(closed_pipe)
@@ -50,7 +52,11 @@ fn print(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
 }
 
 fn print_hops(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
-    writeln!(out, "{:>10}  {:>10}  {:>10}  {:<31}  Next hop", "Recipients", "Deferred", "Held", "Oldest (UTC)")?;
+    writeln!(
+        out,
+        "{:>10}  {:>10}  {:>10}  {:<31}  Next hop",
+        "Recipients", "Deferred", "Held", "Oldest (UTC)"
+    )?;
     for HopRow { next_hop, recipients, deferred, held, oldest_micros, down } in &summary.next_hops {
         let oldest = clock::mail_date(*oldest_micros);
         writeln!(out, "{recipients:>10}  {deferred:>10}  {held:>10}  {oldest}  {next_hop}")?;

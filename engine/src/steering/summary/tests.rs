@@ -71,7 +71,8 @@ fn tallies_of_several_shards_add_up() {
     let mut twice = tally(RECIPIENTS);
     twice.merge(tally(RECIPIENTS));
     twice.merge(Tally::default());
-    let (twice, once) = (twice.finish(RECIPIENTS, Vec::new()), tally(RECIPIENTS).finish(RECIPIENTS, Vec::new()));
+    let (twice, once) =
+        (twice.finish(RECIPIENTS, Vec::new()), tally(RECIPIENTS).finish(RECIPIENTS, Vec::new()));
     assert_eq!(twice.totals.recipients, 2 * once.totals.recipients);
     assert_eq!(twice.totals.oldest_micros, once.totals.oldest_micros);
     for (twice, once) in twice.domains.iter().zip(&once.domains) {
@@ -82,7 +83,17 @@ fn tallies_of_several_shards_add_up() {
 
 #[test]
 fn ages_fall_into_the_columns_of_qshape() {
-    let table = [(0, 0), (4, 0), (5, 1), (9, 1), (10, 2), (79, 4), (1_279, 8), (1_280, 9), (u64::MAX / MINUTE_MICROS, 9)];
+    let table = [
+        (0, 0),
+        (4, 0),
+        (5, 1),
+        (9, 1),
+        (10, 2),
+        (79, 4),
+        (1_279, 8),
+        (1_280, 9),
+        (u64::MAX / MINUTE_MICROS, 9),
+    ];
     for (minutes, expected) in table {
         assert_eq!(column(minutes * MINUTE_MICROS), expected, "{minutes}");
     }
