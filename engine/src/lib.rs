@@ -16,6 +16,7 @@
 pub mod config;
 
 pub mod smtp;
+pub mod tls;
 
 pub mod intake;
 pub mod listener;

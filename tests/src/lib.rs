@@ -14,6 +14,7 @@ pub mod client;
 pub mod dns;
 pub mod dsn;
 pub mod inbox;
+pub mod ledger;
 pub mod log;
 pub mod maildir;
 pub mod message;
@@ -22,18 +23,22 @@ pub mod postfix;
 pub mod process;
 pub mod relay;
 pub mod seccomp;
+pub mod tls;
 pub mod tools;
+pub mod volatile_disk;
 pub mod wait;
 
 pub use client::{Client, Reply};
 pub use dns::Dns;
 pub use dsn::Dsn;
 pub use inbox::{Answer, Inbox, Step, Transaction};
+pub use ledger::Ledger;
 pub use maildir::Maildir;
 pub use port::Port;
 pub use postfix::Postfix;
 pub use relay::{Relay, RelayBuilder};
 pub use tools::{SmtpSink, SmtpSource};
+pub use volatile_disk::VolatileDisk;
 
 use std::sync::{Mutex, MutexGuard};
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::document::{At, Notes};
 use super::read::{ListenerDraft, ResolverDraft, RouteDraft};
-use super::types::Relay;
+use super::types::{Relay, TlsMode};
 
 /// Shorter prefixes hold much of the Internet: whoever relays for them is an open relay.
 const RELAY_PREFIX_V4_MIN: u8 = 8;
@@ -37,6 +37,16 @@ pub(super) fn relays(notes: &Notes, listeners: &[ListenerDraft]) {
                 );
                 notes.fault(client.line, "listener.clients", wrong);
             }
+        }
+    }
+}
+
+/// A listener cannot speak TLS without a certificate. `general`: there is a sound `[tls]`.
+pub(super) fn certificates(notes: &Notes, listeners: &[ListenerDraft], general: bool) {
+    for listener in listeners {
+        if listener.tls.value != TlsMode::Off && listener.own_tls.is_none() && !general {
+            let wrong = "needs a certificate; allowed: off, or [tls] with certificate and key";
+            notes.fault(listener.tls.line, "listener.tls", wrong);
         }
     }
 }

@@ -56,6 +56,7 @@ impl Default for Timeouts {
         Self {
             command: minutes(5),
             content: minutes(3),
+            handshake: seconds(30),
             connect: seconds(30),
             greeting: minutes(5),
             reply: minutes(5),

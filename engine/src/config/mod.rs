@@ -17,7 +17,6 @@ mod error;
 mod host;
 mod network;
 mod read;
-mod tls;
 mod types;
 mod value;
 
@@ -33,7 +32,6 @@ pub(crate) use check::matches_domain;
 use document::{At, Notes, Section};
 pub use error::{ConfigError, Fault};
 use read::{ListenerDraft, ResolverDraft, RouteDraft};
-pub use tls::{TlsFault, TlsFile};
 pub use types::*;
 pub(crate) use value::{domain, duration, size, smart_host};
 
@@ -130,7 +128,7 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
     let limits = read::limits(root.section("limits"));
     let timeouts = read::timeouts(root.section("timeouts"));
     let delivery = read::delivery(root.section("delivery"));
-    let tls = read::tls(root.section("tls")).map(|(certificate, key)| checked_tls(notes, certificate, key));
+    let tls = read::tls(root.section("tls"));
     let (admin, admin_line) = read::admin(root.section("admin"));
     let log = read::log(root.section("log"));
     let listeners: Vec<_> = root.sections("listener").into_iter().map(read::listener).collect();
@@ -149,6 +147,7 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
     check::names(notes, "listener.name", listeners.iter().map(|draft| &draft.name));
     check::names(notes, "resolver.name", resolvers.iter().map(|draft| &draft.name));
     check::relays(notes, &listeners);
+    check::certificates(notes, &listeners, tls.is_some());
     check::addresses(notes, &listeners, admin.bind.map(|value| At { value, line: admin_line }));
     check::address_spaces(notes, &routes);
     check::accepted(notes, &accepted, &routes);
@@ -169,34 +168,23 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
         limits,
         timeouts,
         delivery,
+        listeners: listeners.into_iter().map(|draft| listener(draft, tls.as_ref())).collect::<Option<_>>()?,
         tls,
         admin,
         log,
-        listeners: listeners.into_iter().map(listener).collect::<Option<_>>()?,
         routes: routes.into_iter().zip(links).map(|(draft, link)| route(draft, link)).collect(),
         resolvers: resolvers.into_iter().map(resolver).collect::<Option<_>>()?,
     })
 }
 
-fn checked_tls(notes: &Notes, certificate: At<std::path::PathBuf>, key: At<std::path::PathBuf>) -> Tls {
-    let lines = (certificate.line, key.line);
-    let tls = Tls { certificate: certificate.value, key: key.value };
-    if let Err(fault) = tls.server_config() {
-        match fault.file {
-            TlsFile::Certificate => notes.fault(lines.0, "tls.certificate", fault.sentence),
-            TlsFile::Key => notes.fault(lines.1, "tls.key", fault.sentence),
-        }
-    }
-    tls
-}
-
-fn listener(draft: ListenerDraft) -> Option<Listener> {
+fn listener(draft: ListenerDraft, general: Option<&Tls>) -> Option<Listener> {
     Some(Listener {
+        certificates: draft.own_tls.or_else(|| general.cloned()),
         name: draft.name?.value,
         bind: draft.bind.into_iter().map(|at| at.value).collect(),
         clients: draft.clients.into_iter().map(|at| at.value).collect(),
         relay: draft.relay,
-        tls: draft.tls,
+        tls: draft.tls.value,
     })
 }
 

@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use super::document::{At, Section};
 use super::types::{
-    Admin, Delivery, Limits, Log, Network, Relay, Retry, Shards, SmartHost, Spool, Timeouts, TlsMode,
+    Admin, CertificatePair, ClientCertificates, Delivery, Limits, Log, NamedPair, Network, Relay, Retry,
+    Shards, SmartHost, Spool, Timeouts, Tls, TlsMode, TlsVersion,
 };
 use super::value;
+use crate::tls::files::{self, TlsFile};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -29,7 +31,8 @@ pub(super) struct ListenerDraft {
     pub bind: Vec<At<SocketAddr>>,
     pub clients: Vec<At<Network>>,
     pub relay: Relay,
-    pub tls: TlsMode,
+    pub tls: At<TlsMode>,
+    pub own_tls: Option<Tls>,
 }
 
 pub(super) struct RouteDraft {
@@ -165,6 +168,7 @@ pub(super) fn timeouts(mut section: Section<'_>) -> Timeouts {
     let timeouts = Timeouts {
         command: time("command", absent.command),
         content: time("content", absent.content),
+        handshake: time("handshake", absent.handshake),
         connect: time("connect", absent.connect),
         greeting: time("greeting", absent.greeting),
         reply: time("reply", absent.reply),
@@ -196,21 +200,90 @@ pub(super) fn delivery(mut section: Section<'_>) -> Delivery {
     delivery
 }
 
-/// Certificate and key, each with its line: the files are read by `tls.rs`.
-pub(super) fn tls(mut section: Section<'_>) -> Option<(At<PathBuf>, At<PathBuf>)> {
+/// `[tls]` and `[listener.own_tls]`. The files are read, so that a wrong pair is found here and not by a peer.
+pub(super) fn tls(mut section: Section<'_>) -> Option<Tls> {
+    let pair = certificate_pair(&mut section);
+    let named = section.sections("name").into_iter().map(named_pair).collect::<Vec<_>>();
+    let minimum = section.choice("minimum", &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)]);
+    let tickets = section.flag("tickets");
+    let clients = client_certificates(&mut section);
+    if pair.is_none() && !section.has("certificate") && !section.has("key") {
+        for key in ["name", "minimum", "tickets", "client_certificates"] {
+            if section.has(key) {
+                section.fault(section.line, "certificate", format!("is missing: {key} means nothing without it; allowed: the PEM file of the certificate chain"));
+                break;
+            }
+        }
+    }
+    let tls = Tls {
+        pair: pair?,
+        named: named.into_iter().collect::<Option<_>>()?,
+        minimum: minimum.map_or(TlsVersion::Tls12, |at| at.value),
+        tickets: tickets.is_none_or(|at| at.value),
+        clients: clients?,
+    };
+    section.finish();
+    Some(tls)
+}
+
+fn certificate_pair(section: &mut Section<'_>) -> Option<CertificatePair> {
     let certificate = section.text("certificate", path);
     let key = section.text("key", path);
     for (one, other) in [("certificate", "key"), ("key", "certificate")] {
         if section.has(one) && !section.has(other) {
-            section.fault(
-                section.line,
-                other,
-                format!("is missing; allowed: the PEM file that belongs to tls.{one}"),
-            );
+            let allowed = format!("is missing; allowed: the PEM file that belongs to {}", section.key(one));
+            section.fault(section.line, other, allowed);
         }
     }
+    let (certificate, key) = certificate.zip(key)?;
+    let pair = CertificatePair { certificate: certificate.value, key: key.value };
+    if let Err(fault) = files::certified_key(&pair) {
+        match fault.file {
+            TlsFile::Certificate => section.fault(certificate.line, "certificate", fault.sentence),
+            TlsFile::Key => section.fault(key.line, "key", fault.sentence),
+        }
+    }
+    Some(pair)
+}
+
+fn named_pair(mut section: Section<'_>) -> Option<NamedPair> {
+    section.demand("names", "a list of host names, [\"mail.winery.example\"]");
+    section.demand("certificate", "the PEM file of the certificate chain for these names");
+    let names = section.list("names", value::certificate_name).unwrap_or_default();
+    section.refuse_empty("names");
+    let pair = certificate_pair(&mut section);
     section.finish();
-    certificate.zip(key)
+    Some(NamedPair { names: names.into_iter().map(|at| at.value).collect(), pair: pair? })
+}
+
+fn client_certificates(section: &mut Section<'_>) -> Option<ClientCertificates> {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Word {
+        Off,
+        Ask,
+        Require,
+    }
+    let words = [("off", Word::Off), ("ask", Word::Ask), ("require", Word::Require)];
+    let word = section.choice("client_certificates", &words);
+    let authorities = section.text("client_authorities", path);
+    let Some(word) = word.filter(|at| at.value != Word::Off) else { return Some(ClientCertificates::Off) };
+    let Some(authorities) = authorities else {
+        if !section.has("client_authorities") {
+            section.fault(
+                word.line,
+                "client_authorities",
+                "is missing; allowed: the PEM file of the authorities that issue the clients' certificates",
+            );
+        }
+        return None;
+    };
+    if let Err(sentence) = files::authorities(&authorities.value) {
+        section.fault(authorities.line, "client_authorities", sentence);
+    }
+    Some(match word.value {
+        Word::Require => ClientCertificates::Require(authorities.value),
+        _ => ClientCertificates::Ask(authorities.value),
+    })
 }
 
 /// With the line where the address stands, to compare it with the listeners'.
@@ -238,6 +311,7 @@ pub(super) fn listener(mut section: Section<'_>) -> ListenerDraft {
         clients: section.list("clients", value::network).unwrap_or_default(),
         relay: relay(&mut section),
         tls: tls_mode(&mut section),
+        own_tls: tls(section.section("own_tls")),
     };
     section.refuse_empty("bind");
     section.refuse_empty("clients");
@@ -256,19 +330,14 @@ fn relay(section: &mut Section<'_>) -> Relay {
     found.value
 }
 
-fn tls_mode(section: &mut Section<'_>) -> TlsMode {
+fn tls_mode(section: &mut Section<'_>) -> At<TlsMode> {
     let words = [
         ("off", TlsMode::Off),
         ("offer", TlsMode::Offer),
         ("require", TlsMode::Require),
         ("implicit", TlsMode::Implicit),
     ];
-    let Some(found) = section.choice("tls", &words) else { return TlsMode::Off };
-    if found.value != TlsMode::Off {
-        let wrong = "needs STARTTLS, which this version does not have yet; allowed: off";
-        section.fault(found.line, "tls", wrong);
-    }
-    found.value
+    section.choice("tls", &words).unwrap_or(At { value: TlsMode::Off, line: section.line })
 }
 
 pub(super) fn route(mut section: Section<'_>, general: &Retry) -> RouteDraft {

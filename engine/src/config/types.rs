@@ -86,6 +86,8 @@ pub struct Timeouts {
     pub command: Duration,
     /// Server: waiting for the next piece of content. Default 3 min.
     pub content: Duration,
+    /// A TLS handshake, from its first octet to its last. Default 30 s.
+    pub handshake: Duration,
     /// Client: TCP connection. Default 30 s.
     pub connect: Duration,
     /// Client: greeting. Default 5 min.
@@ -117,10 +119,47 @@ pub struct Delivery {
     pub drain: Duration,
 }
 
-#[derive(Clone, Debug)]
+/// What a listener shows of itself in TLS, and what it asks of its clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
+    /// Shown to every client that asks for no other name.
+    pub pair: CertificatePair,
+    /// Shown to clients that ask for one of their names (RFC 6066 section 3).
+    pub named: Vec<NamedPair>,
+    pub minimum: TlsVersion,
+    /// Whether sessions can be resumed. Default true.
+    pub tickets: bool,
+    pub clients: ClientCertificates,
+}
+
+/// A certificate chain and its private key, as PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificatePair {
     pub certificate: PathBuf,
     pub key: PathBuf,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedPair {
+    /// Lower case; `*.example.com` stands for one label.
+    pub names: Vec<String>,
+    pub pair: CertificatePair,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    Tls12,
+    Tls13,
+}
+
+/// Certificates of clients; the file holds the authorities that may have issued them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientCertificates {
+    Off,
+    /// Asked for; whether it is a good one is noted in the log and in Received.
+    Ask(PathBuf),
+    /// Without a good one there is no session.
+    Require(PathBuf),
 }
 
 #[derive(Clone, Debug)]
@@ -142,6 +181,8 @@ pub struct Listener {
     pub clients: Vec<Network>,
     pub relay: Relay,
     pub tls: TlsMode,
+    /// Its own `[listener.own_tls]`, else the general `[tls]`. There whenever `tls` is not off.
+    pub certificates: Option<Tls>,
 }
 
 /// Who may send where through a listener.

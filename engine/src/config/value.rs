@@ -115,6 +115,14 @@ pub(super) fn hostname(text: &str) -> Result<String, Wrong> {
     if name.contains('.') && !name.contains('_') { Ok(name) } else { Err(refuse()) }
 }
 
+/// A host name that a client may ask for in TLS; `*.` in front stands for one label.
+pub(super) fn certificate_name(text: &str) -> Result<String, Wrong> {
+    match text.strip_prefix("*.") {
+        Some(below) => hostname(below).map(|name| format!("*.{name}")),
+        None => hostname(text),
+    }
+}
+
 /// `local@domain` (RFC 5321 section 4.1.2), the local part a dot-string; the domain comes back in lower case.
 pub(super) fn mailbox(text: &str) -> Result<String, Wrong> {
     let refuse =

@@ -52,6 +52,7 @@ fn context(config: &Config, address: SocketAddr) -> Arc<session::Context> {
         clients: vec![Network { address: address.ip(), prefix: 8 }],
         relay: Relay::Any,
         tls: TlsMode::Off,
+        certificates: None,
     }];
     Arc::new(session::Context::new(&config, 0))
 }
@@ -68,7 +69,7 @@ async fn converse(
     root: &Path,
 ) -> io::Result<()> {
     let mut out = Vec::new();
-    let mut session = Session::new(context, client, clock::monotonic_millis(), &mut out);
+    let mut session = Session::new(context, client, None, clock::monotonic_millis(), &mut out);
     stream.set_nodelay(true)?;
     let mut input = Vec::with_capacity(INPUT_BYTES);
     let mut content = Vec::new();
@@ -107,7 +108,8 @@ fn step(
     loop {
         let (consumed, step) = session.advance(clock::monotonic_millis(), &input[used..], out);
         match step {
-            Step::Read | Step::Flush | Step::Close => {
+            // It offers no TLS.
+            Step::Read | Step::Flush | Step::StartTls | Step::Close => {
                 input.drain(..used + consumed);
                 return step;
             }

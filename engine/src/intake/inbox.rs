@@ -48,6 +48,7 @@ pub(crate) async fn serve_inbox(shard: Rc<IngestShard>, mut inbox: Receiver<ToIn
             ToIngest::Show { id, reply } => spawn(&shard, async move |shard| {
                 let _ = reply.send(look::show(shard, id).await);
             }),
+            ToIngest::Tls(tls) => *shard.tls.borrow_mut() = tls,
             ToIngest::Stop => shard.stop.stop(),
             ToIngest::Finish => return,
         }

@@ -17,12 +17,14 @@ mod outcomes;
 mod recovery;
 pub mod session_task;
 mod steer;
+mod transport;
 
 use crate::config::Config;
 use crate::observe::counters;
 use crate::session;
 use crate::shard::event::{Event, Stop};
 use crate::shard::links::{Budget, Links, ToDelivery};
+use crate::tls;
 use buffers::Buffers;
 use sluice_queue::{GlommioStorage, QueueId, Spool};
 use std::cell::{Cell, RefCell};
@@ -54,6 +56,8 @@ pub struct IngestShard {
     pub spool: ShardSpool,
     /// Spools of shards that do not exist any more; they are emptied and take no new mail.
     pub adopted: Vec<ShardSpool>,
+    /// By listener; another one after a reload.
+    pub tls: RefCell<tls::Listeners>,
     pub stop: Stop,
     /// Kept by the service thread: the spool's file system has room for new mail.
     pub has_space: Arc<AtomicBool>,
@@ -75,6 +79,7 @@ pub struct Parts {
     pub links: Arc<Links>,
     pub counters: Arc<counters::Ingest>,
     pub contexts: Vec<Arc<session::Context>>,
+    pub tls: tls::Listeners,
     pub has_space: Arc<AtomicBool>,
     pub budget: Arc<Budget>,
 }
@@ -89,6 +94,7 @@ impl IngestShard {
             contexts: parts.contexts,
             spool,
             adopted,
+            tls: RefCell::new(parts.tls),
             stop: Stop::default(),
             has_space: parts.has_space,
             budget: parts.budget,

@@ -4,19 +4,21 @@
 //! One task per connection. A fault in it ends this session with 421 and no other.
 
 use super::IngestShard;
+use super::transport::Transport;
 use crate::clock;
+use crate::config::TlsMode;
 use crate::observe::{line, log};
 use crate::session::{self, Refusal, Session, Step};
 use crate::shard::event::Place;
-use futures_lite::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use crate::tls::TlsFacts;
+use futures_lite::AsyncWriteExt;
 use futures_util::FutureExt;
 use glommio::net::TcpStream;
 use sluice_queue::{CommitError, ContentFlags, Draft};
 use std::future::poll_fn;
 use std::io;
-use std::net::{Shutdown, SocketAddr};
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -32,7 +34,7 @@ const LINGER: Duration = Duration::from_secs(2);
 const LINGER_READS_MAX: usize = 16;
 
 /// Starts the session of a connection that was just accepted.
-pub fn start(shard: &Rc<IngestShard>, listener: usize, mut stream: TcpStream) {
+pub fn start(shard: &Rc<IngestShard>, listener: usize, stream: TcpStream) {
     shard.counters.connections_total.add(1);
     let Ok(client) = stream.peer_addr() else { return };
     let _ = stream.set_nodelay(true);
@@ -46,6 +48,7 @@ pub fn start(shard: &Rc<IngestShard>, listener: usize, mut stream: TcpStream) {
         return turn_away(stream, |reply| session::too_many_sessions(&shard.contexts[listener], reply));
     }
     shard.sessions.set(shard.sessions.get() + 1);
+    let mut stream = Transport::Plain(stream);
     glommio::spawn_local(async move {
         let session = AssertUnwindSafe(run(&shard, listener, &mut stream, client)).catch_unwind().await;
         if session.is_err() {
@@ -56,7 +59,7 @@ pub fn start(shard: &Rc<IngestShard>, listener: usize, mut stream: TcpStream) {
             );
             let mut reply = Vec::new();
             session::fault(&shard.contexts[listener], &mut reply);
-            let _ = stream.write_all(&reply).await;
+            let _ = stream.write(&reply).await;
         }
         shard.sessions.set(shard.sessions.get() - 1);
         shard.session_ended.raise();
@@ -72,11 +75,23 @@ fn turn_away(mut stream: TcpStream, put: impl FnOnce(&mut Vec<u8>)) {
     glommio::spawn_local(async move { drop(stream.write_all(&reply).await) }).detach();
 }
 
-async fn run(shard: &Rc<IngestShard>, listener: usize, stream: &mut TcpStream, client: SocketAddr) {
+async fn run(shard: &Rc<IngestShard>, listener: usize, stream: &mut Transport, client: SocketAddr) {
     let mut out = Vec::with_capacity(256);
-    let session = Session::new(shard.contexts[listener].clone(), client, clock::monotonic_millis(), &mut out);
+    let context = shard.contexts[listener].clone();
+    let tls = match context.tls {
+        TlsMode::Implicit => {
+            let place = shard.stop.place();
+            match handshake(shard, listener, stream, client, &place).await {
+                Some(facts) => Some(facts),
+                None => return,
+            }
+        }
+        _ => None,
+    };
+    let session = Session::new(context, client, tls, clock::monotonic_millis(), &mut out);
     let mut task = SessionTask {
         shard,
+        listener,
         place: shard.stop.place(),
         stream,
         session,
@@ -94,10 +109,39 @@ async fn run(shard: &Rc<IngestShard>, listener: usize, stream: &mut TcpStream, c
     }
 }
 
+/// Makes TLS of a connection. A failure has been logged and counted when there is nothing to give.
+async fn handshake(
+    shard: &Rc<IngestShard>,
+    listener: usize,
+    stream: &mut Transport,
+    client: SocketAddr,
+    place: &Place<'_>,
+) -> Option<TlsFacts> {
+    let tls = shard.tls.borrow()[listener].clone();
+    let made = match tls {
+        Some(tls) => stream.handshake(&tls, shard.config.timeouts.handshake, place).await,
+        None => Err("the listener has no certificate".into()),
+    };
+    match made {
+        Ok(facts) => {
+            shard.counters.tls_handshakes_total.add(1);
+            shard.counters.tls_resumed_total.add(u64::from(facts.resumed));
+            Some(facts)
+        }
+        Err(reason) => {
+            shard.counters.tls_failed_total.add(1);
+            let listener = &shard.contexts[listener].listener_name;
+            log::write("ingest", |text| line::tls_failed(text, client.ip(), &reason, listener));
+            None
+        }
+    }
+}
+
 struct SessionTask<'a> {
     shard: &'a Rc<IngestShard>,
+    listener: usize,
     place: Place<'a>,
-    stream: &'a mut TcpStream,
+    stream: &'a mut Transport,
     session: Session,
     out: Vec<u8>,
     /// Octets that were read and not yet used: a command line whose end is still to come.
@@ -148,10 +192,10 @@ impl SessionTask<'_> {
         if !self.unread {
             return;
         }
-        if self.stream.shutdown(Shutdown::Write).await.is_err() {
+        if self.stream.finish().await.is_err() {
             return;
         }
-        let _ = self.stream.set_read_timeout(Some(LINGER));
+        let _ = self.stream.set_read_timeout(LINGER);
         let mut buffer = self.shard.buffers.take();
         for _ in 0..LINGER_READS_MAX {
             match self.stream.read(&mut buffer).await {
@@ -164,7 +208,7 @@ impl SessionTask<'_> {
 
     async fn flush(&mut self) -> io::Result<()> {
         if !self.out.is_empty() {
-            self.stream.write_all(&self.out).await?;
+            self.stream.write(&self.out).await?;
             self.out.clear();
             self.out.shrink_to(OUT_OCTETS_KEPT);
         }
@@ -177,7 +221,7 @@ impl SessionTask<'_> {
         if remaining == 0 {
             return Ok(Input::TimedOut);
         }
-        self.stream.set_read_timeout(Some(Duration::from_millis(remaining)))?;
+        self.stream.set_read_timeout(Duration::from_millis(remaining))?;
         let Self { shard, place, stream, session, carried, .. } = self;
         let read = poll_fn(|context| {
             // A message whose content is on its way may come to its end within the bound of the stop.
@@ -186,7 +230,7 @@ impl SessionTask<'_> {
             }
             let mut buffer = shard.buffers.take();
             buffer[..carried.len()].copy_from_slice(carried);
-            match Pin::new(&mut **stream).poll_read(context, &mut buffer[carried.len()..]) {
+            match stream.poll_read(context, &mut buffer[carried.len()..]) {
                 Poll::Ready(Ok(read)) => {
                     let len = if read == 0 { 0 } else { carried.len() + read };
                     carried.clear();
@@ -230,6 +274,10 @@ impl SessionTask<'_> {
                 Step::Content(range) => self.append(&input[start + range.start..start + range.end]).await,
                 Step::Abandon => self.draft = None,
                 Step::Commit => self.commit().await?,
+                Step::StartTls => {
+                    self.flush().await?;
+                    return Ok(self.start_tls(input.len() - used).await);
+                }
                 Step::Close => return Ok(false),
             }
         }
@@ -248,6 +296,23 @@ impl SessionTask<'_> {
         if within_content || self.session.sender().is_some() {
             let (client, listener) = (self.session.client(), &self.session.context().listener_name);
             log::write("ingest", |text| line::lost(text, within_content, client, listener));
+        }
+    }
+
+    /// Whatever came with STARTTLS was not protected and is dropped (RFC 3207 section 4.2).
+    async fn start_tls(&mut self, dropped: usize) -> bool {
+        let client = self.session.client();
+        if dropped > 0 {
+            let text = format!("warning: {dropped} octets after STARTTLS from [{client}] were dropped");
+            log::note("ingest", &text);
+        }
+        let peer = SocketAddr::new(client, 0);
+        match handshake(self.shard, self.listener, self.stream, peer, &self.place).await {
+            Some(facts) => {
+                self.session.tls_started(clock::monotonic_millis(), facts);
+                true
+            }
+            None => false,
         }
     }
 
@@ -293,7 +358,11 @@ impl SessionTask<'_> {
                 let shard = self.shard;
                 shard.counters.messages_accepted_total.add(1);
                 shard.counters.message_bytes_accepted_total.add(stored.content_bytes);
-                log::write("ingest", |text| line::accepted(text, stored.id, &envelope, stored.content_bytes));
+                let tls = self.session.tls();
+                log::write("ingest", |text| {
+                    line::accepted(text, stored.id, &envelope, stored.content_bytes);
+                    line::tls(text, tls);
+                });
                 shard.hand_over_fresh(stored.id, &envelope, stored.content, flags);
                 self.session.committed(Ok(()), &mut self.out);
             }

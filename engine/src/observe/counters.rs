@@ -50,6 +50,9 @@ counters! {
         message_bytes_accepted_total: "counter", "Octets of accepted messages.";
         refusals_total: "counter", "Replies of the 4yz and 5yz kind.";
         messages_failed_total: "counter", "Messages refused because the spool could not take them.";
+        tls_handshakes_total: "counter", "TLS handshakes with clients.";
+        tls_resumed_total: "counter", "Those of them that resumed an earlier session.";
+        tls_failed_total: "counter", "TLS handshakes with clients that failed.";
         session_panics_total: "counter", "Sessions ended by a fault of the program.";
         messages_queued: "gauge", "Messages in the spool that are not finished.";
         batches_total: "counter", "Durable writes to the spool; one covers all messages that were ready.";

@@ -1,7 +1,7 @@
 //! The log lines about messages, in the form that users of Postfix know.
 //!
 //! ```text
-//! QID: from=<SENDER>, size=OCTETS, nrcpt=N, client=[IP], helo=<NAME>, listener=NAME
+//! QID: from=<SENDER>, size=OCTETS, nrcpt=N, client=[IP], helo=<NAME>, listener=NAME[, tls=VERSION/CIPHER]
 //! QID: to=<RECIPIENT>, relay=HOST[IP]:PORT, delay=S, delays=A/B/C/D, dsn=X.Y.Z, status=sent (REPLY)
 //! QID: to=<RECIPIENT>, from=<SENDER>, size=OCTETS, status=deleted (by uid UID, pid PID)
 //! ```
@@ -9,6 +9,7 @@
 //! `delays`: A receiving the message, B waiting in the queue, C setting the connection up (zero on a
 //! reused one), D the transaction. Pure.
 
+use crate::tls::TlsFacts;
 use sluice_queue::{Envelope, QueueId};
 use std::io::Write;
 
@@ -23,6 +24,19 @@ pub fn accepted(line: &mut Vec<u8>, id: QueueId, envelope: &Envelope, octets: u6
         let _ = write!(line, ", client=[{}], helo=<{}>", envelope.client, Shown(&envelope.helo));
     }
     let _ = write!(line, ", listener={}", envelope.listener);
+}
+
+/// Added to the line of an accepted message that came over TLS.
+pub fn tls(line: &mut Vec<u8>, tls: Option<&TlsFacts>) {
+    if let Some(tls) = tls {
+        let _ = write!(line, ", tls={}/{}", tls.version, tls.cipher);
+    }
+}
+
+/// A handshake that came to nothing.
+pub fn tls_failed(line: &mut Vec<u8>, client: std::net::IpAddr, reason: &str, listener: &str) {
+    let _ =
+        write!(line, "TLS handshake failed with unknown[{client}]: {}, listener={listener}", Shown(reason));
 }
 
 /// A command or a message that was refused, in the shape of Postfix's reject lines.

@@ -20,6 +20,7 @@ pub(crate) fn config() -> Config {
         clients: clients.to_vec(),
         relay,
         tls: TlsMode::Off,
+        certificates: None,
     };
     let seconds = Duration::from_secs;
     Config {
@@ -39,6 +40,7 @@ pub(crate) fn config() -> Config {
             transactions_max: 100_000,
         },
         timeouts: Timeouts {
+            handshake: Duration::from_secs(30),
             command: seconds(300),
             content: seconds(180),
             connect: seconds(30),

@@ -20,6 +20,7 @@ use crate::shard::{self, Happening, Role, ShardName};
 use crate::{admin, listener};
 use crossbeam::channel::{Receiver, unbounded};
 use futures_lite::future::block_on;
+use rustls::server::ProducesTickets;
 use sluice_tuning::notify::{Word, notify};
 use std::fs::{File, TryLockError};
 use std::path::Path;
@@ -39,12 +40,15 @@ pub fn run(config: Config, started: impl FnOnce(&Config) -> Result<(), Failed>) 
     let bound = listener::bind_all(&config, config.shards.ingest_cpus.len())
         .map_err(|error| Failed::new(UNAVAILABLE, error))?;
     let admin = bind_admin(&config)?;
+    let keys = crate::tls::tickets().map_err(|sentence| Failed::new(OS_ERROR, sentence))?;
+    let tls = crate::tls::listeners(&config, &keys)
+        .map_err(|sentence| Failed::new(super::CONFIGURATION, sentence))?;
     let log_thread = log::start(&config.hostname, config.log.file.as_deref()).map_err(|error| {
         let path = config.log.file.as_deref().unwrap_or(Path::new("")).display();
         Failed::io(format_args!("log.file {path} cannot be opened"), &error)
     })?;
     warnings(&config).lines().for_each(|warning| log::note("main", warning));
-    let result = match Relay::start(&config, bound, admin) {
+    let result = match Relay::start(&config, bound, admin, (tls, keys)) {
         Ok(mut relay) => relay.run(started),
         Err(error) => Err(Failed::new(OS_ERROR, format_args!("a thread cannot be started: {error}"))),
     };
@@ -127,6 +131,7 @@ impl Relay {
         config: &Arc<Config>,
         bound: Vec<Vec<listener::Bound>>,
         admin: admin::Bound,
+        (tls, tickets): (crate::tls::Listeners, Arc<dyn ProducesTickets>),
     ) -> std::io::Result<Self> {
         let ingest_cpus = &config.shards.ingest_cpus;
         let delivery_cpus = &config.shards.delivery_cpus;
@@ -157,6 +162,7 @@ impl Relay {
             has_space: has_space.clone(),
             admin,
             state: state.clone(),
+            tickets,
         };
         service::start(service, tell.clone())?;
         for (index, inbox) in delivery_inboxes.into_iter().enumerate() {
@@ -183,6 +189,7 @@ impl Relay {
                 links: links.clone(),
                 counters: state.ingest[index].clone(),
                 contexts: contexts.clone(),
+                tls: tls.clone(),
                 has_space: has_space.clone(),
                 budget: budget.clone(),
             };

@@ -9,8 +9,10 @@ use crate::config::Config;
 use crate::observe::log;
 use crate::resolve::service::Resolvers;
 use crate::shard::Happening;
-use crate::shard::links::Question;
+use crate::shard::links::{Links, Question, ToIngest};
+use crate::tls;
 use crossbeam::channel::Sender;
+use rustls::server::ProducesTickets;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
@@ -27,6 +29,8 @@ pub struct Service {
     pub has_space: Arc<AtomicBool>,
     pub admin: admin::Bound,
     pub state: Arc<admin::State>,
+    /// The keys of TLS tickets, which a reload keeps.
+    pub tickets: Arc<dyn ProducesTickets>,
 }
 
 /// Starts the thread. It ends only when it fails.
@@ -53,8 +57,10 @@ async fn run(service: Service, events: Sender<Happening>) -> std::io::Result<()>
             log::flush();
         }
     });
+    let reload =
+        Reload { config: service.config, links: service.state.links.clone(), tickets: service.tickets };
     tokio::spawn(admin::serve(service.admin, service.state));
-    listen_to_signals(events).await
+    listen_to_signals(events, reload).await
 }
 
 async fn answer(resolvers: Arc<Resolvers>, mut questions: Receiver<Question>) {
@@ -99,7 +105,39 @@ async fn watch_space(config: Arc<Config>, has_space: Arc<AtomicBool>) {
     }
 }
 
-async fn listen_to_signals(events: Sender<Happening>) -> std::io::Result<()> {
+struct Reload {
+    config: Arc<Config>,
+    links: Arc<Links>,
+    tickets: Arc<dyn ProducesTickets>,
+}
+
+impl Reload {
+    /// Reads all certificates again and gives them to the shards; sessions go on as they are. When a file
+    /// is bad, all stay as they were.
+    async fn certificates(&self) {
+        let (config, tickets) = (self.config.clone(), self.tickets.clone());
+        let read = tokio::task::spawn_blocking(move || tls::listeners(&config, &tickets)).await;
+        match read.unwrap_or_else(|_| Err("internal fault".into())) {
+            Ok(listeners) => {
+                for shard in &self.links.ingest {
+                    shard.send(ToIngest::Tls(listeners.clone())).await;
+                }
+                log::note(
+                    "service",
+                    "SIGHUP: certificates were read again; other settings are read at start only, restart to change them",
+                );
+            }
+            Err(sentence) => {
+                log::note(
+                    "service",
+                    &format!("error: SIGHUP: {sentence}; the certificates stay as they were"),
+                );
+            }
+        }
+    }
+}
+
+async fn listen_to_signals(events: Sender<Happening>, reload: Reload) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -108,7 +146,7 @@ async fn listen_to_signals(events: Sender<Happening>) -> std::io::Result<()> {
         tokio::select! {
             _ = terminate.recv() => drop(events.send(Happening::Terminate)),
             _ = interrupt.recv() => drop(events.send(Happening::Terminate)),
-            _ = hangup.recv() => log::note("service", "SIGHUP: this version reads its configuration at start only; restart to apply a change"),
+            _ = hangup.recv() => reload.certificates().await,
             _ = reopen.recv() => log::reopen(),
         }
     }

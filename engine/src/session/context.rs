@@ -1,6 +1,6 @@
 //! What all sessions of one listener share: built once from the configuration, then immutable.
 
-use crate::config::{Config, Limits};
+use crate::config::{Config, Limits, TlsMode};
 use crate::policy::Rules;
 use crate::smtp::reply;
 use std::time::Duration;
@@ -13,6 +13,7 @@ pub struct Context {
     pub limits: Limits,
     /// The mailbox behind `<Postmaster>` (RFC 5321 section 4.5.1).
     pub postmaster: String,
+    pub tls: TlsMode,
     pub(super) listener: usize,
     pub(super) rules: Rules,
     pub(super) command_millis: u64,
@@ -31,6 +32,7 @@ impl Context {
             listener_name: config.listeners[listener].name.clone(),
             limits: config.limits.clone(),
             postmaster: config.postmaster.clone(),
+            tls: config.listeners[listener].tls,
             listener,
             rules: Rules::new(config),
             command_millis: millis(config.timeouts.command),

@@ -6,6 +6,7 @@
 
 use super::{Handled, Hello, Session, State};
 use crate::smtp::reply;
+use std::fmt::Display;
 
 pub(super) fn hello(session: &mut Session, name: &str, extended: bool, out: &mut Vec<u8>) -> Handled {
     session.hello = Some(Hello { name: name.into(), extended });
@@ -13,17 +14,13 @@ pub(super) fn hello(session: &mut Session, name: &str, extended: bool, out: &mut
     session.state = State::AwaitMail;
     let context = &session.context;
     if extended {
-        reply::put_lines(
-            out,
-            reply::HELLO.code,
-            &[
-                &context.hostname,
-                &"PIPELINING",
-                &format_args!("SIZE {}", context.limits.message_bytes_max),
-                &"8BITMIME",
-                &"ENHANCEDSTATUSCODES",
-            ],
-        );
+        let size = format_args!("SIZE {}", context.limits.message_bytes_max);
+        let mut lines: Vec<&dyn Display> = vec![&context.hostname, &"PIPELINING", &size, &"8BITMIME"];
+        if session.offers_starttls() {
+            lines.push(&"STARTTLS");
+        }
+        lines.push(&"ENHANCEDSTATUSCODES");
+        reply::put_lines(out, reply::HELLO.code, &lines);
     } else {
         reply::HELLO.put_with(out, &context.hostname);
     }

@@ -45,6 +45,7 @@ mod rcpt;
 mod received;
 mod refused;
 mod rset;
+mod starttls;
 mod vrfy;
 
 #[cfg(test)]
@@ -57,6 +58,7 @@ use refused::{Argument, Refused};
 use crate::smtp::command::{Command, Fault, LINE_OCTETS_MAX};
 use crate::smtp::content::{Decoder, Findings};
 use crate::smtp::reply::{self, Answer};
+use crate::tls::TlsFacts;
 use sluice_queue::{Body, Envelope, QueueId, Recipient};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
@@ -85,6 +87,9 @@ pub enum Step {
     Abandon,
     /// End-of-data: make message and envelope durable, then call [`Session::committed`].
     Commit,
+    /// Write `out`, drop the rest of the input, and make a TLS handshake; then call
+    /// [`Session::tls_started`], or close the connection.
+    StartTls,
     /// Drop the draft if there is one, write `out` and close the connection.
     Close,
 }
@@ -102,6 +107,8 @@ enum State {
     AwaitEnd,
     /// The rim commits the message.
     AwaitCommit,
+    /// The rim makes a TLS handshake.
+    AwaitHandshake,
     Closed,
 }
 
@@ -130,6 +137,7 @@ pub struct Session {
     context: Arc<Context>,
     client: IpAddr,
     state: State,
+    tls: Option<TlsFacts>,
     hello: Option<Hello>,
     transaction: Option<Transaction>,
     decoder: Decoder,
@@ -152,7 +160,14 @@ type Handled = Result<Option<Step>, Refused>;
 impl Session {
     /// Greets the client (RFC 5321 section 3.1), or refuses it when the listener does not admit it.
     /// `now` is milliseconds of any clock that never goes back.
-    pub fn new(context: Arc<Context>, client: SocketAddr, now: u64, out: &mut Vec<u8>) -> Self {
+    /// `tls`: what is known of a TLS connection that was made before (RFC 8314 section 3).
+    pub fn new(
+        context: Arc<Context>,
+        client: SocketAddr,
+        tls: Option<TlsFacts>,
+        now: u64,
+        out: &mut Vec<u8>,
+    ) -> Self {
         let client = client.ip().to_canonical();
         let admitted = context.rules.admits(context.listener, client);
         if admitted {
@@ -165,6 +180,7 @@ impl Session {
             context,
             client,
             state: if admitted { State::AwaitHello } else { State::Closed },
+            tls,
             hello: None,
             transaction: None,
             queue_id: None,
@@ -181,7 +197,7 @@ impl Session {
     /// the rim does next; the range of [`Step::Content`] counts from the start of `input`.
     ///
     /// # Panics
-    /// When the rim owes an answer to [`Step::Open`] or [`Step::Commit`].
+    /// When the rim owes an answer to [`Step::Open`], [`Step::Commit`] or [`Step::StartTls`].
     pub fn advance(&mut self, now: u64, input: &[u8], out: &mut Vec<u8>) -> (usize, Step) {
         self.now = now;
         let mut consumed = 0;
@@ -194,6 +210,7 @@ impl Session {
                 State::Closed => return (input.len(), Step::Close),
                 State::AwaitSpool => panic!("advance() before opened() or open_failed()"),
                 State::AwaitCommit => panic!("advance() before committed()"),
+                State::AwaitHandshake => panic!("advance() before tls_started()"),
                 _ if rest.is_empty() => (0, None),
                 State::AwaitContent | State::AwaitEnd => self.content(rest, out),
                 _ => self.line(rest, out),
@@ -215,7 +232,9 @@ impl Session {
     /// A command must be complete within its time; content must only go on.
     pub fn deadline(&self) -> u64 {
         let millis = match self.state {
-            State::AwaitSpool | State::AwaitCommit | State::Closed => return u64::MAX,
+            State::AwaitSpool | State::AwaitCommit | State::AwaitHandshake | State::Closed => {
+                return u64::MAX;
+            }
             State::AwaitContent | State::AwaitEnd => self.context.content_millis,
             _ => self.context.command_millis,
         };
@@ -310,6 +329,7 @@ impl Session {
         out: &mut Vec<u8>,
     ) -> Option<Step> {
         let handled = match command {
+            Ok(command) if self.needs_tls_for(&command) => Err((&reply::TLS_REQUIRED).into()),
             Ok(Command::Ehlo(name)) => hello::hello(self, name, true, out),
             Ok(Command::Helo(name)) => hello::hello(self, name, false, out),
             Ok(Command::Mail(mail)) => mail::mail(self, &mail, out),
@@ -320,6 +340,7 @@ impl Session {
             Ok(Command::Vrfy) => vrfy::vrfy(out),
             Ok(Command::Help) => help::help(out),
             Ok(Command::Quit) => quit::quit(self, out),
+            Ok(Command::StartTls) => starttls::starttls(self, out),
             Ok(Command::NotOffered(_)) => Err((&reply::NOT_OFFERED).into()),
             Err(fault) => Err(fault.into()),
         };

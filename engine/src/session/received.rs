@@ -1,25 +1,28 @@
 //! The Received field that a message gets here (RFC 5321 section 4.4).
 //!
 //! `from` names what the client called itself, with the address that it came from in TCP-info; `with`
-//! is ESMTP after EHLO and SMTP after HELO; `for` stands only with one recipient, so that no recipient
+//! is ESMTP after EHLO, ESMTPS within TLS and SMTP after HELO (RFC 3848); `for` stands only with one recipient, so that no recipient
 //! learns of another. Nothing in it can begin a line or a comment: the name obeys
 //! `smtp::command::is_hello_name`, the recipient is a canonical mailbox.
 
 use super::Session;
 use crate::smtp::path::AddressLiteral;
+use crate::tls::{TlsFacts, Verdict};
 use sluice_queue::QueueId;
+use std::fmt;
 use std::io::Write;
 
 pub(super) fn field(session: &Session, id: QueueId, date: &str) -> Vec<u8> {
     let hello = session.hello.as_ref().expect("a message comes after EHLO or HELO");
     let transaction = session.transaction.as_ref().expect("a message has an envelope");
-    let protocol = if hello.extended { "ESMTP" } else { "SMTP" };
+    let protocol = session.protocol();
     let mut out = Vec::with_capacity(512);
     let written = write!(
         out,
-        "Received: from {} ({})\r\n\tby {} with {protocol} id {id}",
+        "Received: from {} ({})\r\n\t{}by {} with {protocol} id {id}",
         hello.name,
         AddressLiteral(session.client),
+        Tls(session.tls()),
         session.context.hostname,
     )
     .and_then(|()| match &transaction.recipients[..] {
@@ -28,4 +31,20 @@ pub(super) fn field(session: &Session, id: QueueId, date: &str) -> Vec<u8> {
     });
     written.expect("a vector takes everything");
     out
+}
+
+/// A comment that tells of the TLS connection, on a line of its own.
+struct Tls<'a>(Option<&'a TlsFacts>);
+
+impl fmt::Display for Tls<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(facts) = self.0 else { return Ok(()) };
+        let certificate = match facts.client {
+            None => "",
+            Some(Verdict::None) => ", no client certificate",
+            Some(Verdict::NotVerified) => ", client certificate not verified",
+            Some(Verdict::Verified) => ", client certificate verified",
+        };
+        write!(f, "(using {} with cipher {}{certificate})\r\n\t", facts.version, facts.cipher)
+    }
 }

@@ -115,8 +115,7 @@ impl Session {
             note.push_str(&format!(" to={argument}"));
         }
         if let Some(hello) = &self.hello {
-            let proto = if hello.extended { "ESMTP" } else { "SMTP" };
-            note.push_str(&format!(" proto={proto} helo=<{}>", hello.name));
+            note.push_str(&format!(" proto={} helo=<{}>", self.protocol(), hello.name));
         }
         self.notes.push(note);
     }

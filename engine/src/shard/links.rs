@@ -14,6 +14,7 @@ use crate::config::SmartHost;
 use crate::resolve::mx::MxHost;
 use crate::resolve::service::Answer;
 use crate::steering::{self, Condition, HopTrouble, Request, SummaryOptions, Tally, Targets};
+use crate::tls;
 use sluice_queue::{ContentFlags, Envelope, QueueId, RecipientState, SpoolNumber};
 use std::net::IpAddr;
 use std::ops::Deref;
@@ -245,6 +246,8 @@ pub enum ToIngest {
         who: Who,
         reply: oneshot::Sender<steering::Answer>,
     },
+    /// Certificates that were read again: for handshakes from now on.
+    Tls(tls::Listeners),
     /// No new session; open ones end within the bound.
     Stop,
     /// The delivery shards are done: write out what is left and end.

@@ -30,6 +30,8 @@ pub enum Command<'a> {
     Vrfy,
     Help,
     Quit,
+    /// RFC 3207.
+    StartTls,
     /// A command that RFC 5321 or an extension defines and this server does not offer.
     NotOffered(NotOffered),
 }
@@ -58,7 +60,6 @@ pub enum NotOffered {
     Bdat,
     Etrn,
     Expn,
-    StartTls,
     Turn,
 }
 
@@ -102,6 +103,7 @@ enum Verb {
     Vrfy,
     Help,
     Quit,
+    StartTls,
     NotOffered(NotOffered),
     Foreign,
 }
@@ -131,7 +133,7 @@ fn verb(word: &[u8]) -> Option<Verb> {
         b"BDAT" => Verb::NotOffered(NotOffered::Bdat),
         b"ETRN" => Verb::NotOffered(NotOffered::Etrn),
         b"EXPN" => Verb::NotOffered(NotOffered::Expn),
-        b"STARTTLS" => Verb::NotOffered(NotOffered::StartTls),
+        b"STARTTLS" => Verb::StartTls,
         b"TURN" => Verb::NotOffered(NotOffered::Turn),
         b"GET" | b"POST" | b"PUT" | b"HEAD" | b"OPTIONS" | b"CONNECT" => Verb::Foreign,
         _ => return None,
@@ -164,6 +166,7 @@ pub fn parse_command(line: &[u8]) -> Result<Command<'_>, Fault> {
         Verb::Data => alone(argument, Command::Data),
         Verb::Rset => alone(argument, Command::Rset),
         Verb::Quit => alone(argument, Command::Quit),
+        Verb::StartTls => alone(argument, Command::StartTls),
         Verb::Noop => Ok(Command::Noop),
         Verb::Help => Ok(Command::Help),
         Verb::Vrfy if argument.is_empty() => Err(Fault::MissingArgument),
@@ -316,8 +319,8 @@ mod tests {
             ("QUIT", Command::Quit),
             ("EXPN list", Command::NotOffered(NotOffered::Expn)),
             ("ETRN x.example", Command::NotOffered(NotOffered::Etrn)),
-            ("STARTTLS", Command::NotOffered(NotOffered::StartTls)),
-            ("starttls", Command::NotOffered(NotOffered::StartTls)),
+            ("STARTTLS", Command::StartTls),
+            ("starttls", Command::StartTls),
             ("AUTH PLAIN", Command::NotOffered(NotOffered::Auth)),
             ("BDAT 12 LAST", Command::NotOffered(NotOffered::Bdat)),
             ("TURN", Command::NotOffered(NotOffered::Turn)),

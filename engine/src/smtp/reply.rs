@@ -100,6 +100,7 @@ answers! {
     ARGUMENT_MISSING = 501 "5.5.4" "Argument missing";
     UNKNOWN_PARAMETER = 555 "5.5.4" "Parameter not recognized or not implemented";
     BAD_PARAMETER = 501 "5.5.4" "Malformed or repeated parameter";
+    TLS_REQUIRED = 530 "5.7.0" "Send STARTTLS first";
     SEQUENCE_HELLO_FIRST = 503 "5.5.1" "Send EHLO or HELO first";
 
     // EHLO and HELO.
@@ -146,6 +147,10 @@ answers! {
     NO_SPACE = 452 "4.3.1" "Insufficient system storage, try again later";
     STORAGE_FAILED = 451 "4.3.0" "The message could not be stored, try again later";
     BUSY = 451 "4.3.2" "Too busy to take a message now, try again later";
+
+    // STARTTLS.
+    TLS_READY = 220 "2.0.0" "Ready to start TLS";
+    TLS_ACTIVE = 503 "5.5.1" "TLS is active already";
 
     // The others.
     RESET_OK = 250 "2.0.0" "Ok";

@@ -259,7 +259,7 @@ fn what_needs_a_later_release_is_refused_in_plain_words() {
         (
             "relay = \"any\"",
             "tls = \"offer\"",
-            &["13: listener.tls: needs STARTTLS, which this version does not have yet; allowed: off"],
+            &["13: listener.tls: needs a certificate; allowed: off, or [tls] with certificate and key"],
         ),
         ("relay = \"any\"", "tls = \"off\"", &[]),
     ]);
@@ -533,7 +533,7 @@ fn certificate_and_key_are_matched() {
             "key.pem",
             "key.pem",
             Some(
-                "4: tls.certificate: D/key.pem holds no certificate; allowed: a PEM file, the server's certificate first",
+                "4: tls.certificate: D/key.pem holds no certificate; allowed: a PEM file with a certificate, the server's certificate first",
             ),
         ),
         (

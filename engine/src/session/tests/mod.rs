@@ -17,12 +17,12 @@ macro_rules! dialogues {
     )*};
 }
 
-dialogues! { basics syntax limits content sequence relay }
+dialogues! { basics syntax limits content sequence relay starttls }
 
 fn session(script: &[&str]) -> Session {
     let context = Arc::new(Context::new(&config(), 0));
     let mut out = Vec::new();
-    let mut session = Session::new(context, "192.0.2.9:4711".parse().unwrap(), 0, &mut out);
+    let mut session = Session::new(context, "192.0.2.9:4711".parse().unwrap(), None, 0, &mut out);
     for line in script {
         let line = format!("{line}\r\n");
         assert_eq!(session.advance(0, line.as_bytes(), &mut out), (line.len(), Step::Read));

@@ -4,7 +4,7 @@
 //!
 //! | word | means |
 //! |---|---|
-//! | `listener`, `client`, `limit` | set before the session begins; `outside`, `192.0.2.9` and the defaults otherwise |
+//! | `listener`, `client`, `limit`, `tls` | set before the session begins; `outside`, `192.0.2.9` and the defaults otherwise |
 //! | `C` | the client sends a line with CRLF |
 //! | `c` | the client sends octets as they are |
 //! | `S` | the server sends a line that begins so |
@@ -18,11 +18,12 @@
 //! | `closed` | the session is over |
 //!
 //! `C*3` and `S*3` repeat, and `{}` is the number; `\r`, `\n`, `\t`, `\0`, `\xff` and `\\` are octets, `\(x*9)`
-//! nine times x. Lines of the client that follow each other are one group. Each dialogue is played with
+//! nine times x. A handshake that the session asks for succeeds. Lines of the client that follow each other are one group. Each dialogue is played with
 //! its groups whole, octet by octet, and in two pieces cut at every place (20 places in a long one), unless its name begins with
 //! `whole:`; a message open at its end is a failure.
 
 use super::super::*;
+use crate::config::TlsMode;
 use crate::policy::tests::config;
 use sluice_queue::SpoolNumber;
 
@@ -122,6 +123,12 @@ impl Rim {
                     assert!(self.session.is_closed());
                     self.dropped += usize::from(self.draft.take().is_some());
                 }
+                Step::StartTls => {
+                    self.buffer.clear();
+                    self.session.tls_started(self.now, facts());
+                    self.flushed.append(&mut self.out);
+                    continue;
+                }
                 Step::Flush => self.flushed.append(&mut self.out),
                 Step::Read => assert!(self.buffer.len() - consumed < LINE_OCTETS_MAX),
             }
@@ -170,13 +177,29 @@ fn refusal(word: &str) -> Option<Refusal> {
     })
 }
 
+fn tls_mode(word: &str) -> TlsMode {
+    match word {
+        "offer" => TlsMode::Offer,
+        "require" => TlsMode::Require,
+        "implicit" => TlsMode::Implicit,
+        other => panic!("unknown mode {other}"),
+    }
+}
+
+/// What every handshake here comes to.
+fn facts() -> TlsFacts {
+    let cipher = "TLS_AES_256_GCM_SHA384".into();
+    TlsFacts { version: "TLSv1.3", cipher, resumed: false, name: None, client: None }
+}
+
 fn begin(dialogue: &Dialogue) -> Rim {
     let mut config = config();
-    let (mut listener, mut client) = (0, "192.0.2.9");
+    let (mut listener, mut client, mut mode) = (0, "192.0.2.9", TlsMode::Off);
     for (_, word, _, text) in &dialogue.lines {
         match word.as_str() {
             "listener" => listener = config.listeners.iter().position(|one| one.name == *text).unwrap(),
             "client" => client = text,
+            "tls" => mode = tls_mode(text),
             "limit" => {
                 let (name, value) = text.split_once(' ').unwrap();
                 let (limits, value): (_, usize) = (&mut config.limits, value.parse().unwrap());
@@ -193,9 +216,11 @@ fn begin(dialogue: &Dialogue) -> Rim {
             _ => {}
         }
     }
+    config.listeners[listener].tls = mode;
+    let tls = (mode == TlsMode::Implicit).then(facts);
     let mut out = Vec::new();
     let client = SocketAddr::new(client.parse().unwrap(), 4711);
-    let session = Session::new(Arc::new(Context::new(&config, listener)), client, 0, &mut out);
+    let session = Session::new(Arc::new(Context::new(&config, listener)), client, tls, 0, &mut out);
     Rim {
         session,
         now: 0,
@@ -263,7 +288,7 @@ fn expect_line(out: &[u8], expected: &[u8], place: &str) -> usize {
 fn other(rim: &mut Rim, word: &str, text: &str, raw: &[u8], place: &str) {
     let envelope = || rim.envelope.as_ref().expect(place);
     match word {
-        "listener" | "client" | "limit" => {}
+        "listener" | "client" | "limit" | "tls" => {}
         "opens" => rim.opens = refusal(text),
         "commits" => rim.commits = refusal(text),
         "stored" => {
