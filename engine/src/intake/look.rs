@@ -109,7 +109,7 @@ pub fn describe<'a>(
 ) -> QueueItem {
     let recipients = parts.map(|part| QueueRecipient {
         address: part.address.to_owned(),
-        status: status_word(&part).into(),
+        status: status_word(&part),
         attempts: part.state.attempts,
         next_hop: if part.state.is_finished() { String::new() } else { hops.name(&part).into_owned() },
         rerouted: part.via.is_some(),

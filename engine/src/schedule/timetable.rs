@@ -107,7 +107,9 @@ mod tests {
         assert!(timetable.is_empty());
         all.sort_unstable();
         assert_eq!(all, [(10, "a"), (10, "b"), (20, "c")]);
-        all.into_iter().for_each(|(due, what)| drop(timetable.insert(due, what)));
+        for (due, what) in all {
+            timetable.insert(due, what);
+        }
         assert_eq!(timetable.take_due(10), Some("a"));
     }
 }
