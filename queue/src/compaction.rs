@@ -22,7 +22,6 @@ use crate::record::{OUTCOME_TEXT_MAX, Outcome, OutcomeKind};
 use crate::spool::Spool;
 use crate::storage::Storage;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 
 /// Octets of content moved in a step, but for one message that has more.
@@ -128,9 +127,9 @@ impl<S: Storage> Spool<S> {
                 done.abandoned += 1;
                 continue;
             }
-            let Some(group) = desk.index.get(of.message.id).map(|entry| {
-                let from = entry.commit.segment.sequence;
-                of.group(entry.states(), from, self.inner.options.group_bytes_max())
+            let Some(group) = desk.index.get(of.message.id).map(|facts| {
+                let from = facts.entry().commit.segment.sequence;
+                of.group(facts.states(), from, self.inner.options.group_bytes_max())
             }) else {
                 done.abandoned += 1;
                 continue;
@@ -179,10 +178,9 @@ impl<S: Storage> Spool<S> {
             compaction.passed_over.insert(target);
             return Ok(Some((target, Vec::new())));
         }
-        let from = compaction.after.map_or(Unbounded, Excluded);
         let (mut candidates, mut bytes, mut looks) = (Vec::new(), 0, 0);
         let mut ended = true;
-        for (id, entry) in desk.index.waiting.range((from, Unbounded)) {
+        for (id, entry) in desk.index.waiting_after(compaction.after) {
             let lies = entry.lies_in(target);
             let wanted = lies || entry.reasons_lie_in(target);
             let content = if lies { entry.content_bytes } else { 0 };
@@ -192,11 +190,11 @@ impl<S: Storage> Spool<S> {
                 break;
             }
             looks += 1;
-            compaction.after = Some(*id);
+            compaction.after = Some(id);
             if wanted {
                 bytes += content;
-                candidates.push(*id);
-                compaction.moving.insert(*id, false);
+                candidates.push(id);
+                compaction.moving.insert(id, false);
             }
         }
         if ended {
@@ -211,7 +209,7 @@ impl<S: Storage> Spool<S> {
         if message.unknown_attributes {
             return Ok(None);
         }
-        if !self.inner.desk.borrow().index.get(id).is_some_and(|entry| entry.lies_in(target)) {
+        if !self.inner.desk.borrow().index.get(id).is_some_and(|facts| facts.entry().lies_in(target)) {
             return Ok(Some(Prepared { message, draft: None }));
         }
         let mut draft = self.draft(id);
@@ -271,11 +269,7 @@ fn last_outcomes(
         let reason = reason.as_ref()?;
         Some(Outcome {
             recipient: at as u32,
-            kind: match reason.kind {
-                // It was released since; said again it would be held again.
-                OutcomeKind::Held if !state.held => OutcomeKind::Deferred,
-                kind => kind,
-            },
+            kind: reason.kind,
             attempts: state.attempts,
             notified: state.notified,
             at_micros: reason.at_micros,

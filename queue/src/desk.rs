@@ -3,9 +3,10 @@
 //! Lives in a spool, on its shard, behind a cell that is never borrowed across an await. No I/O here.
 
 use crate::compaction::Compaction;
+use crate::envelope::RecipientState;
 use crate::error::{CommitError, Fault};
 use crate::id::{QueueId, SpoolNumber};
-use crate::index::{Entry, Index, Place};
+use crate::index::{Index, NewEntry, Place};
 use crate::options::Options;
 use crate::pending::{ExtentRef, Finishing, Gathering, Group, NewMessage, Placed, Ticket, Verdict};
 use crate::record::{Outcome, OutcomeKind};
@@ -162,8 +163,8 @@ impl Desk {
 
     /// Applies outcomes at once and queues their records; `true` when they should be written soon.
     pub fn record(&mut self, id: QueueId, outcomes: Vec<Outcome>) -> bool {
-        let Some(entry) = self.index.get(id) else { return false };
-        let refers_to = entry.commit.segment.sequence;
+        let Some(facts) = self.index.get(id) else { return false };
+        let refers_to = facts.entry().commit.segment.sequence;
         let mut finished = self.index.apply(id, &outcomes);
         if self.poisoned.is_some() {
             return false;
@@ -207,9 +208,7 @@ impl Desk {
                 }
                 Group::Message(message) => self.enter(message, at(placed.commit), at(placed.outcome)),
                 Group::Outcomes(finishing, _) => {
-                    if let Some(entry) = self.index.get_mut(finishing.id) {
-                        entry.set_reason(&finishing.outcomes, &at(placed.outcome));
-                    }
+                    self.index.place_reasons(finishing.id, &finishing.outcomes, &at(placed.outcome));
                 }
             }
         }
@@ -224,15 +223,22 @@ impl Desk {
         }
         self.stats.commits += 1;
         self.stats.content_bytes += message.tail.as_ref().map_or(0, |tail| tail.len() as u64);
-        let states = message.envelope.recipients.iter().map(|_| crate::RecipientState::NEW);
-        let marks = message.extents.iter().map(|extent| (extent.mark.clone(), extent.octets));
-        let entry = Entry::new(commit, message.content_bytes, message.flags, states, marks);
-        self.index.waiting.insert(id, entry);
+        let envelope = &message.envelope;
+        let recipients = envelope.recipients.iter();
+        let entry = NewEntry {
+            commit,
+            arrived_micros: envelope.arrived_micros,
+            content_bytes: message.content_bytes,
+            flags: message.flags,
+            sender: &envelope.sender,
+            recipients: recipients.map(|recipient| (&recipient.address[..], RecipientState::NEW)),
+            extents: message.extents.iter().map(|extent| (extent.mark.clone(), extent.octets)),
+        };
+        self.index.enter(id, entry, false);
         if let Some(finishing) = message.finishing
             && self.index.apply(finishing.id, &finishing.outcomes).is_none()
-            && let Some(entry) = self.index.get_mut(finishing.id)
         {
-            entry.set_reason(&finishing.outcomes, &outcome);
+            self.index.place_reasons(finishing.id, &finishing.outcomes, &outcome);
         }
         if let Some(at) = self.abandoned.iter().position(|abandoned| *abandoned == id) {
             self.abandoned.swap_remove(at);
@@ -247,7 +253,7 @@ impl Desk {
         let extents = message.extents.iter().map(|extent| (extent.mark.clone(), extent.octets));
         // Finished meanwhile: the outcome that waits to be written holds the entry, and must from now on
         // hold the segments of the new place.
-        let Some(entry) = self.index.get_mut(message.id).or_else(|| {
+        let Some(entry) = self.index.entry_mut(message.id).or_else(|| {
             let groups = self.pending.iter_mut().flat_map(|batch| &mut batch.groups);
             groups.into_iter().find_map(|group| group.finished_entry(message.id))
         }) else {
@@ -255,7 +261,7 @@ impl Desk {
         };
         entry.relocate(commit, extents);
         if let Some(reasons) = message.finishing {
-            entry.set_reason(&reasons.outcomes, &outcome);
+            self.index.place_reasons(reasons.id, &reasons.outcomes, &outcome);
         }
     }
 

@@ -5,7 +5,7 @@
 use crate::envelope::RecipientState;
 use crate::error::{OpenError, ReadError};
 use crate::id::{QueueId, SpoolNumber};
-use crate::index::Index;
+use crate::index::{Counts, Facts, Index};
 use crate::lineage::Lineage;
 use crate::reading::{self, Message};
 use crate::recovery::{Recovery, recover};
@@ -56,16 +56,36 @@ impl Inspection {
 
     /// Ids of messages whose octets are not all readable.
     pub fn damaged(&self) -> Vec<QueueId> {
-        self.index.damaged.keys().copied().collect()
+        self.index.damaged().map(|(id, _)| id).collect()
+    }
+
+    /// As [`crate::Spool::survey`].
+    pub fn survey(
+        &self,
+        after: Option<QueueId>,
+        count: usize,
+        each: impl FnMut(&Facts<'_>),
+    ) -> Option<QueueId> {
+        self.index.survey(after, count, each)
+    }
+
+    /// As [`crate::Spool::facts`].
+    pub fn facts<T>(&self, id: QueueId, see: impl FnOnce(&Facts<'_>) -> T) -> Option<T> {
+        self.index.get(id).as_ref().map(see)
+    }
+
+    /// As [`crate::Spool::counts`].
+    pub fn counts(&self) -> Counts {
+        self.index.counts()
     }
 
     pub fn states(&self, id: QueueId) -> Option<Vec<RecipientState>> {
-        self.index.get(id).map(|entry| entry.states())
+        self.index.get(id).map(|facts| facts.states())
     }
 
     /// As [`crate::Spool::load`].
     pub fn load(&self, id: QueueId) -> Result<Message, ReadError> {
-        block_on(reading::load(&self.table, reading::known(&self.index, id), id))
+        block_on(reading::load(&self.table, reading::known(&self.index, id, true), id))
     }
 
     /// As [`crate::Spool::read`].

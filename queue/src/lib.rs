@@ -49,6 +49,7 @@ pub use draft::Draft;
 pub use envelope::{Body, Envelope, Recipient, RecipientState, RecipientStatus};
 pub use error::{AppendError, CommitError, Fault, OpenError, ReadError};
 pub use id::{NotAQueueId, QueueId, SPOOLS_MAX, SpoolNumber};
+pub use index::{Counts, Facts, RecipientFacts};
 pub use inspect::{Inspection, inspect};
 pub use lineage::Lineage;
 pub use options::{Options, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};

@@ -69,7 +69,7 @@ pub(crate) async fn load<F: SegmentFile>(
     let extents = commit.extents().collect();
     let unknown_attributes = commit.unknown_attributes > 0;
     let at = (known.commit.segment.sequence, known.commit.position);
-    let reasons = reasons(table, id, &known.reasons).await?;
+    let reasons = reasons(table, id, known.reasons, &known.places).await?;
     Ok(Message {
         id,
         envelope,
@@ -88,29 +88,28 @@ pub(crate) async fn load<F: SegmentFile>(
 pub(crate) struct Known {
     commit: Place,
     states: Vec<RecipientState>,
-    reasons: Vec<Option<Place>>,
+    reasons: Vec<Option<Reason>>,
+    /// Of reasons that are only on disk.
+    places: Vec<Option<Place>>,
     vias: Vec<(u32, Box<str>)>,
 }
 
-impl Known {
-    pub fn without_reasons(mut self) -> Self {
-        self.reasons.fill(None);
-        self
-    }
-}
-
-pub(crate) fn known(index: &Index, id: QueueId) -> Option<Known> {
-    let entry = index.get(id)?;
-    let (commit, states) = (entry.commit.clone(), entry.states());
-    Some(Known { commit, states, reasons: entry.reasons(), vias: entry.vias() })
+pub(crate) fn known(index: &Index, id: QueueId, with_reasons: bool) -> Option<Known> {
+    let facts = index.get(id)?;
+    let (commit, states) = (facts.entry().commit.clone(), facts.states());
+    let (reasons, places) = match with_reasons {
+        true => facts.reasons(),
+        false => (vec![None; states.len()], Vec::new()),
+    };
+    Some(Known { commit, states, reasons, places, vias: facts.vias() })
 }
 
 async fn reasons<F: SegmentFile>(
     table: &RefCell<Table<F>>,
     id: QueueId,
+    mut reasons: Vec<Option<Reason>>,
     places: &[Option<Place>],
 ) -> Result<Vec<Option<Reason>>, ReadError> {
-    let mut reasons = vec![None; places.len()];
     for (recipient, place) in places.iter().enumerate() {
         let Some(place) = place else { continue };
         if reasons[recipient].is_some() {
@@ -151,7 +150,8 @@ pub(crate) struct Held {
 }
 
 pub(crate) fn held(index: &Index, id: QueueId) -> Option<Held> {
-    let entry = index.get(id)?;
+    let facts = index.get(id)?;
+    let entry = facts.entry();
     Some(Held { commit: entry.commit.clone(), _extents: entry.extents_held() })
 }
 

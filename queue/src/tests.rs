@@ -1,6 +1,7 @@
 //! The spool as a whole, on storages in memory, on a faulty one and on the real file system.
 
 mod compaction;
+mod cost;
 mod crash;
 mod damage;
 mod glommio;

@@ -75,7 +75,7 @@ impl CommitToWrite<'_> {
         texts.iter().for_each(|text| pen.bytes(text.as_bytes()));
         for (index, recipient) in envelope.recipients.iter().enumerate() {
             let state = self.states.get(index).copied().unwrap_or(RecipientState::NEW);
-            pen.u8(status_code(state.status));
+            pen.u8(state.status.code());
             pen.u16(state.attempts);
             pen.u8(state_flags(state));
             pen.u16(recipient.address.len() as u16);
@@ -92,27 +92,31 @@ fn state_flags(state: RecipientState) -> u8 {
     (state.notified as u8 * FLAG_NOTIFIED) | (state.held as u8 * FLAG_HELD)
 }
 
-fn status_code(status: RecipientStatus) -> u8 {
-    match status {
-        RecipientStatus::Waiting => 0,
-        RecipientStatus::Delivered => 1,
-        RecipientStatus::Bounced => 2,
-        RecipientStatus::Expired => 3,
-        RecipientStatus::Deleted => 4,
-        RecipientStatus::Moved => 5,
-    }
-}
+impl RecipientStatus {
+    pub(crate) const CODE_MAX: u8 = 5;
 
-fn status_of(code: u8) -> Option<RecipientStatus> {
-    Some(match code {
-        0 => RecipientStatus::Waiting,
-        1 => RecipientStatus::Delivered,
-        2 => RecipientStatus::Bounced,
-        3 => RecipientStatus::Expired,
-        4 => RecipientStatus::Deleted,
-        5 => RecipientStatus::Moved,
-        _ => return None,
-    })
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Self::Waiting => 0,
+            Self::Delivered => 1,
+            Self::Bounced => 2,
+            Self::Expired => 3,
+            Self::Deleted => 4,
+            Self::Moved => 5,
+        }
+    }
+
+    pub(crate) const fn of(code: u8) -> Option<Self> {
+        Some(match code {
+            0 => Self::Waiting,
+            1 => Self::Delivered,
+            2 => Self::Bounced,
+            3 => Self::Expired,
+            4 => Self::Deleted,
+            5 => Self::Moved,
+            _ => return None,
+        })
+    }
 }
 
 /// A commit record on disk, checked through; its texts stay where they are.
@@ -178,11 +182,12 @@ impl<'a> CommitView<'a> {
         })
     }
 
-    pub fn states(&self) -> impl Iterator<Item = RecipientState> + use<'a> {
-        self.people().map(|(state, _)| state)
+    pub fn sender(&self) -> &'a str {
+        self.texts[0]
     }
 
-    fn people(&self) -> impl Iterator<Item = (RecipientState, &'a str)> + use<'a> {
+    /// Addresses and states.
+    pub fn people(&self) -> impl Iterator<Item = (&'a str, RecipientState)> + Clone + use<'a> {
         let mut rest = self.people.clone();
         (0..self.recipients).map_while(move |_| take_recipient(&mut rest))
     }
@@ -191,7 +196,7 @@ impl<'a> CommitView<'a> {
         let [sender, listener, helo, client] = self.texts.map(str::to_owned);
         Envelope {
             sender,
-            recipients: self.people().map(|(_, address)| Recipient { address: address.to_owned() }).collect(),
+            recipients: self.people().map(|(address, _)| Recipient { address: address.to_owned() }).collect(),
             body: self.body,
             arrived_micros: self.arrived_micros,
             listener,
@@ -201,11 +206,11 @@ impl<'a> CommitView<'a> {
     }
 }
 
-fn take_recipient<'a>(rest: &mut Cursor<'a>) -> Option<(RecipientState, &'a str)> {
-    let status = status_of(rest.u8()?)?;
+fn take_recipient<'a>(rest: &mut Cursor<'a>) -> Option<(&'a str, RecipientState)> {
+    let status = RecipientStatus::of(rest.u8()?)?;
     let (attempts, flags) = (rest.u16()?, rest.u8()?);
     let (notified, held) = (flags & FLAG_NOTIFIED != 0, flags & FLAG_HELD != 0);
     let state = RecipientState { status, attempts, notified, held };
     let length = rest.u16()?;
-    Some((state, rest.text(length as usize)?))
+    Some((rest.text(length as usize)?, state))
 }

@@ -70,7 +70,9 @@ impl OutcomeKind {
         matches!(self, Self::Held | Self::Released | Self::Rerouted)
     }
 
-    fn code(self) -> u8 {
+    pub(crate) const CODE_MAX: u8 = 9;
+
+    pub(crate) const fn code(self) -> u8 {
         match self {
             Self::Delivered => 1,
             Self::Deferred => 2,
@@ -84,8 +86,8 @@ impl OutcomeKind {
         }
     }
 
-    fn of(code: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.code() == code)
+    pub(crate) fn of(code: u8) -> Option<Self> {
+        Self::ALL.get((code as usize).checked_sub(1)?).copied()
     }
 }
 

@@ -68,7 +68,7 @@ fn a_commit_survives_the_disk() {
     let bytes = commit_record(&[RecipientState::NEW, RecipientState { attempts: 3, ..RecipientState::NEW }]);
     let Record::Commit(view) = read_record(SEED, &bytes).unwrap().record else { panic!("a commit") };
     assert_eq!(view.envelope(), envelope());
-    assert_eq!(view.states().map(|state| state.attempts).collect::<Vec<_>>(), [0, 3]);
+    assert_eq!(view.people().map(|(_, state)| state.attempts).collect::<Vec<_>>(), [0, 3]);
     assert_eq!((view.id, view.content_bytes, view.recipients), (42, 15, 2));
     assert_eq!(view.flags, ContentFlags { eight_bit: false, dot_lines: true });
     assert_eq!(view.extents().map(|e| (e.segment, e.octets)).collect::<Vec<_>>(), [(3, 10), (4, 5)]);
@@ -82,7 +82,10 @@ fn every_state_survives_the_disk() {
             let state = RecipientState { status, attempts: 9, notified, held };
             let bytes = commit_record(&[state, RecipientState::NEW]);
             let Record::Commit(view) = read_record(SEED, &bytes).unwrap().record else { panic!("a commit") };
-            assert_eq!(view.states().collect::<Vec<_>>(), [state, RecipientState::NEW]);
+            assert_eq!(
+                view.people().map(|(_, state)| state).collect::<Vec<_>>(),
+                [state, RecipientState::NEW]
+            );
         }
     }
 }

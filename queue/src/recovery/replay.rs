@@ -6,7 +6,7 @@
 
 use super::{DamageKind, Recovery};
 use crate::id::QueueId;
-use crate::index::{Entry, Index, Place};
+use crate::index::{Index, NewEntry, Place};
 use crate::record::{CommitView, Found, OutcomeView, Record};
 use crate::segments::{Mark, REFERS_TO_NONE};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -61,8 +61,7 @@ impl Replay {
         self.seen(commit.id);
         self.report.unknown += commit.unknown_attributes as u64;
         let id = QueueId::from_bits(commit.id);
-        let replaced = self.index.waiting.remove(&id).or_else(|| self.index.damaged.remove(&id));
-        if let Some(replaced) = replaced {
+        if let Some(replaced) = self.index.remove(id) {
             self.refer(place.segment.sequence, replaced.commit.segment.sequence);
         } else if id.micros() <= self.floor {
             self.speaks_of_unknown.insert(place.segment.sequence);
@@ -74,33 +73,35 @@ impl Replay {
                 found.is_ok_and(|at| known[at].1 == extent.crc)
             })
         });
-        let states: Vec<_> = commit.states().collect();
-        let marks = commit.extents().filter_map(|extent| {
+        let extents = commit.extents().filter_map(|extent| {
             let mark = self.marks.get(&extent.segment)?;
             Some((mark.clone(), extent.octets))
         });
-        let entry = Entry::new(place, commit.content_bytes, commit.flags, states.into_iter(), marks);
-        if entry.unfinished > 0 {
-            let to = if whole { &mut self.index.waiting } else { &mut self.index.damaged };
-            to.insert(id, entry);
-        }
+        let entry = NewEntry {
+            commit: place,
+            arrived_micros: commit.arrived_micros,
+            content_bytes: commit.content_bytes,
+            flags: commit.flags,
+            sender: commit.sender(),
+            recipients: commit.people(),
+            extents,
+        };
+        self.index.enter(id, entry, !whole);
     }
 
     fn outcome(&mut self, place: Place, outcome: &OutcomeView<'_>) {
         self.seen(outcome.id);
         self.report.unknown += outcome.unknown_entries as u64;
         let id = QueueId::from_bits(outcome.id);
-        let Some(entry) = self.index.get(id) else {
+        let Some(facts) = self.index.get(id) else {
             self.speaks_of_unknown.insert(place.segment.sequence);
             return;
         };
-        let of = entry.commit.segment.sequence;
+        let of = facts.entry().commit.segment.sequence;
         let entries: Vec<_> = outcome.entries().collect();
         self.refer(place.segment.sequence, of);
-        if self.index.apply(id, &entries).is_none()
-            && let Some(entry) = self.index.get_mut(id)
-        {
-            entry.set_reason(&entries, &place);
+        if self.index.apply(id, &entries).is_none() {
+            self.index.place_reasons(id, &entries, &place);
         }
     }
 
@@ -121,13 +122,13 @@ impl Replay {
 
     /// Reports the messages that are still damaged at the end of the log.
     pub fn close(&mut self) {
-        for (id, entry) in &self.index.damaged {
+        for (id, entry) in self.index.damaged() {
             let segment = entry.commit.segment.sequence;
             let slot = self.slots.get(&segment).copied().unwrap_or_default();
-            let what = DamageKind::Extent(*id);
+            let what = DamageKind::Extent(id);
             self.report.damage(slot, Some(segment), entry.commit.position as u64, what);
-            self.report.messages_damaged.push(*id);
+            self.report.messages_damaged.push(id);
         }
-        self.report.messages = self.index.waiting.len();
+        self.report.messages = self.index.counts().messages;
     }
 }

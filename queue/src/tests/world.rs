@@ -115,6 +115,9 @@ impl World {
     pub async fn live(&self, spool: &Spool<FaultyStorage>, storage: &FaultyStorage, rounds: usize) {
         // Whatever pays is moved: a history here is too short to wait for four segments.
         spool.inner.desk.borrow_mut().compaction.slack_segments = 0;
+        // In half of the lives, reasons find no room in memory.
+        let texts_max = self.random(2) as usize * 1000;
+        spool.inner.desk.borrow_mut().index.limit_texts(texts_max);
         for _ in 0..rounds {
             let crowd = 1 + self.random(4);
             let mut steps: Vec<std::pin::Pin<Box<dyn Future<Output = ()> + '_>>> = Vec::new();
