@@ -11,6 +11,12 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// Places of the overflow that are kept when it is empty.
+const OVERFLOW_KEPT: usize = 1024;
+/// Between looks at an overflow that is to become smaller.
+const OVERFLOW_LOOK: Duration = Duration::from_millis(1);
 
 /// Recipients by next hop, in the order of their first recipient. Of each its index in the envelope, its
 /// address, and where an administrator has rerouted it.
@@ -130,29 +136,30 @@ impl IngestShard {
 
     /// Hands over what is left of a message that an earlier run accepted, each recipient with what is left
     /// of its wait.
-    pub async fn hand_over_stored(&self, spool: &ShardSpool, id: QueueId) -> bool {
+    pub fn hand_over_stored(&self, spool: &ShardSpool, id: QueueId) {
         known::one(spool, id, |subject, known| {
             self.steering.has_arrived(id);
             self.hand_over_known(subject, known, |_| true, true);
-        })
-        .await
+        });
     }
 
     /// Hands over these recipients, as far as they are to be tried, to be tried at once.
-    pub async fn hand_over_some(&self, spool: &ShardSpool, id: QueueId, recipients: &[u32]) {
+    pub fn hand_over_some(&self, spool: &ShardSpool, id: QueueId, recipients: &[u32]) {
         known::one(spool, id, |subject, known| {
             self.hand_over_known(subject, known, |index| recipients.contains(&index), false);
-        })
-        .await;
+        });
     }
 
-    fn hand_over_known(
+    pub(super) fn hand_over_known(
         &self,
         subject: &Subject<'_>,
         known: &[Known<'_>],
         wanted: impl Fn(u32) -> bool,
         waits: bool,
     ) {
+        if subject.damaged {
+            return;
+        }
         let open = known.iter().filter(|known| known.part.state.is_open() && wanted(known.index));
         let open = open.map(|known| (known.index, known.part.address, known.part.via));
         for (next_hop, indexes) in groups(&self.config, open) {
@@ -191,10 +198,10 @@ impl IngestShard {
         }
     }
 
-    /// Waits until nothing waits to be handed over.
-    pub(super) async fn overflow_sent(&self) {
-        while !self.overflow.borrow().is_empty() {
-            self.overflow_shrank.wait().await;
+    /// Waits until at most `count` things wait to be handed over.
+    pub(super) async fn overflow_below(&self, count: usize) {
+        while self.overflow.borrow().len() > count {
+            glommio::timer::sleep(OVERFLOW_LOOK).await;
         }
     }
 }
@@ -210,7 +217,7 @@ pub async fn pump_overflow(shard: Rc<IngestShard>) {
                 shard.overflow.borrow_mut().pop_front();
             }
             _ => {
-                shard.overflow_shrank.raise();
+                shard.overflow.borrow_mut().shrink_to(OVERFLOW_KEPT);
                 shard.overflow_grew.wait().await;
             }
         }

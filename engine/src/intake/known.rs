@@ -1,10 +1,11 @@
-//! What the spool knows of waiting messages, in the words of [`steering`](crate::steering).
+//! What the spool knows of messages, in the words of [`steering`](crate::steering).
 //!
-//! On an ingest shard. No message is read from the disk for this.
+//! Never reads from the disk, never waits; what it shows borrows from the index, so the caller must not call
+//! the spool meanwhile.
 
 use super::ShardSpool;
 use crate::steering::{Part, Subject};
-use sluice_queue::QueueId;
+use sluice_queue::{Facts, Inspection, QueueId, RecipientFacts};
 
 /// One recipient that an action or a list may concern.
 #[derive(Clone, Copy, Debug)]
@@ -16,50 +17,50 @@ pub struct Known<'a> {
     pub tried_micros: Option<u64>,
 }
 
-/// Shows up to `count` messages with an id above `after`, in order. Gives where to go on, `None` at the end.
-pub async fn slice(
+impl<'a> From<RecipientFacts<'a>> for Known<'a> {
+    fn from(facts: RecipientFacts<'a>) -> Self {
+        // A reason that found no room in memory is one all the same.
+        let reason = facts.reason.or(facts.reason_on_disk.then_some(""));
+        let part = Part { address: facts.address, state: facts.state, via: facts.via, reason };
+        Self { index: facts.index, part, tried_micros: facts.tried_micros }
+    }
+}
+
+fn shown(facts: &Facts<'_>, each: impl FnOnce(&Subject<'_>, &[Known<'_>])) {
+    let subject = Subject {
+        id: facts.id(),
+        arrived_micros: facts.arrived_micros(),
+        content_bytes: facts.content_bytes(),
+        sender: facts.sender(),
+        damaged: facts.damaged(),
+    };
+    let mut recipients = facts.recipients().map(Known::from);
+    if facts.recipients_count() == 1
+        && let Some(only) = recipients.next()
+    {
+        // Most messages are like this, and need no list.
+        return each(&subject, &[only]);
+    }
+    each(&subject, &recipients.collect::<Vec<_>>());
+}
+
+/// Shows up to `count` messages with an id above `after`, in order, damaged ones too. Gives where to go on,
+/// `None` at the end.
+pub fn slice(
     spool: &ShardSpool,
     after: Option<QueueId>,
     count: usize,
     mut each: impl FnMut(&Subject<'_>, &[Known<'_>]),
 ) -> Option<QueueId> {
-    let ids = spool.live(after, count);
-    for id in &ids {
-        one(spool, *id, &mut each).await;
-    }
-    if ids.len() < count { None } else { ids.last().copied() }
+    spool.survey(after, count, |facts| shown(facts, &mut each))
 }
 
-/// Shows one message; false when it does not wait.
-pub async fn one(spool: &ShardSpool, id: QueueId, mut each: impl FnMut(&Subject<'_>, &[Known<'_>])) -> bool {
-    let Ok(message) = spool.load(id).await else { return false };
-    if !spool.contains(id) {
-        return false;
-    }
-    let subject = Subject {
-        id,
-        arrived_micros: message.envelope.arrived_micros,
-        content_bytes: message.content_bytes,
-        sender: &message.envelope.sender,
-        damaged: false,
-    };
-    let vias = &message.vias;
-    let known: Vec<Known<'_>> = message
-        .envelope
-        .recipients
-        .iter()
-        .enumerate()
-        .map(|(index, recipient)| Known {
-            index: index as u32,
-            part: Part {
-                address: &recipient.address,
-                state: message.states[index],
-                via: vias.iter().find(|(at, _)| *at as usize == index).map(|(_, via)| &**via),
-                reason: message.reasons[index].as_ref().map(|reason| &*reason.text),
-            },
-            tried_micros: message.reasons[index].as_ref().map(|reason| reason.at_micros),
-        })
-        .collect();
-    each(&subject, &known);
-    true
+/// Shows one message; false when it is not in the queue.
+pub fn one(spool: &ShardSpool, id: QueueId, each: impl FnOnce(&Subject<'_>, &[Known<'_>])) -> bool {
+    spool.facts(id, |facts| shown(facts, each)).is_some()
+}
+
+/// Shows one message of a spool whose relay is down.
+pub fn one_stopped(spool: &Inspection, id: QueueId, each: impl FnOnce(&Subject<'_>, &[Known<'_>])) -> bool {
+    spool.facts(id, |facts| shown(facts, each)).is_some()
 }

@@ -32,8 +32,7 @@ pub async fn page(
                 if found.len() < limit && matches(condition, subject, known, &hops, now) {
                     found.push(describe(subject, known.iter().map(|known| known.part), &hops));
                 }
-            })
-            .await;
+            });
             if next.is_none() || found.len() >= limit {
                 break;
             }
@@ -67,8 +66,7 @@ pub async fn tally(shard: &Rc<IngestShard>, options: SummaryOptions) -> Tally {
         loop {
             after = known::slice(spool, after, SLICE, |subject, known| {
                 tally.add(subject, known.iter().map(|known| known.part), &hops, options, now);
-            })
-            .await;
+            });
             if after.is_none() {
                 break;
             }
@@ -85,11 +83,11 @@ pub async fn show(shard: &Rc<IngestShard>, id: QueueId) -> Option<QueueItem> {
     let mut found = None;
     known::one(spool, id, |subject, known| {
         found = Some(describe(subject, known.iter().map(|known| known.part), &hops));
-    })
-    .await;
+    });
     let mut item = found?;
-    if let Ok(message) = spool.load_without_reasons(id).await {
+    if let Ok(message) = spool.load(id).await {
         tell_origin(&mut item, &message.envelope);
+        tell_reasons(&mut item, &message);
     }
     Some(item)
 }
@@ -99,6 +97,15 @@ pub fn tell_origin(item: &mut QueueItem, envelope: &sluice_queue::Envelope) {
     item.client = envelope.client.clone();
     item.helo = envelope.helo.clone();
     item.listener = envelope.listener.clone();
+}
+
+/// Reasons that found no room in memory.
+fn tell_reasons(item: &mut QueueItem, message: &sluice_queue::Message) {
+    for (recipient, reason) in item.recipients.iter_mut().zip(&message.reasons) {
+        if let (true, Some(reason)) = (recipient.reason.is_empty(), reason) {
+            recipient.reason = reason.text.clone();
+        }
+    }
 }
 
 /// A message in the words that `sluice queue` prints.

@@ -11,7 +11,7 @@ mod buffers;
 mod compact;
 mod handover;
 mod inbox;
-mod known;
+pub mod known;
 mod look;
 mod outcomes;
 mod recovery;
@@ -68,7 +68,6 @@ pub struct IngestShard {
     /// What found a delivery shard's mailbox full, in order; `None` in front while that one is on its way.
     overflow: RefCell<VecDeque<(usize, Option<ToDelivery>)>>,
     overflow_grew: Event,
-    overflow_shrank: Event,
     steering: Steering,
 }
 
@@ -103,7 +102,6 @@ impl IngestShard {
             buffers: Buffers::default(),
             overflow: RefCell::default(),
             overflow_grew: Event::default(),
-            overflow_shrank: Event::default(),
             steering: Steering::default(),
         }
     }
@@ -126,18 +124,23 @@ impl IngestShard {
 
     /// What a ticker does a few times a second.
     pub fn tick(self: &Rc<Self>) {
-        let mut live = 0;
+        let (mut live, mut deferred, mut held) = (0, 0, 0);
         let (mut batches, mut bytes, mut moved) = (0, 0, 0);
         for spool in self.spools() {
             spool.nudge();
             self.claim(spool);
             let stats = spool.stats();
             live += stats.messages as u64;
+            let counts = spool.counts();
+            deferred += counts.deferred as u64;
+            held += counts.held as u64;
             batches += stats.batches;
             bytes += stats.bytes_written;
             moved += stats.moved;
         }
         self.counters.messages_queued.set(live);
+        self.counters.recipients_deferred.set(deferred);
+        self.counters.recipients_held.set(held);
         self.counters.batches_total.set(batches);
         self.counters.spool_bytes_written_total.set(bytes);
         self.counters.messages_moved_total.set(moved);
@@ -147,8 +150,7 @@ impl IngestShard {
     /// A session that ended by a fault while its message was being committed has told nobody of it.
     fn claim(self: &Rc<Self>, spool: &ShardSpool) {
         for id in spool.unclaimed() {
-            let (shard, spool) = (self.clone(), spool.clone());
-            glommio::spawn_local(async move { shard.hand_over_stored(&spool, id).await }).detach();
+            self.hand_over_stored(spool, id);
         }
     }
 }

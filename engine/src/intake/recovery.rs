@@ -5,6 +5,8 @@
 //! `number % shards` ([`Links::owner`](crate::shard::links::Links::owner)). It is emptied like any other; it takes no new mail but the
 //! DSNs about its own messages.
 
+use super::known;
+use super::steer::OVERFLOW_MAX;
 use super::{IngestShard, ShardSpool};
 use crate::config::Config;
 use crate::observe::log;
@@ -12,8 +14,8 @@ use sluice_queue::{GlommioStorage, Options, QueueId, Recovery, Spool, SpoolNumbe
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-/// How many messages are read at the same time where many are.
-pub const LOADS_AT_ONCE: usize = 64;
+/// Messages of an earlier run that are handed over between two yields.
+const HANDED_AT_ONCE: usize = 256;
 
 pub struct OpenedSpools {
     pub own: ShardSpool,
@@ -87,15 +89,15 @@ pub async fn hand_over_recovered(shard: Rc<IngestShard>, spool: ShardSpool, last
     shard.steering.begin_recovering();
     let mut after = None;
     loop {
-        let ids: Vec<_> = spool.live(after, LOADS_AT_ONCE).into_iter().filter(|id| *id <= last).collect();
-        let Some(newest) = ids.last() else { break };
-        after = Some(*newest);
-        let handed = ids.iter().map(|id| shard.hand_over_stored(&spool, *id));
-        for (id, handed) in ids.iter().zip(futures_util::future::join_all(handed).await) {
-            if !handed && spool.contains(*id) {
-                log::note("ingest", &format!("{id}: error: cannot be read, stays in the spool"));
+        after = known::slice(&spool, after, HANDED_AT_ONCE, |subject, known| {
+            if subject.id <= last {
+                shard.hand_over_known(subject, known, |_| true, true);
             }
+        });
+        if after.is_none_or(|after| after >= last) {
+            break;
         }
+        shard.overflow_below(OVERFLOW_MAX).await;
         glommio::executor().yield_task_queue_now().await;
     }
     shard.steering.end_recovering();

@@ -40,6 +40,8 @@ use tokio::sync::oneshot;
 const SLICE: usize = 512;
 /// Changed messages whose records may wait in memory to be written.
 const UNSYNCED_MAX: usize = 8 * 1024;
+/// Handovers that may wait before more messages are looked at: the delivery shards keep up, memory is kept.
+pub(super) const OVERFLOW_MAX: usize = 16 * 1024;
 /// DSNs of one bounce that are made at the same time.
 const BOUNCES_AT_ONCE: usize = 64;
 /// Log lines of one change on one shard, where the mail lives on. A message that ends always has its line.
@@ -164,8 +166,7 @@ impl Change<'_> {
         let ids = &self.request.condition.ids;
         if !ids.is_empty() {
             for (n, &id) in ids.iter().filter(|id| id.spool() == spool.number()).enumerate() {
-                let seen =
-                    known::one(spool, id, |subject, known| self.judge(subject, known, &mut targets)).await;
+                let seen = known::one(spool, id, |subject, known| self.judge(subject, known, &mut targets));
                 if !seen {
                     self.answer.unknown.push(id.to_string());
                 }
@@ -178,8 +179,7 @@ impl Change<'_> {
         let mut after = None;
         loop {
             after =
-                known::slice(spool, after, SLICE, |subject, known| self.judge(subject, known, &mut targets))
-                    .await;
+                known::slice(spool, after, SLICE, |subject, known| self.judge(subject, known, &mut targets));
             if after.is_none() {
                 return targets;
             }
@@ -285,8 +285,7 @@ impl Change<'_> {
                 let mut settled = Settled::default();
                 known::one(spool, *id, |subject, known| {
                     settled = self.settle(subject, known, which, under_way);
-                })
-                .await;
+                });
                 self.answer.count(settled.changed, settled.unchanged, settled.busy);
                 if !settled.outcomes.is_empty() {
                     spool.record(*id, std::mem::take(&mut settled.outcomes));
@@ -422,12 +421,12 @@ impl Change<'_> {
 
     async fn hand_over(&self, spool: &ShardSpool, handed: &[(QueueId, Vec<u32>)]) {
         for (n, (id, recipients)) in handed.iter().enumerate() {
-            self.shard.hand_over_some(spool, *id, recipients).await;
+            self.shard.hand_over_some(spool, *id, recipients);
             if n % SLICE == SLICE - 1 {
                 glommio::yield_if_needed().await;
             }
         }
-        self.shard.overflow_sent().await;
+        self.shard.overflow_below(OVERFLOW_MAX).await;
     }
 }
 
@@ -536,43 +535,41 @@ impl IngestShard {
             if then.is_none() && self.steering.is_asking.get() {
                 self.steering.left_early.borrow_mut().insert((id, index));
             }
-            if let (Some(then), Some(spool)) = (then, self.spool_of(id).cloned())
+            if let Some(then) = then
                 && !self.steering.is_telling(id, index)
             {
-                let shard = self.clone();
-                glommio::spawn_local(async move { shard.finish_leaving(&spool, id, index, then).await })
-                    .detach();
+                self.finish_leaving(id, index, then);
             }
         }
     }
 
-    async fn finish_leaving(self: &Rc<Self>, spool: &ShardSpool, id: QueueId, index: u32, then: Then) {
+    fn finish_leaving(self: &Rc<Self>, id: QueueId, index: u32, then: Then) {
+        let Some(spool) = self.spool_of(id) else { return };
         let (action, who) = match then {
             Then::StayHeld => return,
-            Then::HandOver => return self.hand_over_some(spool, id, &[index]).await,
+            Then::HandOver => return self.hand_over_some(spool, id, &[index]),
             Then::Bounce(text, who) => (Action::Bounce(text), who),
             Then::Delete(who) => (Action::Delete, who),
         };
         let mut found = None;
         known::one(spool, id, |subject, known| {
-            let Some(known) = known.iter().find(|known| known.index == index) else { return };
-            if !known.part.state.is_finished() {
-                found = Some((known.part.state, line_of(subject, known, &action, who)));
-            }
-        })
-        .await;
-        // It was delivered, or has ended in another way.
+            let known = known.iter().find(|known| known.index == index && !known.part.state.is_finished());
+            found = known.map(|known| (known.part.state, line_of(subject, known, &action, who)));
+        });
+        // Otherwise it was delivered, or has ended in another way.
         let Some((state, line)) = found else { return };
         let now = clock::wall_micros();
-        match &action {
-            Action::Bounce(text) => {
-                self.steering.begin_telling(id, std::iter::once(index));
-                tell(self, spool, returned(self, id, &[(index, state.attempts)], text), now).await;
-                self.steering.end_telling(id, std::iter::once(index));
-            }
-            _ => spool.record(id, vec![outcome(index, OutcomeKind::Deleted, state, now, String::new())]),
-        }
         log::write("ingest", |text| text.extend_from_slice(&line));
+        let Action::Bounce(text) = action else {
+            return spool.record(id, vec![outcome(index, OutcomeKind::Deleted, state, now, String::new())]);
+        };
+        self.steering.begin_telling(id, std::iter::once(index));
+        let (shard, spool) = (self.clone(), spool.clone());
+        glommio::spawn_local(async move {
+            tell(&shard, &spool, returned(&shard, id, &[(index, state.attempts)], &text), now).await;
+            shard.steering.end_telling(id, std::iter::once(index));
+        })
+        .detach();
     }
 
     /// A message whose delivery ends in a fault of the program is held until somebody has looked at it.

@@ -130,15 +130,13 @@ fn list_stopped(
     each: &mut impl FnMut(&QueueItem) -> io::Result<()>,
 ) -> Result<io::Result<()>, Failed> {
     let (hops, now) = (place.hop_names(), clock::wall_micros());
-    stopped::for_each(&place.spool, |subject, parts, envelope| {
+    stopped::for_each(&place.spool, |subject, parts| {
         if !condition.matches_message(subject, now)
             || !parts.iter().any(|part| condition.matches_recipient(part, &hops))
         {
             return Ok(());
         }
-        let mut item = describe(subject, parts.iter().copied(), &hops);
-        tell_origin(&mut item, envelope);
-        each(&item)
+        each(&describe(subject, parts.iter().copied(), &hops))
     })?
     .map(Ok)
 }
@@ -148,9 +146,8 @@ fn read_stopped(place: &Place, id: QueueId) -> Result<Option<QueueItem>, Failed>
     let hops = place.hop_names();
     stopped::one(&place.spool, id, |subject, parts, envelope| {
         let mut item = describe(subject, parts.iter().copied(), &hops);
-        tell_origin(&mut item, envelope);
+        envelope.into_iter().for_each(|envelope| tell_origin(&mut item, envelope));
         found = Some(item);
-        Ok(())
     })?;
     Ok(found)
 }

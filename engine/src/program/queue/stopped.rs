@@ -1,67 +1,52 @@
 //! The queue of a spool whose relay is down, read from its files; nothing is written.
 
+use crate::intake::known::{self, Known};
 use crate::intake::{spool_directory, spool_numbers};
 use crate::program::{Failed, IO_ERROR, NO_INPUT};
 use crate::steering::{Part, Subject};
-use sluice_queue::{Envelope, Inspection, Message, QueueId};
+use sluice_queue::{Envelope, Inspection, QueueId};
 use std::io;
 use std::path::Path;
-
-/// What is shown of each message: what the index knows of it, and a way to read its envelope from the disk.
-pub type Each<'a> = dyn FnMut(&Subject<'_>, &[Part<'_>], &Envelope) -> io::Result<()> + 'a;
 
 /// All messages in the order of their ids. The inner result is that of `each`, which ends it.
 pub fn for_each(
     spool: &Path,
-    mut each: impl FnMut(&Subject<'_>, &[Part<'_>], &Envelope) -> io::Result<()>,
+    mut each: impl FnMut(&Subject<'_>, &[Part<'_>]) -> io::Result<()>,
 ) -> Result<Result<(), Failed>, Failed> {
     let spools = inspect(spool)?;
     let mut ids: Vec<(QueueId, usize)> = Vec::new();
     for (index, spool) in spools.iter().enumerate() {
-        ids.extend(spool.live(None, usize::MAX).into_iter().map(|id| (id, index)));
+        spool.survey(None, usize::MAX, |facts| ids.push((facts.id(), index)));
     }
     ids.sort_unstable();
     for (id, index) in ids {
-        let message =
-            spools[index].load(id).map_err(|error| Failed::new(IO_ERROR, format_args!("{id}: {error}")))?;
-        if let Err(error) = show_parts(&message, &mut each) {
+        let mut shown = Ok(());
+        known::one_stopped(&spools[index], id, |subject, known| shown = each(subject, &parts(known)));
+        if let Err(error) = shown {
             return Ok(crate::program::closed_pipe(error));
         }
     }
     Ok(Ok(()))
 }
 
-/// One message; false when it is not there.
+/// One message with its envelope, where that can be read; false when it is not there.
 pub fn one(
     spool: &Path,
     id: QueueId,
-    mut each: impl FnMut(&Subject<'_>, &[Part<'_>], &Envelope) -> io::Result<()>,
+    mut each: impl FnMut(&Subject<'_>, &[Part<'_>], Option<&Envelope>),
 ) -> Result<bool, Failed> {
-    let Some(message) = inspect(spool)?.iter().find_map(|spool| spool.load(id).ok()) else {
-        return Ok(false);
-    };
-    show_parts(&message, &mut each).or_else(crate::program::closed_pipe)?;
-    Ok(true)
+    for spool in inspect(spool)? {
+        let message = spool.load(id).ok();
+        let envelope = message.as_ref().map(|message| &message.envelope);
+        if known::one_stopped(&spool, id, |subject, known| each(subject, &parts(known), envelope)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
-fn show_parts(message: &Message, each: &mut Each<'_>) -> io::Result<()> {
-    let envelope = &message.envelope;
-    let subject = Subject {
-        id: message.id,
-        arrived_micros: envelope.arrived_micros,
-        content_bytes: message.content_bytes,
-        sender: &envelope.sender,
-        damaged: false,
-    };
-    let part = |(index, address): (usize, _)| Part {
-        address,
-        state: message.states[index],
-        via: message.vias.iter().find(|(at, _)| *at as usize == index).map(|(_, via)| &**via),
-        reason: message.reasons[index].as_ref().map(|reason| &*reason.text),
-    };
-    let addresses = envelope.recipients.iter().map(|recipient| &*recipient.address);
-    let parts: Vec<Part<'_>> = addresses.enumerate().map(part).collect();
-    each(&subject, &parts, envelope)
+fn parts<'a>(known: &[Known<'a>]) -> Vec<Part<'a>> {
+    known.iter().map(|known| known.part).collect()
 }
 
 fn inspect(spool: &Path) -> Result<Vec<Inspection>, Failed> {

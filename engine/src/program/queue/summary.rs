@@ -28,7 +28,7 @@ pub fn summary(place: &Place, options: SummaryOptions, json: bool) -> Result<(),
 fn read_stopped(place: &Place, options: SummaryOptions) -> Result<Summary, Failed> {
     let (hops, now) = (place.hop_names(), clock::wall_micros());
     let mut tally = Tally::default();
-    stopped::for_each(&place.spool, |subject, parts, _| {
+    stopped::for_each(&place.spool, |subject, parts| {
         tally.add(subject, parts.iter().copied(), &hops, options, now);
         Ok(())
     })??;
