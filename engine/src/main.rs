@@ -42,7 +42,7 @@ enum Command {
     Check(ConfigFile),
     /// Look at the queue and steer it
     #[command(after_help = QUEUE_EXAMPLES)]
-    Queue(Queue),
+    Queue(Box<Queue>),
 }
 
 #[derive(Args)]
@@ -139,6 +139,7 @@ fn execute(arguments: Arguments) -> Result<(), Failed> {
         }
         Some(Command::Check(file)) => program::check::check(&file.config),
         Some(Command::Queue(queue)) => {
+            let queue = *queue;
             let (spool, json) = (spool_of(queue.place)?, queue.json);
             let steer = |request| program::queue::change(&spool, &request, json);
             match queue.command {
