@@ -4,15 +4,19 @@
 //! delivers it to the [`sink`], which checks it octet by octet. [`compare`] starts servers, generator and sink as
 //! processes of their own and sets the figures side by side.
 //!
-//! Nothing here uses the relay's code: what checks the relay must not repeat its mistakes. The criterion benches,
-//! which measure the relay's own parts, are the exception and live in `benches/`.
+//! [`spool`] measures the queue crate alone against the disk that it lies on.
+//!
+//! Nothing else here uses the relay's code: what checks the relay must not repeat its mistakes. The criterion benches,
+//! which measure the relay's own parts, are the other exception and live in `benches/`.
 
 pub mod args;
 pub mod compare;
 pub mod figures;
 pub mod message;
+pub mod place;
 pub mod process;
 pub mod sink;
 pub mod source;
+pub mod spool;
 pub mod stop;
 pub mod wire;

@@ -1,7 +1,7 @@
 //! The command line of `sluice-bench`; see README.md for what each command measures.
 
 use clap::{Parser, Subcommand};
-use sluice_bench::{compare, sink, source};
+use sluice_bench::{compare, sink, source, spool};
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -19,6 +19,8 @@ enum Command {
     Sink(sink::Options),
     /// Measures relay and Postfix on the same work in the same run
     Compare(compare::Options),
+    /// Measures the spool against the disk that it lies on
+    Spool(spool::Options),
 }
 
 fn main() -> ExitCode {
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
         Command::Source(options) => source::run(&options),
         Command::Sink(options) => sink::run(&options),
         Command::Compare(options) => compare::run(&options),
+        Command::Spool(options) => spool::run(&options),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

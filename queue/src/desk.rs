@@ -17,6 +17,12 @@ use std::task::Waker;
 
 /// Outcome records that wait for company before the writer is woken for them alone.
 const OUTCOMES_GATHERED_MAX: usize = 512;
+/// Batches being written at a time. Prevents: a device whose queue is full of one spool's writes, and a
+/// commit that waits for all of them.
+pub(crate) const IN_FLIGHT_MAX: usize = 4;
+/// Payload from which a batch is written beside others; with less it goes on gathering until they have
+/// landed. Prevents: a write, a flush and half a block of padding for every message when many come.
+pub(crate) const JOINING_BYTES_MIN: usize = if cfg!(test) { 4 << 10 } else { 32 << 10 };
 /// Entries of one outcome record; more make more records.
 const OUTCOME_ENTRIES_MAX: usize = 64;
 /// Outcome records kept in memory while there is no space; beyond, deferrals are forgotten (after a crash
@@ -63,7 +69,8 @@ pub(crate) struct Active {
 pub(crate) struct Desk {
     pub index: Index,
     pub pending: VecDeque<Gathering>,
-    pub in_flight: Option<Rc<Ticket>>,
+    /// Of the batches that are being written, in the order of the log.
+    pub in_flight: VecDeque<Rc<Ticket>>,
     /// The writer shall write what is pending.
     pub wanted: bool,
     pub closing: bool,
@@ -74,7 +81,9 @@ pub(crate) struct Desk {
     pub poisoned: Option<Fault>,
     pub active: Option<Active>,
     pub last_segment: u64,
+    /// The last batch that was laid out, and the last one that is durable with all before it.
     pub last_batch: u64,
+    pub durable_batch: u64,
     pub id_micros: u64,
     pub stats: Stats,
     pub compaction: Compaction,
@@ -92,7 +101,7 @@ impl Desk {
         Self {
             index,
             pending: VecDeque::new(),
-            in_flight: None,
+            in_flight: VecDeque::new(),
             wanted: false,
             closing: false,
             writing: false,
@@ -102,6 +111,7 @@ impl Desk {
             active: None,
             last_segment: 0,
             last_batch: 0,
+            durable_batch: 0,
             id_micros: 0,
             stats: Stats::default(),
             compaction: Compaction::default(),
@@ -147,17 +157,31 @@ impl Desk {
     #[must_use]
     pub fn want(&mut self) -> Option<Waker> {
         self.wanted = true;
-        self.writer.take()
+        if self.may_take_off() { self.writer.take() } else { None }
     }
 
-    /// What is to be written next.
-    pub fn next_batch(&mut self) -> Option<Gathering> {
-        if !self.wanted && !self.closing {
+    /// Whether the next batch need not wait until those in flight have landed.
+    fn may_take_off(&self) -> bool {
+        let enough = |batch: &Gathering| batch.payload_bytes >= JOINING_BYTES_MIN;
+        match self.in_flight.len() {
+            0 => true,
+            count => count < IN_FLIGHT_MAX && self.pending.front().is_some_and(enough),
+        }
+    }
+
+    /// What is to be written next. `room`: octets left for batches in the active segment; beside others
+    /// nothing is written beyond.
+    pub fn next_batch(&mut self, room: u64) -> Option<Gathering> {
+        if !(self.wanted || self.closing) || !self.may_take_off() {
+            return None;
+        }
+        let fits = |batch: &Gathering| batch.batch_bytes() as u64 <= room;
+        if !self.in_flight.is_empty() && !self.pending.front().is_some_and(fits) {
             return None;
         }
         let batch = self.pending.pop_front();
         self.wanted = !self.pending.is_empty();
-        self.in_flight = batch.as_ref().map(|batch| batch.ticket.clone());
+        self.in_flight.extend(batch.as_ref().map(|batch| batch.ticket.clone()));
         batch
     }
 
@@ -212,7 +236,8 @@ impl Desk {
                 }
             }
         }
-        self.in_flight = None;
+        let landed = self.in_flight.pop_front().is_some_and(|first| Rc::ptr_eq(&first, &ticket));
+        assert!(landed, "batches land in the order of the log");
         ticket.close(Verdict::Durable)
     }
 
@@ -252,7 +277,8 @@ impl Desk {
         self.stats.moved += 1;
         let extents = message.extents.iter().map(|extent| (extent.mark.clone(), extent.octets));
         // Finished meanwhile: the outcome that waits to be written holds the entry, and must from now on
-        // hold the segments of the new place.
+        // hold the segments of the new place. One that is in flight already needs no more: no segment is
+        // used again before it has landed.
         let Some(entry) = self.index.entry_mut(message.id).or_else(|| {
             let groups = self.pending.iter_mut().flat_map(|batch| &mut batch.groups);
             groups.into_iter().find_map(|group| group.finished_entry(message.id))
@@ -265,7 +291,7 @@ impl Desk {
         }
     }
 
-    /// No space: mail is refused, outcomes stay for later.
+    /// No space, with nothing else in flight: mail is refused, outcomes stay for later.
     pub fn refuse(&mut self, batch: Gathering) -> Vec<Waker> {
         let mut kept = Gathering::default();
         for group in batch.groups {
@@ -286,7 +312,7 @@ impl Desk {
             self.pending.push_front(kept);
         }
         self.forget_deferrals();
-        self.in_flight = None;
+        self.in_flight.clear();
         batch.ticket.close(Verdict::Full)
     }
 
@@ -312,7 +338,7 @@ impl Desk {
         self.poisoned.get_or_insert(fault);
         self.abandoned.clear();
         let pending = self.pending.drain(..).map(|batch| batch.ticket);
-        let tickets: Vec<_> = self.in_flight.take().into_iter().chain(pending).collect();
+        let tickets: Vec<_> = self.in_flight.drain(..).chain(pending).collect();
         tickets.iter().flat_map(|ticket| ticket.close(Verdict::Poisoned)).collect()
     }
 
@@ -331,6 +357,6 @@ impl Desk {
 
     /// The ticket of the last batch that is pending or in flight.
     pub fn last_ticket(&self) -> Option<Rc<Ticket>> {
-        self.pending.back().map(|batch| batch.ticket.clone()).or_else(|| self.in_flight.clone())
+        self.pending.back().map(|batch| batch.ticket.clone()).or_else(|| self.in_flight.back().cloned())
     }
 }

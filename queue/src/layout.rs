@@ -27,7 +27,8 @@
 //! | 24 | 8 | durable_through: all batches up to this one were durable when this one was laid out |
 //! | 32 | 4 | payload octets (the records; zero padding to the block follows) |
 //! | 36 | 4 | record count |
-//! | 40 | 24 | zero |
+//! | 40 | 4 | number of the block in the segment where the batch starts; zero: not said |
+//! | 44 | 20 | zero |
 //!
 //! The salt enters every checksum of the segment. So what an earlier life of the file left behind never
 //! verifies, and neither does a batch header that somebody put into the body of a message.
@@ -46,7 +47,7 @@ const BATCH_MAGIC: [u8; 4] = *b"SLBT";
 
 const _: () = assert!(SEGMENT_HEADER_COPY_AT >= SEGMENT_HEADER && SEGMENT_HEADER_COPY_AT.is_multiple_of(512));
 const _: () = assert!(SEGMENT_HEADER_COPY_AT + SEGMENT_HEADER <= BLOCK);
-const _: () = assert!(48 + 16 == SEGMENT_HEADER && 40 + 24 == BATCH_HEADER);
+const _: () = assert!(48 + 16 == SEGMENT_HEADER && 44 + 20 == BATCH_HEADER);
 
 /// What a valid segment header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,9 +148,17 @@ pub(crate) struct BatchHeader {
     pub durable_through: u64,
     pub payload_bytes: u32,
     pub records: u32,
+    /// The block where it belongs; 0, which is the segment header's: not said.
+    pub block: u32,
 }
 
 impl BatchHeader {
+    /// Whether the batch belongs where it was found. One that does not was written, or read, at a place
+    /// that nobody asked for.
+    pub fn belongs_at(&self, position: u64) -> bool {
+        self.block == 0 || self.block as u64 * BLOCK as u64 == position
+    }
+
     /// Octets of a batch with this payload on disk: whole blocks.
     pub fn batch_bytes(payload_bytes: usize) -> usize {
         (BATCH_HEADER + payload_bytes).next_multiple_of(BLOCK)
@@ -164,6 +173,7 @@ impl BatchHeader {
         head[24..32].copy_from_slice(&self.durable_through.to_le_bytes());
         head[32..36].copy_from_slice(&self.payload_bytes.to_le_bytes());
         head[36..40].copy_from_slice(&self.records.to_le_bytes());
+        head[40..44].copy_from_slice(&self.block.to_le_bytes());
         let crc = Self::checksum(seed, head);
         head[4..8].copy_from_slice(&crc.to_le_bytes());
     }
@@ -180,6 +190,7 @@ impl BatchHeader {
             durable_through: u64_at(head, 24),
             payload_bytes: u32_at(head, 32),
             records: u32_at(head, 36),
+            block: u32_at(head, 40),
         };
         (found.segment == segment && found.durable_through < found.sequence).then_some(found)
     }
@@ -279,8 +290,14 @@ mod tests {
 
     #[test]
     fn a_batch_header_is_known_only_in_its_own_segment_and_life() {
-        let batch =
-            BatchHeader { segment: 9, sequence: 44, durable_through: 43, payload_bytes: 100, records: 2 };
+        let batch = BatchHeader {
+            segment: 9,
+            sequence: 44,
+            durable_through: 43,
+            payload_bytes: 100,
+            records: 2,
+            block: 5,
+        };
         let mut block = [0u8; BLOCK];
         batch.encode(HEADER.seed(), &mut block);
         assert_eq!(BatchHeader::decode(HEADER.seed(), 9, &block), Some(batch));
@@ -291,6 +308,20 @@ mod tests {
             bad[at] ^= 0x10;
             assert_eq!(BatchHeader::decode(HEADER.seed(), 9, &bad), None, "octet {at}");
         }
+    }
+
+    #[test]
+    fn a_batch_knows_where_it_belongs_unless_it_does_not_say() {
+        let batch = |block| BatchHeader {
+            segment: 9,
+            sequence: 44,
+            durable_through: 43,
+            payload_bytes: 100,
+            records: 2,
+            block,
+        };
+        assert!(batch(5).belongs_at(5 * BLOCK as u64) && !batch(5).belongs_at(6 * BLOCK as u64));
+        assert!(batch(0).belongs_at(5 * BLOCK as u64));
     }
 
     #[test]

@@ -35,6 +35,7 @@ mod layout;
 mod lineage;
 mod options;
 mod pending;
+mod read_ahead;
 mod reading;
 mod record;
 mod recovery;

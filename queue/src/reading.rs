@@ -6,6 +6,7 @@ use crate::envelope::{Envelope, RecipientState};
 use crate::error::{Fault, ReadError};
 use crate::id::QueueId;
 use crate::index::{Index, Place};
+use crate::read_ahead::Octets;
 use crate::record::{
     ContentFlags, EXTENT_HEAD, ExtentAt, Outcome, OutcomeKind, OutcomeView, RECORD_HEADER, Record,
     read_record,
@@ -58,7 +59,7 @@ pub(crate) async fn load<F: SegmentFile>(
     id: QueueId,
 ) -> Result<Message, ReadError> {
     let known = known.ok_or(ReadError::Unknown)?;
-    let octets = fetch(table, &known.commit).await?;
+    let octets = fetch_verified(table, &known.commit).await?;
     let damaged = || damaged(&known.commit);
     let found = read_record(octets.seed, &octets.bytes).map_err(|_| damaged())?;
     let Record::Commit(commit) = found.record else { return Err(damaged()) };
@@ -166,7 +167,7 @@ pub(crate) async fn read<F: SegmentFile>(
     len_max: usize,
 ) -> Result<Vec<u8>, ReadError> {
     let Held { commit, .. } = held.as_ref().ok_or(ReadError::Unknown)?;
-    let octets = fetch(table, commit).await?;
+    let octets = fetch_verified(table, commit).await?;
     let found = read_record(octets.seed, &octets.bytes).map_err(|_| damaged(commit))?;
     let Record::Commit(view) = found.record else { return Err(damaged(commit)) };
     if view.id != id.bits() {
@@ -224,7 +225,7 @@ async fn read_extent<F: SegmentFile>(
         position: extent.position,
         bytes: (RECORD_HEADER + EXTENT_HEAD) as u32 + extent.octets,
     };
-    let record = fetch(table, &place).await?;
+    let record = fetch_verified(table, &place).await?;
     let found = read_record(record.seed, &record.bytes).map_err(|_| damaged(&place))?;
     match found.record {
         Record::Extent { id: of, offset: at, octets }
@@ -238,8 +239,49 @@ async fn read_extent<F: SegmentFile>(
 }
 
 struct Fetched<B> {
-    bytes: B,
+    bytes: Octets<B>,
     seed: u32,
+}
+
+/// A record, from the read-ahead only if it verifies there: what it is, the caller sees.
+async fn fetch_verified<F: SegmentFile>(
+    table: &RefCell<Table<F>>,
+    place: &Place,
+) -> Result<Fetched<F::Bytes>, ReadError> {
+    let fetched = fetch_ahead(table, place).await?;
+    if matches!(fetched.bytes, Octets::Part(..)) && read_record(fetched.seed, &fetched.bytes).is_err() {
+        table.borrow_mut().ahead.forget();
+        return fetch(table, place).await;
+    }
+    Ok(fetched)
+}
+
+/// Takes it from the read-ahead, or reads ahead, when reads follow each other closely.
+async fn fetch_ahead<F: SegmentFile>(
+    table: &RefCell<Table<F>>,
+    place: &Place,
+) -> Result<Fetched<F::Bytes>, ReadError> {
+    let (sequence, position, len) = (place.segment.sequence, place.position as u64, place.bytes as u64);
+    let planned = {
+        let table = &mut *table.borrow_mut();
+        let segment = table.segments.get(&sequence).ok_or_else(|| damaged(place))?;
+        if let Some(bytes) = table.ahead.find(sequence, position, len) {
+            return Ok(Fetched { bytes, seed: segment.seed });
+        }
+        let window = table.ahead.plan(sequence, position, len, segment.bytes);
+        window.map(|window| (window, segment.file.clone(), segment.seed))
+    };
+    // What cannot be read in one piece is tried by itself: one bad block is the loss of one message.
+    if let Some(((start, window), file, seed)) = planned
+        && let Ok(bytes) = file.read(start, window).await
+    {
+        let table = &mut *table.borrow_mut();
+        table.ahead.keep(sequence, start, Rc::new(bytes));
+        if let Some(bytes) = table.ahead.find(sequence, position, len) {
+            return Ok(Fetched { bytes, seed });
+        }
+    }
+    fetch(table, place).await
 }
 
 async fn fetch<F: SegmentFile>(
@@ -252,7 +294,7 @@ async fn fetch<F: SegmentFile>(
         (segment.file.clone(), segment.seed)
     };
     match file.read(place.position as u64, place.bytes as usize).await {
-        Ok(bytes) => Ok(Fetched { bytes, seed }),
+        Ok(bytes) => Ok(Fetched { bytes: Octets::Own(bytes), seed }),
         Err(error) => Err(ReadError::Device(Fault::new("reading a segment", &error))),
     }
 }

@@ -11,6 +11,7 @@
 //! way, to the segment of the record that it replaces.)
 
 use crate::compaction::policy::{Figure, Standing};
+use crate::read_ahead::ReadAhead;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -81,11 +82,12 @@ pub(crate) struct Table<F> {
     /// Files that were never taken into use; all of the spool's own segment size.
     pub free: Vec<(u32, Rc<F>)>,
     pub next_slot: u32,
+    pub ahead: ReadAhead,
 }
 
 impl<F> Table<F> {
     pub fn new() -> Self {
-        Self { segments: BTreeMap::new(), free: Vec::new(), next_slot: 0 }
+        Self { segments: BTreeMap::new(), free: Vec::new(), next_slot: 0, ahead: ReadAhead::default() }
     }
 
     /// The segments that may be overwritten now, oldest first.

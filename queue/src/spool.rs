@@ -88,6 +88,7 @@ impl<S: Storage> Spool<S> {
         let mut desk = Desk::new(number, &options, found.index);
         desk.last_segment = found.last_segment;
         desk.last_batch = found.last_batch;
+        desk.durable_batch = found.last_batch;
         desk.id_micros = found.id_micros;
         desk.compaction.barred = found.report.unknown > 0;
         let lineage = found.lineage.map_or_else(Lineage::draw, |(_, lineage)| lineage);

@@ -38,7 +38,7 @@ pub trait SegmentFile: 'static {
     /// Memory that the device can be written from.
     type Buffer: AsMut<[u8]>;
     /// Octets that were read.
-    type Bytes: Deref<Target = [u8]>;
+    type Bytes: Deref<Target = [u8]> + 'static;
 
     /// A buffer of `len` octets; what is in it is not specified.
     fn buffer(&self, len: usize) -> Self::Buffer;

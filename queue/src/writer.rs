@@ -1,4 +1,4 @@
-//! The writing side of a spool: one batch in flight at a time, the next one gathers meanwhile.
+//! The writing side of a spool: batches are written while the next one gathers.
 //!
 //! Runs as one task on the spool's shard. The order of writes is the crash argument (`FORMAT.md`): a
 //! segment is sealed before the next one gets its header, and that header is durable before a batch
@@ -13,10 +13,13 @@ use crate::recovery::{CutAt, Unborn};
 use crate::segments::{Mark, REFERS_TO_NONE, Segment, Status};
 use crate::spool::Spool;
 use crate::storage::{SegmentFile, Storage, is_full, is_short};
+use flight::{Flight, Next};
 use std::future::poll_fn;
 use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 use std::task::Poll;
+
+mod flight;
 
 /// Segments given back to the file system each time another one is taken into use: a bound on how long
 /// the commits that wait for it are held up.
@@ -44,8 +47,17 @@ impl<S: Storage> Spool<S> {
             return;
         }
         let _running = Running { spool: self };
-        while let Some(batch) = self.next_batch().await {
-            self.write(batch).await;
+        let mut flight = Flight::default();
+        loop {
+            match self.next(&mut flight).await {
+                Next::Write(batch) => self.write(&mut flight, batch).await,
+                Next::Landed => self.land(&mut flight),
+                Next::Failed(fault) => {
+                    flight = Flight::default();
+                    self.poison(fault);
+                }
+                Next::End => break,
+            }
         }
         if let Some(active) = self.active()
             && self.fault().is_none()
@@ -55,23 +67,10 @@ impl<S: Storage> Spool<S> {
         }
     }
 
-    async fn next_batch(&self) -> Option<Gathering> {
-        poll_fn(|context| {
-            let mut desk = self.inner.desk.borrow_mut();
-            match desk.next_batch() {
-                Some(batch) => Poll::Ready(Some(batch)),
-                None if desk.closing => Poll::Ready(None),
-                None => {
-                    desk.writer = Some(context.waker().clone());
-                    Poll::Pending
-                }
-            }
-        })
-        .await
-    }
-
-    async fn write(&self, batch: Gathering) {
+    /// Finds place for a batch and begins to write it.
+    async fn write(&self, flight: &mut Flight, batch: Gathering) {
         let bytes = batch.batch_bytes();
+        assert!(flight.is_empty() || bytes as u64 <= self.room(), "files change with nothing in flight");
         let active = match self.make_room(bytes as u64, batch.mail).await {
             Ok(active) => active,
             Err(NoRoom::Full) => {
@@ -88,44 +87,34 @@ impl<S: Storage> Spool<S> {
             }
             Err(NoRoom::Fault(fault)) => return self.poison(fault),
         };
-        let (file, mark, seed) = {
-            let mut table = self.inner.table.borrow_mut();
-            let segment = table.segments.get_mut(&active.sequence).expect("the active segment is there");
-            segment.refer_to(batch.refers_to());
-            (segment.file.clone(), segment.mark.clone(), segment.seed)
-        };
-        let header = self.batch_header(active.sequence, batch.payload_bytes, batch.records());
-        let mut buffer = file.buffer(bytes);
-        let placed = batch.lay_out(&header, seed, active.position, buffer.as_mut());
-        if let Err(error) = file.write(active.position, buffer).await {
-            return self.poison(Fault::new("writing a batch", &error));
-        }
-        let mut desk = self.inner.desk.borrow_mut();
-        desk.last_batch = header.sequence;
-        desk.active = Some(Active { position: active.position + bytes as u64, ..active });
-        let wakers = desk.complete(batch, &placed, &mark, active.position);
-        drop(desk);
-        wakers.into_iter().for_each(|waker| waker.wake());
+        self.take_off(flight, batch, active);
     }
 
-    /// One batch is in flight at a time, so all before this one are durable.
-    fn batch_header(&self, segment: u64, payload_bytes: usize, records: u32) -> BatchHeader {
-        let durable_through = self.inner.desk.borrow().last_batch;
+    fn batch_header(&self, active: Active, payload_bytes: usize, records: u32) -> BatchHeader {
+        let desk = self.inner.desk.borrow();
         BatchHeader {
-            segment,
-            sequence: durable_through + 1,
-            durable_through,
+            segment: active.sequence,
+            sequence: desk.last_batch + 1,
+            durable_through: desk.durable_batch,
             payload_bytes: payload_bytes as u32,
             records,
+            block: (active.position / BLOCK as u64) as u32,
         }
+    }
+
+    /// Octets left for batches in the active segment.
+    fn room(&self) -> u64 {
+        self.active().map_or(0, |active| {
+            let end = self.inner.table.borrow().segments[&active.sequence].bytes;
+            end.saturating_sub(active.position + BLOCK as u64)
+        })
     }
 
     /// Finds place for a batch; the last block of a segment is left for its seal.
     async fn make_room(&self, bytes: u64, mail: bool) -> Result<Active, NoRoom> {
         loop {
             if let Some(active) = self.active() {
-                let end = self.inner.table.borrow().segments[&active.sequence].bytes;
-                if active.position + bytes + BLOCK as u64 <= end {
+                if bytes <= self.room() {
                     return Ok(active);
                 }
                 self.seal(active, Seal::Full).await?;
@@ -138,14 +127,14 @@ impl<S: Storage> Spool<S> {
         self.inner.desk.borrow().active
     }
 
-    /// Ends a segment. It cannot be written any more, whatever happens.
+    /// Ends a segment, with nothing in flight. It cannot be written any more, whatever happens.
     async fn seal(&self, active: Active, seal: Seal) -> Result<(), Fault> {
         let (file, seed) = {
             let table = self.inner.table.borrow();
             let segment = &table.segments[&active.sequence];
             (segment.file.clone(), segment.seed)
         };
-        let header = self.batch_header(active.sequence, SEAL_RECORD, 1);
+        let header = self.batch_header(active, SEAL_RECORD, 1);
         let mut buffer = file.buffer(BLOCK);
         let out = buffer.as_mut();
         out.fill(0);
@@ -155,6 +144,7 @@ impl<S: Storage> Spool<S> {
         written.map_err(|error| Fault::new("sealing a segment", &error))?;
         let mut desk = self.inner.desk.borrow_mut();
         desk.last_batch = header.sequence;
+        desk.durable_batch = header.sequence;
         desk.active = None;
         desk.stats.bytes_written += BLOCK as u64;
         let mut table = self.inner.table.borrow_mut();
@@ -344,7 +334,7 @@ impl<S: Storage> Drop for Running<'_, S> {
         let mut desk = self.spool.inner.desk.borrow_mut();
         desk.writing = false;
         let closer = desk.closer.take();
-        let cut_short = desk.in_flight.is_some();
+        let cut_short = !desk.in_flight.is_empty();
         drop(desk);
         if cut_short {
             let gone = std::io::Error::other("the writer was stopped");

@@ -12,6 +12,8 @@ use crate::process::{Group, Memory};
 use crate::stop::Stop;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Serialize;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -23,6 +25,7 @@ const REST_WAIT: Duration = Duration::from_secs(5);
 /// Between two looks whether the sink has ended; the error of the time with Postfix's ends.
 const LOOK: Duration = Duration::from_millis(2);
 const MEMORY_EACH: Duration = Duration::from_millis(500);
+const METRICS_WAIT: Duration = Duration::from_secs(2);
 /// After the sink has everything the generator has only its last reply to read.
 const SOURCE_END_WAIT: Duration = Duration::from_secs(30);
 
@@ -41,6 +44,9 @@ pub struct Figures {
     /// Per message, of the whole device under the queue.
     pub flushes: Option<f64>,
     pub written_kib: Option<f64>,
+    /// The relay's own account, per message: data-sync writes of its spools, and KiB of them.
+    pub spool_writes: Option<f64>,
+    pub spool_kib: Option<f64>,
     /// Own ends only: final dot to 250.
     pub end_of_data_p50_ms: Option<f64>,
     pub end_of_data_p99_ms: Option<f64>,
@@ -64,6 +70,8 @@ pub fn measure(options: &Options, work: &Path, kind: Kind, cell: Cell, stop: &St
     let counters = || statistics.as_deref().and_then(device::counters);
     let (device_before, sink_before) = (counters(), sink.group.cpu());
     let server_before = server.as_ref().map_or(Duration::ZERO, |server| server.group.cpu());
+    let spool = || if kind == Kind::Relay { spool_counters(options.port + 2) } else { None };
+    let spool_before = spool();
     let began = Instant::now();
     let mut source = ends::start_source(options, cell, options.messages, port)?;
     let memory = await_sink(&mut sink, &mut server, deadline, stop)?;
@@ -91,6 +99,8 @@ pub fn measure(options: &Options, work: &Path, kind: Kind, cell: Cell, stop: &St
         memory_rss_mib: memory.rss as f64 / f64::from(1 << 20),
         flushes: None,
         written_kib: None,
+        spool_writes: None,
+        spool_kib: None,
         end_of_data_p50_ms: None,
         end_of_data_p99_ms: None,
         repeats: None,
@@ -98,6 +108,10 @@ pub fn measure(options: &Options, work: &Path, kind: Kind, cell: Cell, stop: &St
     };
     if let (Some(before), Some(after), true) = (device_before, counters(), server.is_some()) {
         add_device(&mut figures, before, after);
+    }
+    if let (Some(before), Some(after)) = (spool_before, spool()) {
+        figures.spool_writes = Some((after.0 - before.0) / messages);
+        figures.spool_kib = Some((after.1 - before.1) / 1024.0 / messages);
     }
     if cell.ends == Ends::Own {
         add_reports(&mut figures, &source_text, &sink_text, options)?;
@@ -151,6 +165,25 @@ fn add_device(figures: &mut Figures, before: Counters, after: Counters) {
         Some(after.octets_written.saturating_sub(before.octets_written) as f64 / 1024.0 / messages);
 }
 
+/// Data-sync writes and octets of the relay's spools since its start, from its metrics.
+fn spool_counters(port: u16) -> Option<(f64, f64)> {
+    let mut stream = TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), METRICS_WAIT).ok()?;
+    stream.set_read_timeout(Some(METRICS_WAIT)).ok()?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    Some((metric(&text, "sluice_batches_total")?, metric(&text, "sluice_spool_bytes_written_total")?))
+}
+
+/// The sum over all labels; `None` where there is none.
+fn metric(text: &str, name: &str) -> Option<f64> {
+    let of = |line: &str| {
+        let rest = line.strip_prefix(name)?.strip_prefix([' ', '{'])?;
+        rest.rsplit(' ').next()?.trim().parse::<f64>().ok()
+    };
+    text.lines().filter_map(of).reduce(|sum, value| sum + value)
+}
+
 /// The own ends know the time better than a look each 2 ms, and more.
 fn add_reports(figures: &mut Figures, source: &str, sink: &str, options: &Options) -> Result<()> {
     let source = ends::source_report(source)?;
@@ -161,4 +194,16 @@ fn add_reports(figures: &mut Figures, source: &str, sink: &str, options: &Option
     figures.end_of_data_p99_ms = Some(source.end_of_data.p99_ms);
     figures.repeats = Some(sink.repeats);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_summed_over_their_labels() {
+        let text = "# HELP a_total x\na_total 3\na_total{shard=\"1\"} 4\na_total_more 9\n";
+        assert_eq!(metric(text, "a_total"), Some(7.0));
+        assert_eq!(metric(text, "b_total"), None);
+    }
 }

@@ -10,7 +10,7 @@
 mod device;
 mod ends;
 mod install;
-mod measure;
+pub(crate) mod measure;
 mod report;
 mod servers;
 
@@ -216,16 +216,16 @@ fn available(options: &Options) -> Result<(Vec<Kind>, Vec<String>)> {
 }
 
 /// A directory of this run, removed at its end.
-struct WorkDirectory(PathBuf);
+pub(crate) struct WorkDirectory(PathBuf);
 
 impl WorkDirectory {
-    fn create(parent: &Path) -> Result<Self> {
+    pub fn create(parent: &Path) -> Result<Self> {
         let path = parent.join(format!("sluice-bench-{}", std::process::id()));
         fs::create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
         Ok(WorkDirectory(path))
     }
 
-    fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.0
     }
 }

@@ -3,10 +3,10 @@
 use super::measure::Figures;
 use super::{Cell, Kind, Options};
 use crate::figures::{median, short};
-use anyhow::{Context as _, Result};
+use crate::place::{self, today};
+use anyhow::Result;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
-use std::fs;
 use std::path::Path;
 use std::process::Command;
 
@@ -113,15 +113,8 @@ fn factors(rows: &[Row], cell: Cell) -> String {
     out
 }
 
-/// Writes `DATE-MACHINE.md` and `.json`; a number is added rather than a file of the same day replaced.
+/// Writes `DATE-MACHINE.md` and `.json`.
 pub fn save(options: &Options, directory: &Path, text: &str, rows: &[Row], missing: &[String]) -> Result<()> {
-    fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
-    let stem = format!("{}-{}", today(), machine(options));
-    let free = |stem: &String| !directory.join(format!("{stem}.md")).exists();
-    let stem = std::iter::once(stem.clone())
-        .chain((2..).map(|number| format!("{stem}-{number}")))
-        .find(free)
-        .context("no free name")?;
     let measurements: Vec<Value> = rows
         .iter()
         .map(|row| {
@@ -135,57 +128,21 @@ pub fn save(options: &Options, directory: &Path, text: &str, rows: &[Row], missi
         "date": today(), "machine": machine(options), "about": machine_sentence(options),
         "measurements": measurements, "missing": missing,
     });
-    for (ending, content) in [("md", text), ("json", &serde_json::to_string_pretty(&all)?)] {
-        let path = directory.join(format!("{stem}.{ending}"));
-        fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
-        eprintln!("saved {}", path.display());
-    }
-    Ok(())
-}
-
-fn today() -> String {
-    jiff::Zoned::now().strftime("%Y-%m-%d").to_string()
+    place::save(directory, &machine(options), text, &all)
 }
 
 fn machine(options: &Options) -> String {
-    let name = options.machine.clone().unwrap_or_else(|| first_line("/proc/sys/kernel/hostname"));
-    name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect()
+    place::machine(options.machine.as_deref())
 }
 
 /// Hardware, kernel, file system and versions.
 fn machine_sentence(options: &Options) -> String {
-    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpuinfo.lines().find(|line| line.starts_with("model name"));
-    let model = model.and_then(|line| line.split_once(": ")).map_or("unknown CPU", |(_, name)| name);
-    let cpus = std::thread::available_parallelism().map_or(0, usize::from);
     format!(
-        "Machine {}: {cpus} × {model}, kernel {}, {} under {}. Postfix {}, relay {}.\n",
-        machine(options),
-        first_line("/proc/sys/kernel/osrelease"),
-        file_system(&options.dir),
-        options.dir.display(),
+        "{} Postfix {}, relay {}.\n",
+        place::sentence(options.machine.as_deref(), &options.dir),
         version("/usr/sbin/postconf", &["-d", "-h", "mail_version"]),
         version(&options.relay.display().to_string(), &["--version"]),
     )
-}
-
-fn first_line(path: &str) -> String {
-    fs::read_to_string(path).unwrap_or_default().lines().next().unwrap_or_default().to_owned()
-}
-
-/// Type of the file system that holds the directory, by the longest mount point that leads to it.
-fn file_system(directory: &Path) -> String {
-    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
-    let directory = fs::canonicalize(directory).unwrap_or_default();
-    mounts
-        .lines()
-        .filter_map(|line| {
-            let mut fields = line.split_whitespace().skip(1);
-            let (point, kind) = (fields.next()?, fields.next()?);
-            directory.starts_with(point).then_some((point.len(), kind.to_owned()))
-        })
-        .max_by_key(|(length, _)| *length)
-        .map_or("unknown file system".to_owned(), |(_, kind)| kind)
 }
 
 fn version(program: &str, arguments: &[&str]) -> String {
@@ -198,6 +155,7 @@ mod tests {
     use super::*;
     use crate::compare::Ends;
     use clap::Parser;
+    use std::fs;
 
     #[derive(Parser)]
     struct Cli {
@@ -217,6 +175,8 @@ mod tests {
             memory_rss_mib: 30.0,
             flushes: Some(1.0),
             written_kib: None,
+            spool_writes: None,
+            spool_kib: None,
             end_of_data_p50_ms: Some(1.0),
             end_of_data_p99_ms: Some(2.0),
             repeats: Some(0),

@@ -83,8 +83,8 @@ fn report(directory: &Path, recovery: &Recovery) {
     }
 }
 
-/// Hands everything unfinished to the delivery shards. Mail is accepted meanwhile: what came in
-/// during this run is handed over by its session, and ids tell which is which.
+/// Hands everything unfinished to the delivery shards, from memory, in slices. Mail is accepted meanwhile:
+/// what came in during this run is handed over by its session, and ids tell which is which.
 pub async fn hand_over_recovered(shard: Rc<IngestShard>, spool: ShardSpool, last: QueueId) {
     shard.steering.begin_recovering();
     let mut after = None;

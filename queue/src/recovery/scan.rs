@@ -235,14 +235,14 @@ impl<F: SegmentFile> Scan<'_, F> {
         self.replay.report.damage(self.segment.slot, sequence, position, what);
     }
 
-    /// The batch header at `position`, if there is one whose batch fits in the segment. The last block is
+    /// The batch header at `position`, if there is one that belongs there and whose batch fits in the segment. The last block is
     /// for a seal only.
     async fn header_at(&mut self, position: u64) -> io::Result<Option<BatchHeader>> {
         let (seed, sequence, end) = (self.segment.seed, self.segment.mark.sequence, self.segment.bytes);
         let header = BatchHeader::decode(seed, sequence, self.view(position, BLOCK).await?);
         Ok(header.filter(|header| {
             let bytes = BatchHeader::batch_bytes(header.payload_bytes as usize) as u64;
-            position + bytes <= end
+            header.belongs_at(position) && position + bytes <= end
         }))
     }
 

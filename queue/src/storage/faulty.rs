@@ -4,37 +4,92 @@
 //! names the machine stops: what was in flight is left in any mix of old and new sectors, entries of the
 //! directory that were not synced may be there or not, and every later call fails. [`FaultyStorage::restart`]
 //! gives the directory as the next start finds it.
+//!
+//! Two kinds of faults. An *honest* device says so when something did not work. A *lying* one writes
+//! elsewhere or not at all and says that it is done, or reads from elsewhere or what was there before: from
+//! that no program can protect what was written, but it can notice. [`FaultyStorage::lies`] tells where.
 
 use super::memory::{MemoryFile, MemoryStorage};
 use super::{SegmentFile, Storage};
 use futures_lite::future::yield_now;
 use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::rc::Rc;
 
-const SECTOR: usize = 512;
+mod device;
+mod file;
 
-/// What goes wrong, and when. Steps count from 0.
+pub use file::FaultyFile;
+
+use device::Device;
+
+const SECTOR: usize = 512;
+const BLOCK: u64 = crate::layout::BLOCK as u64;
+/// Calls that may fail one after the other while nobody gets anything done.
+const FUTILE_CALLS_MAX: u64 = 20_000;
+
+/// What goes wrong, and when. Steps count from 0; `one_in` is how rarely, 0 is never.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
     pub seed: u64,
     pub crash_at: Option<u64>,
+    /// What the stop leaves of a write that it cuts.
+    pub tear: Tear,
     /// From this step on every write fails with EIO, after having written a part.
     pub write_error_at: Option<u64>,
+    /// From this step on creations, removals and directory syncs fail with EIO.
+    pub dir_error_at: Option<u64>,
     /// Files that may exist; creating one more is ENOSPC.
     pub files_max: Option<usize>,
+    /// Creations that fail with EMFILE.
+    pub short_one_in: u64,
     /// Reads fail with EIO.
     pub read_error: bool,
+    pub read_errors_one_in: u64,
+    /// Writes that take longer than those begun after them.
+    pub slow_one_in: u64,
+    /// Reads that give octets of another place, in the same file or another.
+    pub reads_elsewhere_one_in: u64,
+    /// Reads in which a block is as it was before it was last written.
+    pub reads_stale_one_in: u64,
+    /// Writes that land at another place, in the same file or another, and are reported done.
+    pub writes_elsewhere_one_in: u64,
+    /// Writes that are reported done and never land.
+    pub writes_lost_one_in: u64,
 }
 
-struct Device {
-    faults: Faults,
-    random: u64,
-    step: u64,
-    crashed: bool,
-    /// Entries of the directory whose change was not synced; with the file where it was removed.
-    created: Vec<u32>,
-    removed: Vec<(u32, Rc<RefCell<Vec<u8>>>)>,
+/// What a stop leaves of what it cuts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tear {
+    /// Any of the others.
+    #[default]
+    Any,
+    /// Nothing of it is there.
+    Before,
+    /// Some sectors are new.
+    Torn,
+    /// All of it is there, and nobody was told.
+    After,
+}
+
+/// How often something went wrong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Injected {
+    /// Writes that a stop cut.
+    pub cut: u64,
+    pub write_errors: u64,
+    pub dir_errors: u64,
+    pub read_errors: u64,
+    pub no_space: u64,
+    pub no_descriptors: u64,
+    pub slow: u64,
+    /// Entries of the directory that a stop undid.
+    pub entries_undone: u64,
+    pub reads_elsewhere: u64,
+    pub reads_stale: u64,
+    pub writes_elsewhere: u64,
+    pub writes_lost: u64,
 }
 
 /// A spool directory on a faulty device. Clones share it.
@@ -46,15 +101,7 @@ pub struct FaultyStorage {
 
 impl FaultyStorage {
     pub fn new(memory: MemoryStorage, faults: Faults) -> Self {
-        let device = Device {
-            random: faults.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
-            faults,
-            step: 0,
-            crashed: false,
-            created: Vec::new(),
-            removed: Vec::new(),
-        };
-        Self { memory, device: Rc::new(RefCell::new(device)) }
+        Self { memory, device: Rc::new(RefCell::new(Device::new(faults))) }
     }
 
     /// Steps taken so far.
@@ -66,9 +113,22 @@ impl FaultyStorage {
         self.device.borrow().crashed
     }
 
+    pub fn injected(&self) -> Injected {
+        self.device.borrow().injected
+    }
+
+    /// Slots that the device has lied about.
+    pub fn lies(&self) -> BTreeSet<u32> {
+        self.device.borrow().lies.clone()
+    }
+
     /// Changes what goes wrong from now on.
     pub fn set(&self, change: impl FnOnce(&mut Faults)) {
         change(&mut self.device.borrow_mut().faults);
+    }
+
+    pub fn faults(&self) -> Faults {
+        self.device.borrow().faults.clone()
     }
 
     /// Stops the machine now.
@@ -76,17 +136,25 @@ impl FaultyStorage {
         self.device.borrow_mut().crashed = true;
     }
 
+    /// Somebody got something done.
+    pub fn progress(&self) {
+        self.device.borrow_mut().futile = 0;
+    }
+
     /// The directory as the next start finds it.
     pub fn restart(&self) -> MemoryStorage {
         let mut device = self.device.borrow_mut();
         device.crashed = true;
+        for write in std::mem::take(&mut device.in_flight).into_values() {
+            device.tear(&write);
+        }
         for slot in std::mem::take(&mut device.created) {
-            if device.chance(2) {
+            if device.undoes() {
                 self.memory.take(slot);
             }
         }
         for (slot, octets) in std::mem::take(&mut device.removed) {
-            if device.chance(2) {
+            if device.undoes() {
                 self.memory.put(slot, octets);
             }
         }
@@ -97,6 +165,7 @@ impl FaultyStorage {
     fn step(&self) -> io::Result<bool> {
         let mut device = self.device.borrow_mut();
         if device.crashed {
+            device.futile();
             return Err(stopped());
         }
         let stops = device.faults.crash_at == Some(device.step);
@@ -104,18 +173,11 @@ impl FaultyStorage {
         device.crashed |= stops;
         Ok(stops)
     }
-}
 
-impl Device {
-    fn random(&mut self) -> u64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        self.random.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11
-    }
-
-    fn chance(&mut self, one_in: u64) -> bool {
-        self.random().is_multiple_of(one_in)
+    fn dir_step(&self) -> io::Result<bool> {
+        let stops = self.step()?;
+        self.device.borrow_mut().dir_error()?;
+        Ok(stops)
     }
 }
 
@@ -131,30 +193,30 @@ impl Storage for FaultyStorage {
     }
 
     async fn create(&self, slot: u32, bytes: u64) -> io::Result<FaultyFile> {
-        let stops = self.step()?;
-        let files_max = self.device.borrow().faults.files_max.unwrap_or(usize::MAX);
-        if self.memory.slots().len() >= files_max {
-            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
-        }
+        let stops = self.dir_step()?;
+        self.device.borrow_mut().refuses_file(self.memory.slots().len())?;
         let file = self.memory.create(slot, bytes).await?;
         let mut device = self.device.borrow_mut();
         device.created.push(slot);
         if stops {
             // The entry came before the space.
-            let kept = device.random() % (bytes + 1);
+            let kept = match device.faults.tear {
+                Tear::After => bytes,
+                _ => device.random() % (bytes + 1),
+            };
             self.memory.damage(slot, |octets| octets.truncate(kept as usize));
             return Err(stopped());
         }
         drop(device);
-        Ok(FaultyFile { file, storage: self.clone() })
+        Ok(FaultyFile::new(slot, file, self.clone()))
     }
 
     async fn open(&self, slot: u32) -> io::Result<FaultyFile> {
-        Ok(FaultyFile { file: self.memory.open(slot).await?, storage: self.clone() })
+        Ok(FaultyFile::new(slot, self.memory.open(slot).await?, self.clone()))
     }
 
     async fn remove(&self, slot: u32) -> io::Result<()> {
-        let stops = self.step()?;
+        let stops = self.dir_step()?;
         yield_now().await;
         let octets = self.memory.take(slot).ok_or(io::ErrorKind::NotFound)?;
         self.device.borrow_mut().removed.push((slot, octets));
@@ -162,7 +224,7 @@ impl Storage for FaultyStorage {
     }
 
     async fn sync_dir(&self) -> io::Result<()> {
-        if self.step()? {
+        if self.dir_step()? {
             return Err(stopped());
         }
         yield_now().await;
@@ -170,78 +232,5 @@ impl Storage for FaultyStorage {
         device.created.clear();
         device.removed.clear();
         Ok(())
-    }
-}
-
-/// A segment on a faulty device.
-pub struct FaultyFile {
-    file: MemoryFile,
-    storage: FaultyStorage,
-}
-
-impl FaultyFile {
-    /// Leaves some sectors old and some new.
-    fn tear(&self, position: u64, buffer: &[u8]) {
-        let mut device = self.storage.device.borrow_mut();
-        let sectors = buffer.len().div_ceil(SECTOR) as u64;
-        let how = device.random() % 4;
-        let prefix = device.random() % (sectors + 1);
-        for (at, sector) in buffer.chunks(SECTOR).enumerate() {
-            let written = match how {
-                0 => false,
-                1 => true,
-                2 => (at as u64) < prefix,
-                _ => device.chance(2),
-            };
-            if written {
-                self.file.put(position + (at * SECTOR) as u64, sector);
-            }
-        }
-    }
-}
-
-impl SegmentFile for FaultyFile {
-    type Buffer = Vec<u8>;
-    type Bytes = Vec<u8>;
-
-    fn buffer(&self, len: usize) -> Vec<u8> {
-        self.file.buffer(len)
-    }
-
-    async fn write(&self, position: u64, buffer: Vec<u8>) -> io::Result<()> {
-        let stops = self.storage.step()?;
-        let (step, fails_at) = {
-            let device = self.storage.device.borrow();
-            (device.step - 1, device.faults.write_error_at)
-        };
-        if stops {
-            self.tear(position, &buffer);
-            return Err(stopped());
-        }
-        yield_now().await;
-        if self.storage.crashed() {
-            self.tear(position, &buffer);
-            return Err(stopped());
-        }
-        if fails_at.is_some_and(|at| step >= at) {
-            self.tear(position, &buffer);
-            return Err(io::Error::from_raw_os_error(libc::EIO));
-        }
-        self.file.put(position, &buffer);
-        Ok(())
-    }
-
-    async fn read(&self, position: u64, len: usize) -> io::Result<Vec<u8>> {
-        if self.storage.crashed() {
-            return Err(stopped());
-        }
-        if self.storage.device.borrow().faults.read_error {
-            return Err(io::Error::from_raw_os_error(libc::EIO));
-        }
-        self.file.read(position, len).await
-    }
-
-    async fn size(&self) -> io::Result<u64> {
-        self.file.size().await
     }
 }

@@ -41,6 +41,10 @@ impl MemoryStorage {
         self.files.borrow().keys().copied().collect()
     }
 
+    pub(super) fn file(&self, slot: u32) -> Option<MemoryFile> {
+        self.octets(slot).map(|octets| MemoryFile { octets })
+    }
+
     pub(super) fn take(&self, slot: u32) -> Option<Octets> {
         self.files.borrow_mut().remove(&slot)
     }
@@ -87,11 +91,24 @@ impl Storage for MemoryStorage {
 }
 
 /// A segment in memory.
+#[derive(Clone)]
 pub struct MemoryFile {
     octets: Octets,
 }
 
 impl MemoryFile {
+    pub(super) fn len(&self) -> u64 {
+        self.octets.borrow().len() as u64
+    }
+
+    /// `len` octets at `position`, fewer at the end of the file.
+    pub(super) fn get(&self, position: u64, len: usize) -> Vec<u8> {
+        let file = self.octets.borrow();
+        let start = (position as usize).min(file.len());
+        let end = (position as usize).saturating_add(len).min(file.len());
+        file[start..end].to_vec()
+    }
+
     pub(super) fn put(&self, position: u64, octets: &[u8]) {
         let mut file = self.octets.borrow_mut();
         let end = position as usize + octets.len();
@@ -118,13 +135,10 @@ impl SegmentFile for MemoryFile {
 
     async fn read(&self, position: u64, len: usize) -> io::Result<Vec<u8>> {
         yield_now().await;
-        let file = self.octets.borrow();
-        let start = (position as usize).min(file.len());
-        let end = (position as usize).saturating_add(len).min(file.len());
-        Ok(file[start..end].to_vec())
+        Ok(self.get(position, len))
     }
 
     async fn size(&self) -> io::Result<u64> {
-        Ok(self.octets.borrow().len() as u64)
+        Ok(self.len())
     }
 }

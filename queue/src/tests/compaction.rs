@@ -234,7 +234,7 @@ fn a_message_that_finishes_while_its_move_is_in_flight_keeps_its_new_place() {
         let mut step = Box::pin(spool.compact_step());
         let in_flight = || {
             let desk = spool.inner.desk.borrow();
-            let first = desk.compaction.moved && desk.in_flight.is_some() && desk.pending.is_empty();
+            let first = desk.compaction.moved && !desk.in_flight.is_empty() && desk.pending.is_empty();
             first && desk.index.get(id).unwrap().entry().lies_in(old)
         };
         // Until the index is walked, `moved` is true from the start; then only after the move was laid out.

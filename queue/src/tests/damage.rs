@@ -73,6 +73,18 @@ fn every_octet_of_a_durable_batch_that_changes_is_reported_or_does_not_matter() 
     }
 }
 
+/// A later batch that the device put over an earlier one: were it taken for what belongs there, all between
+/// the two would pass for what an earlier life left behind.
+#[test]
+fn a_batch_written_at_another_place_of_its_segment_is_noticed() {
+    let (storage, ids) = three();
+    let places = batches(&storage);
+    storage.damage(0, |octets| octets.copy_within(places[2].clone(), places[0].start));
+    let (recovery, live) = reopen(&storage);
+    assert_eq!(whats(&recovery), [(&DamageKind::Batch, places[0].start as u64)]);
+    assert_eq!(live, ids[1..]);
+}
+
 #[test]
 fn a_message_whose_octets_do_not_verify_is_set_aside_and_named() {
     let (storage, ids) = three();
