@@ -26,12 +26,14 @@ pub mod session;
 pub mod delivery;
 pub mod dsn;
 pub mod resolve;
+pub mod restore;
 pub mod schedule;
 pub mod steering;
 
 pub mod channel;
 pub mod clock;
 pub mod shard;
+pub mod space;
 
 pub mod admin;
 pub mod observe;

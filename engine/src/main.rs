@@ -5,6 +5,7 @@ use sluice::config::Config;
 use sluice::demonstration;
 use sluice::program::queue::arguments;
 use sluice::program::{self, CONFIGURATION, Failed};
+use sluice::restore::copy::How;
 use sluice::steering::{Action, SummaryOptions};
 use sluice_queue::QueueId;
 use std::path::PathBuf;
@@ -100,10 +101,31 @@ enum QueueCommand {
     Bounce(arguments::Bounce),
     /// End it, and tell nobody
     Delete(arguments::Change),
+    /// Read the whole spool and say what is wrong with it; exit code 65 when something is, 74 when the disk
+    /// does not read
+    Verify,
+    /// Copy the whole queue to DIR without stopping anything; again for the same DIR, what is new
+    Backup {
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
+    /// Bring the mail of a backup, or of a stopped relay's spool, into this one, running or not; what it has
+    /// or has finished is left alone
+    Restore {
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+        /// Only count
+        #[arg(long)]
+        dry_run: bool,
+        /// Bring in again what was here and is finished: it may be delivered twice
+        #[arg(long)]
+        again: bool,
+    },
 }
 
 const QUEUE_EXAMPLES: &str = "\
-list, show and summary also read a spool whose relay is down; a change wants the running relay.
+list, show, summary, verify, backup and restore also work on a spool whose relay is down; a change wants the
+running relay.
 A change says how many messages and recipients it has changed; exit code 66 when an id is not in the queue.
 
 Examples:
@@ -140,7 +162,7 @@ fn execute(arguments: Arguments) -> Result<(), Failed> {
         Some(Command::Check(file)) => program::check::check(&file.config),
         Some(Command::Queue(queue)) => {
             let queue = *queue;
-            let (spool, json) = (spool_of(queue.place)?, queue.json);
+            let (spool, json) = (place_of(queue.place)?, queue.json);
             let steer = |request| program::queue::change(&spool, &request, json);
             match queue.command {
                 QueueCommand::List(which) => program::queue::list(&spool, &which.condition()?, json),
@@ -154,18 +176,24 @@ fn execute(arguments: Arguments) -> Result<(), Failed> {
                 QueueCommand::Reroute(reroute) => steer(reroute.request()?),
                 QueueCommand::Bounce(bounce) => steer(bounce.request()?),
                 QueueCommand::Delete(change) => steer(change.request(Action::Delete)?),
+                QueueCommand::Verify => program::verify::verify(&spool.spool, json),
+                QueueCommand::Backup { directory } => program::backup::backup(&spool.spool, &directory, json),
+                QueueCommand::Restore { directory, dry_run, again } => {
+                    let how = How { again, dry_run };
+                    program::restore::restore(&spool.spool, spool.segment_bytes(), &directory, how, json)
+                }
             }
         }
     }
 }
 
 /// The spool that a queue command means: named, or that of the named or the usual configuration.
-fn spool_of(place: Place) -> Result<program::queue::Place, Failed> {
+fn place_of(place: Place) -> Result<program::queue::Place, Failed> {
     if let Some(spool) = place.spool {
         return Ok(program::queue::Place { spool, config: None });
     }
     let config = place.config.unwrap_or_else(|| "/etc/sluice/relay.toml".into());
-    let config = program::check::load(&config)?;
+    let config = program::check::load_for_queue(&config)?;
     Ok(program::queue::Place { spool: config.spool.path.clone(), config: Some(config.into()) })
 }
 

@@ -12,6 +12,7 @@
 
 pub(crate) mod policy;
 
+use crate::canary::{Canary, sings};
 use crate::draft::Draft;
 use crate::envelope::RecipientState;
 use crate::error::CommitError;
@@ -31,7 +32,7 @@ const STEP_MESSAGES_MAX: usize = 64;
 /// Messages of the index looked at in a step.
 const STEP_LOOKS_MAX: usize = 10_000;
 /// Octets of reasons' texts kept, by how many fit beside the commit record.
-const TEXTS_MAX: [usize; 3] = [OUTCOME_TEXT_MAX, 64, 0];
+pub(crate) const TEXTS_MAX: [usize; 3] = [OUTCOME_TEXT_MAX, 64, 0];
 
 /// What a step did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -111,7 +112,7 @@ impl<S: Storage> Spool<S> {
         if candidates.is_empty() {
             return Ok(done);
         }
-        self.sync().await?;
+        self.sync_all_but_held().await?;
         let mut prepared = Vec::new();
         for id in candidates {
             match self.prepare(id, target).await? {
@@ -123,6 +124,8 @@ impl<S: Storage> Spool<S> {
         for of in prepared {
             let bytes = of.draft.as_ref().map_or(0, Draft::bytes);
             let mut desk = self.inner.desk.borrow_mut();
+            // The spool may have been poisoned, or closed, while the message was read.
+            desk.admit()?;
             if desk.compaction.moving.remove(&of.message.id) != Some(false) {
                 done.abandoned += 1;
                 continue;
@@ -135,21 +138,27 @@ impl<S: Storage> Spool<S> {
                 continue;
             };
             match desk.gather(group) {
-                Ok((ticket, _)) => {
+                Ok((ticket, number)) => {
                     desk.compaction.moved = true;
-                    tickets.push((ticket, bytes));
+                    tickets.push((ticket, number, bytes));
                 }
                 Err(_) => done.abandoned += 1,
             }
         }
         self.nudge();
-        for (ticket, bytes) in tickets {
-            let verdict = Wait::new(ticket).await;
+        for (ticket, number, bytes) in tickets {
+            let verdict = Wait::of(ticket, number).await;
             self.outcome_of(verdict)?;
             done.messages += 1;
             done.bytes += bytes;
         }
         Ok(done)
+    }
+
+    /// While room is short: less slack is left before something is moved.
+    pub fn hurry_compaction(&self, hurry: bool) {
+        let slack = if hurry { policy::SLACK_SEGMENTS_HURRIED } else { policy::SLACK_SEGMENTS };
+        self.inner.desk.borrow_mut().compaction.slack_segments = slack;
     }
 
     /// The segment to empty, and messages in it; claims the step.
@@ -225,6 +234,8 @@ impl<S: Storage> Spool<S> {
 impl Prepared {
     fn group(self, states: Vec<RecipientState>, from: u64, bytes_max: usize) -> Group {
         let id = self.message.id;
+        let states =
+            if sings(Canary::MovesForgetStates) { vec![RecipientState::NEW; states.len()] } else { states };
         let mut texts = TEXTS_MAX.into_iter();
         let reasons = |text_max| Finishing {
             id,
@@ -245,6 +256,9 @@ impl Prepared {
             tail,
             finishing,
             moves: Some(Moves { states: states.clone(), from }),
+            room: None,
+            states: Vec::new(),
+            open: None,
         });
         for text_max in texts {
             if group.payload_bytes().is_some_and(|bytes| bytes <= bytes_max) {
@@ -259,7 +273,7 @@ impl Prepared {
 }
 
 /// Outcomes that say again where recipients stand, and why.
-fn last_outcomes(
+pub(crate) fn last_outcomes(
     states: &[RecipientState],
     reasons: &[Option<Reason>],
     vias: &[(u32, Box<str>)],

@@ -2,7 +2,9 @@
 //!
 //! Lives in a spool, on its shard, behind a cell that is never borrowed across an await. No I/O here.
 
+use crate::ancestry::Ancestry;
 use crate::compaction::Compaction;
+use crate::draft::OpenDrafts;
 use crate::envelope::RecipientState;
 use crate::error::{CommitError, Fault};
 use crate::id::{QueueId, SpoolNumber};
@@ -11,7 +13,8 @@ use crate::options::Options;
 use crate::pending::{ExtentRef, Finishing, Gathering, Group, NewMessage, Placed, Ticket, Verdict};
 use crate::record::{Outcome, OutcomeKind};
 use crate::segments::Mark;
-use std::collections::VecDeque;
+use crate::space::{Need, Space};
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::task::Waker;
 
@@ -55,8 +58,13 @@ pub struct Stats {
     pub segments_created: u64,
     pub segments_recycled: u64,
     pub segments_removed: u64,
+    /// Octets of segments promised to messages that are on their way.
+    pub reserved_bytes: u64,
     /// Times that new mail was refused for want of space.
     pub full: u64,
+    /// Outcomes that only put recipients off and wait for room now; those that were given up.
+    pub deferrals_held: usize,
+    pub deferrals_forgotten: u64,
 }
 
 /// The segment that is being written.
@@ -87,6 +95,21 @@ pub(crate) struct Desk {
     pub id_micros: u64,
     pub stats: Stats,
     pub compaction: Compaction,
+    pub space: Space,
+    /// Drafts that may still become messages.
+    pub open: OpenDrafts,
+    /// What was brought in from other spools, as far as it is durable.
+    pub ancestry: Ancestry,
+    /// The segments that say so; held until a later one says all of it.
+    pub ancestry_at: Vec<Rc<Mark>>,
+    /// A record that says all of it waits to be written.
+    ancestry_repeating: bool,
+    /// Its files are gone.
+    pub retired: bool,
+    /// The lineage of the spool is in a segment header.
+    pub lineage_durable: bool,
+    /// Messages on their way into another spool, with the outcomes that came meanwhile.
+    pub departing: BTreeMap<QueueId, Vec<Outcome>>,
     number: SpoolNumber,
     batch_payload_max: usize,
     group_bytes_max: usize,
@@ -115,6 +138,14 @@ impl Desk {
             id_micros: 0,
             stats: Stats::default(),
             compaction: Compaction::default(),
+            space: Space::default(),
+            open: OpenDrafts::default(),
+            ancestry: Ancestry::default(),
+            ancestry_at: Vec::new(),
+            ancestry_repeating: false,
+            retired: false,
+            lineage_durable: false,
+            departing: BTreeMap::new(),
             number,
             batch_payload_max: options.batch_payload_max(),
             group_bytes_max: options.group_bytes_max(),
@@ -153,6 +184,22 @@ impl Desk {
         Ok((last.ticket.clone(), last.groups.len() - 1))
     }
 
+    /// Puts groups in one batch: all of them become durable, or none.
+    pub fn gather_together(&mut self, groups: Vec<Group>) -> Result<(Rc<Ticket>, usize), CommitError> {
+        let sum = groups.iter().try_fold(0usize, |sum, group| Some(sum + group.payload_bytes()?));
+        let sum = sum.filter(|sum| *sum <= self.group_bytes_max).ok_or(CommitError::TooLarge)?;
+        let fits = |last: &Gathering| last.payload_bytes + sum <= self.batch_payload_max;
+        if !self.pending.back().is_some_and(fits) {
+            self.pending.push_back(Gathering::default());
+        }
+        let last = self.pending.back_mut().expect("there is one now");
+        for group in groups {
+            let bytes = group.payload_bytes().expect("it was reckoned before");
+            last.push(group, bytes);
+        }
+        Ok((last.ticket.clone(), last.groups.len() - 1))
+    }
+
     /// Asks for writing; gives the writer to be woken when no borrow is held.
     #[must_use]
     pub fn want(&mut self) -> Option<Waker> {
@@ -172,7 +219,7 @@ impl Desk {
     /// What is to be written next. `room`: octets left for batches in the active segment; beside others
     /// nothing is written beyond.
     pub fn next_batch(&mut self, room: u64) -> Option<Gathering> {
-        if !(self.wanted || self.closing) || !self.may_take_off() {
+        if self.poisoned.is_some() || !(self.wanted || self.closing) || !self.may_take_off() {
             return None;
         }
         let fits = |batch: &Gathering| batch.batch_bytes() as u64 <= room;
@@ -187,7 +234,11 @@ impl Desk {
 
     /// Applies outcomes at once and queues their records; `true` when they should be written soon.
     pub fn record(&mut self, id: QueueId, outcomes: Vec<Outcome>) -> bool {
-        let Some(facts) = self.index.get(id) else { return false };
+        if let Some(kept) = self.departing.get_mut(&id) {
+            kept.extend(outcomes);
+            return false;
+        }
+        let Some(facts) = self.index.get(id).filter(|_| !outcomes.is_empty()) else { return false };
         let refers_to = facts.entry().commit.segment.sequence;
         let mut finished = self.index.apply(id, &outcomes);
         if self.poisoned.is_some() {
@@ -199,7 +250,12 @@ impl Desk {
             // The entry goes with the last record: it holds its segments until all of them are durable.
             let entry = if rest.is_empty() { finished.take() } else { None };
             let group = Group::Outcomes(Finishing { id, outcomes, refers_to }, entry);
-            self.gather(group).expect("an outcome record of bounded size fits");
+            if !self.space.held.is_empty() && group.need() == Need::Spare {
+                self.compaction.touch(id);
+                self.space.held.push_back(group);
+            } else {
+                self.gather(group).expect("an outcome record of bounded size fits");
+            }
             outcomes = rest;
         }
         self.pending.iter().map(|batch| batch.groups.len()).sum::<usize>() >= OUTCOMES_GATHERED_MAX
@@ -231,35 +287,66 @@ impl Desk {
                     ticket.give_extent(number, ExtentRef { mark: segment.clone(), position, octets, crc });
                 }
                 Group::Message(message) => self.enter(message, at(placed.commit), at(placed.outcome)),
+                Group::Gone => {}
+                Group::Ancestry(ancestry) => self.learn(&ancestry, segment),
                 Group::Outcomes(finishing, _) => {
+                    self.supersede(&finishing);
                     self.index.place_reasons(finishing.id, &finishing.outcomes, &at(placed.outcome));
                 }
             }
         }
+        self.repeat_ancestry(segment);
         let landed = self.in_flight.pop_front().is_some_and(|first| Rc::ptr_eq(&first, &ticket));
         assert!(landed, "batches land in the order of the log");
         ticket.close(Verdict::Durable)
     }
 
-    fn enter(&mut self, message: NewMessage, commit: Place, outcome: Place) {
+    /// A record of ancestry is durable in `segment`.
+    fn learn(&mut self, said: &Ancestry, segment: &Rc<Mark>) {
+        self.ancestry_repeating = false;
+        self.ancestry.merge(said);
+        if self.ancestry == *said {
+            self.ancestry_at.clear();
+        }
+        if !self.ancestry_at.contains(segment) {
+            self.ancestry_at.push(segment.clone());
+        }
+    }
+
+    /// Sees to it that the segment which is written now says all of the ancestry, so that it does not hold
+    /// the older ones.
+    fn repeat_ancestry(&mut self, segment: &Rc<Mark>) {
+        let here = self.ancestry_at.iter().all(|at| at == segment);
+        if !here && !self.ancestry_repeating && self.poisoned.is_none() {
+            let all = Group::Ancestry(self.ancestry.clone());
+            self.ancestry_repeating = self.gather(all).is_ok();
+        }
+    }
+
+    fn enter(&mut self, mut message: NewMessage, commit: Place, outcome: Place) {
         let id = message.id;
         if message.moves.is_some() {
             return self.relocate(message, commit, outcome);
         }
         self.stats.commits += 1;
         self.stats.content_bytes += message.tail.as_ref().map_or(0, |tail| tail.len() as u64);
+        message.states.resize(message.envelope.recipients.len(), RecipientState::NEW);
         let envelope = &message.envelope;
-        let recipients = envelope.recipients.iter();
+        let recipients = envelope.recipients.iter().zip(&message.states);
         let entry = NewEntry {
             commit,
             arrived_micros: envelope.arrived_micros,
             content_bytes: message.content_bytes,
             flags: message.flags,
             sender: &envelope.sender,
-            recipients: recipients.map(|recipient| (&recipient.address[..], RecipientState::NEW)),
+            recipients: recipients.map(|(recipient, state)| (&recipient.address[..], *state)),
             extents: message.extents.iter().map(|extent| (extent.mark.clone(), extent.octets)),
         };
         self.index.enter(id, entry, false);
+        message.finishing.iter().for_each(|finishing| self.supersede(finishing));
+        if let Some(origin) = envelope.origin {
+            self.index.origins.insert(id, origin);
+        }
         if let Some(finishing) = message.finishing
             && self.index.apply(finishing.id, &finishing.outcomes).is_none()
         {
@@ -291,29 +378,103 @@ impl Desk {
         }
     }
 
-    /// No space, with nothing else in flight: mail is refused, outcomes stay for later.
+    /// There is no room for all of the batch: takes out what can be refused or put off best. `false`: there
+    /// is no such thing. Deferrals are held back together, those of later batches too, so that their order
+    /// stays.
+    pub fn sift(&mut self, batch: &mut Gathering) -> bool {
+        let taken = batch.sift();
+        let sifted = !taken.is_empty();
+        let mut mail = false;
+        for group in taken {
+            match group {
+                Group::Extent { id, .. } => self.give_up(id, &mut mail),
+                Group::Message(message) => self.give_up(message.id, &mut mail),
+                Group::Outcomes(..) => self.space.held.push_back(group),
+                Group::Ancestry(_) => self.ancestry_repeating = false,
+                Group::Gone => {}
+            }
+        }
+        self.stats.full += mail as u64;
+        if !self.space.held.is_empty() {
+            let later = self.pending.iter_mut().flat_map(Gathering::sift_deferrals);
+            self.space.held.extend(later);
+        }
+        let surplus = self.space.held.len().saturating_sub(OUTCOMES_HELD_MAX);
+        self.stats.deferrals_forgotten += self.space.held.drain(..surplus).count() as u64;
+        sifted
+    }
+
+    /// Ends a batch of which sifting has left nothing.
+    pub fn drop_empty(&mut self, batch: Gathering) -> Vec<Waker> {
+        self.in_flight.clear();
+        self.wanted = !self.pending.is_empty();
+        batch.ticket.close(Verdict::Full)
+    }
+
+    /// There is room again for the deferrals that were held back.
+    pub fn release_held(&mut self) {
+        self.space.released += !self.space.held.is_empty() as u64;
+        for group in std::mem::take(&mut self.space.held) {
+            self.gather(group).expect("an outcome record of bounded size fits");
+        }
+    }
+
+    /// These outcomes are durable: what was held back of earlier attempts says nothing new any more.
+    fn supersede(&mut self, finishing: &Finishing) {
+        for group in &mut self.space.held {
+            if let Group::Outcomes(held, _) = group
+                && held.id == finishing.id
+            {
+                held.outcomes.retain(|held| {
+                    let newer = |of: &Outcome| of.recipient == held.recipient && of.attempts >= held.attempts;
+                    !finishing.outcomes.iter().any(newer)
+                });
+            }
+        }
+    }
+
+    fn give_up(&mut self, id: QueueId, mail: &mut bool) {
+        self.abandoned.retain(|abandoned| *abandoned != id);
+        *mail = true;
+    }
+
+    /// No space at all: mail is refused, outcomes stay for later. Where outcomes alone find none, mail that
+    /// waits behind them finds none either; the next nudge tries again.
     pub fn refuse(&mut self, batch: Gathering) -> Vec<Waker> {
+        let alone = !batch.mail;
+        self.in_flight.clear();
+        let mut wakers = Vec::new();
+        let behind = std::mem::take(&mut self.pending);
+        let kept = self.without_mail(batch, &mut wakers);
+        self.pending.extend(kept);
+        for batch in behind {
+            let kept = if alone { self.without_mail(batch, &mut wakers) } else { Some(batch) };
+            self.pending.extend(kept);
+        }
+        self.wanted = !alone && !self.pending.is_empty();
+        self.forget_deferrals();
+        wakers
+    }
+
+    /// What stays of a batch that is refused.
+    fn without_mail(&mut self, batch: Gathering, wakers: &mut Vec<Waker>) -> Option<Gathering> {
         let mut kept = Gathering::default();
+        let mut mail = false;
         for group in batch.groups {
             match group {
                 Group::Outcomes(..) => {
                     let bytes = group.payload_bytes().expect("it was reckoned before");
                     kept.push(group, bytes);
                 }
-                Group::Extent { id, .. } => self.abandoned.retain(|abandoned| *abandoned != id),
-                Group::Message(message) => self.abandoned.retain(|abandoned| *abandoned != message.id),
+                Group::Extent { id, .. } => self.give_up(id, &mut mail),
+                Group::Message(message) => self.give_up(message.id, &mut mail),
+                Group::Ancestry(_) => self.ancestry_repeating = false,
+                Group::Gone => {}
             }
         }
-        self.stats.full += batch.mail as u64;
-        // Mail that was refused leaves its outcomes to be written from the spare; if even those found no
-        // room, the next nudge tries again.
-        self.wanted = batch.mail || self.pending.iter().any(|batch| batch.mail);
-        if !kept.groups.is_empty() {
-            self.pending.push_front(kept);
-        }
-        self.forget_deferrals();
-        self.in_flight.clear();
-        batch.ticket.close(Verdict::Full)
+        self.stats.full += mail as u64;
+        wakers.extend(batch.ticket.close(Verdict::Full));
+        (!kept.groups.is_empty()).then_some(kept)
     }
 
     fn forget_deferrals(&mut self) {

@@ -5,6 +5,33 @@
 
 use crate::id::QueueId;
 use crate::pending::ExtentRef;
+use crate::space::Reservation;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+/// The ids of drafts that may still become messages.
+pub(crate) type OpenDrafts = Rc<RefCell<BTreeSet<QueueId>>>;
+
+/// One of them; it is open as long as this lives.
+#[derive(Debug)]
+pub(crate) struct OpenDraft {
+    id: QueueId,
+    among: OpenDrafts,
+}
+
+impl OpenDraft {
+    pub fn new(id: QueueId, among: &OpenDrafts) -> Self {
+        among.borrow_mut().insert(id);
+        Self { id, among: among.clone() }
+    }
+}
+
+impl Drop for OpenDraft {
+    fn drop(&mut self) {
+        self.among.borrow_mut().remove(&self.id);
+    }
+}
 
 /// An unfinished message.
 #[derive(Debug)]
@@ -17,6 +44,10 @@ pub struct Draft {
     pub(crate) extent_bytes_max: usize,
     /// Octets were handed to the spool and their place never came back.
     pub(crate) broken: bool,
+    /// Room that was promised to it.
+    pub(crate) room: Option<Reservation>,
+    /// `None` for a copy that compaction makes: the message is one already.
+    pub(crate) open: Option<OpenDraft>,
 }
 
 impl Draft {
@@ -27,6 +58,11 @@ impl Draft {
     /// Octets appended so far.
     pub fn bytes(&self) -> u64 {
         self.written + self.buffer.len() as u64
+    }
+
+    /// Octets of content that are sure to find room: what was reserved.
+    pub fn promised(&self) -> u64 {
+        self.room.as_ref().map_or(0, Reservation::content_bytes)
     }
 
     /// Appends without waiting, when nothing must be written for it: `false` means that nothing was done

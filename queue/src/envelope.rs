@@ -2,6 +2,8 @@
 //!
 //! Plain data, `Send`, shared between an ingest shard and the delivery shards behind an `Arc`.
 
+use crate::ancestry::Origin;
+
 /// The envelope of a message, as it was accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Envelope {
@@ -19,6 +21,8 @@ pub struct Envelope {
     pub helo: String,
     /// The client's address, as text without a port; empty for the relay's own messages.
     pub client: String,
+    /// The name that the message had first, when it was moved or restored from another spool.
+    pub origin: Option<Origin>,
 }
 
 /// One forward-path of an envelope.

@@ -21,12 +21,14 @@ mod texts;
 pub(crate) use entry::{Entry, Place};
 pub use facts::{Facts, RecipientFacts};
 
+use crate::ancestry::Origin;
 use crate::envelope::RecipientState;
 use crate::id::QueueId;
 use crate::record::{ContentFlags, Outcome, OutcomeKind};
 use crate::segments::Mark;
-use shelf::{NewSlot, Shelf, Slot};
+use shelf::{NewSlot, Shelf, Slot, Spot};
 use standing::{Last, Standing};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use texts::{Symbol, Texts};
 
@@ -82,11 +84,40 @@ pub(crate) struct NewEntry<'a, R, E> {
     pub extents: E,
 }
 
+/// The origins of those messages that have one; both ways.
+#[derive(Debug, Default)]
+pub(crate) struct Origins {
+    of: BTreeMap<QueueId, Origin>,
+    by_origin: BTreeMap<Origin, QueueId>,
+}
+
+impl Origins {
+    pub fn insert(&mut self, id: QueueId, origin: Origin) {
+        self.of.insert(id, origin);
+        self.by_origin.insert(origin, id);
+    }
+
+    pub fn find(&self, origin: Origin) -> Option<QueueId> {
+        self.by_origin.get(&origin).copied()
+    }
+
+    pub fn get(&self, id: QueueId) -> Option<Origin> {
+        self.of.get(&id).copied()
+    }
+
+    fn remove(&mut self, id: QueueId) {
+        if let Some(origin) = self.of.remove(&id) {
+            self.by_origin.remove(&origin);
+        }
+    }
+}
+
 /// All messages of a spool that are not finished.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     waiting: Shelf,
     /// Messages whose octets are not all readable: shown, never delivered.
+    pub origins: Origins,
     damaged: Shelf,
     texts: Texts,
     counts: Counts,
@@ -122,41 +153,52 @@ impl Index {
         Some(Facts { chunk: found.0, slot: found.1, texts: &self.texts, damaged })
     }
 
+    /// Whether the message is damaged, and where it is.
+    fn find(&self, id: QueueId) -> Option<(bool, Spot)> {
+        match self.waiting.find(id) {
+            Some(spot) => Some((false, spot)),
+            None => Some((true, self.damaged.find(id)?)),
+        }
+    }
+
     pub fn entry_mut(&mut self, id: QueueId) -> Option<&mut Entry> {
-        let (slot, _) = match self.waiting.contains(id) {
-            true => self.waiting.get_mut(id)?,
-            false => self.damaged.get_mut(id)?,
-        };
-        Some(&mut slot.entry)
+        let (damaged, spot) = self.find(id)?;
+        let shelf = if damaged { &mut self.damaged } else { &mut self.waiting };
+        Some(&mut shelf.at_mut(spot).0.entry)
     }
 
     /// Takes a message out, whatever its state.
     pub fn remove(&mut self, id: QueueId) -> Option<Entry> {
-        let damaged = !self.waiting.contains(id);
+        let (damaged, spot) = self.find(id)?;
+        Some(self.remove_at(damaged, spot))
+    }
+
+    fn remove_at(&mut self, damaged: bool, spot: Spot) -> Entry {
         let shelf = if damaged { &mut self.damaged } else { &mut self.waiting };
-        let (_, standings) = shelf.get_mut(id)?;
+        let (_, standings) = shelf.at_mut(spot);
         for standing in standings {
             if !damaged {
                 self.counts.take_off(standing.state());
             }
             self.texts.release(standing.set_last(None));
         }
-        let Slot { mut entry, .. } = shelf.remove(id)?;
+        let Slot { id, mut entry, .. } = shelf.remove(spot);
+        self.origins.remove(id);
         if !damaged {
             self.counts.content_bytes -= entry.content_bytes;
         }
         for (_, via) in entry.detail.iter_mut().flat_map(|detail| detail.vias.drain(..)) {
             self.texts.release(via);
         }
-        Some(entry)
+        entry
     }
 
     /// Applies outcomes; gives the entry back when the message is finished by them. Whoever is finished
     /// stays so; an index beyond the recipients means nothing.
     pub fn apply(&mut self, id: QueueId, outcomes: &[Outcome]) -> Option<Entry> {
-        let damaged = !self.waiting.contains(id);
+        let (damaged, spot) = self.find(id)?;
         let shelf = if damaged { &mut self.damaged } else { &mut self.waiting };
-        let (slot, standings) = shelf.get_mut(id)?;
+        let (slot, standings) = shelf.at_mut(spot);
         for outcome in outcomes {
             let Some(standing) = standings.get_mut(outcome.recipient as usize) else { continue };
             let before = standing.state();
@@ -175,7 +217,7 @@ impl Index {
             }
             slot.unfinished -= after.is_finished() as u32;
             if slot.unfinished == 0 {
-                return self.remove(id);
+                return Some(self.remove_at(damaged, spot));
             }
             note(&mut self.texts, &mut slot.entry, standing, outcome);
         }
@@ -184,8 +226,9 @@ impl Index {
 
     /// The outcomes are durable at `place`: reasons that found no room in memory are found there.
     pub fn place_reasons(&mut self, id: QueueId, outcomes: &[Outcome], place: &Place) {
-        let shelf = if self.waiting.contains(id) { &mut self.waiting } else { &mut self.damaged };
-        let Some((slot, standings)) = shelf.get_mut(id) else { return };
+        let Some((damaged, spot)) = self.find(id) else { return };
+        let shelf = if damaged { &mut self.damaged } else { &mut self.waiting };
+        let (slot, standings) = shelf.at_mut(spot);
         for outcome in outcomes.iter().filter(|outcome| outcome.is_reason()) {
             let last = standings.get(outcome.recipient as usize).and_then(Standing::last);
             if last == Some(Last::of(outcome, None)) {

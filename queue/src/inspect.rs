@@ -2,13 +2,14 @@
 //!
 //! Blocks; for commands, never on a shard.
 
+use crate::ancestry::{Ancestry, Origin};
 use crate::envelope::RecipientState;
 use crate::error::{OpenError, ReadError};
 use crate::id::{QueueId, SpoolNumber};
 use crate::index::{Counts, Facts, Index};
 use crate::lineage::Lineage;
 use crate::reading::{self, Message};
-use crate::recovery::{Recovery, recover};
+use crate::recovery::{CutAt, Recovery, recover};
 use crate::segments::Table;
 use crate::storage::ReaderStorage;
 use crate::storage::reader::ReaderFile;
@@ -22,7 +23,12 @@ const LOOKS_MAX: usize = 3;
 /// A spool as it was at one moment.
 pub struct Inspection {
     index: Index,
-    table: RefCell<Table<ReaderFile>>,
+    ancestry: Ancestry,
+    id_floor: QueueId,
+    pub(crate) table: RefCell<Table<ReaderFile>>,
+    pub(crate) number: SpoolNumber,
+    pub(crate) cut: Option<CutAt>,
+    pub(crate) last_batch: u64,
     pub recovery: Recovery,
     /// `None` when no segment of version 2 was found.
     pub lineage: Option<Lineage>,
@@ -40,9 +46,17 @@ pub fn inspect(dir: &Path, number: SpoolNumber) -> Result<Inspection, OpenError>
     loop {
         let found = block_on(recover(&ReaderStorage::new(dir), number.get()))?;
         if found.report.damages.is_empty() || look == LOOKS_MAX {
-            let (index, recovery) = (found.index, found.report);
-            let lineage = found.lineage.map(|(_, lineage)| lineage);
-            return Ok(Inspection { index, table: RefCell::new(found.table), recovery, lineage });
+            return Ok(Inspection {
+                index: found.index,
+                ancestry: found.ancestry,
+                id_floor: QueueId::new(found.id_micros, number),
+                table: RefCell::new(found.table),
+                number,
+                cut: found.cut,
+                last_batch: found.last_batch,
+                recovery: found.report,
+                lineage: found.lineage.map(|(_, lineage)| lineage),
+            });
         }
         look += 1;
     }
@@ -83,6 +97,21 @@ impl Inspection {
         self.index.get(id).map(|facts| facts.states())
     }
 
+    /// What the spool knew of others.
+    pub fn ancestry(&self) -> &Ancestry {
+        &self.ancestry
+    }
+
+    /// The origin of a message, when it has one.
+    pub fn origin_of(&self, id: QueueId) -> Option<Origin> {
+        self.index.origins.get(id)
+    }
+
+    /// Every id that was given out before has at most this.
+    pub fn id_floor(&self) -> QueueId {
+        self.id_floor
+    }
+
     /// As [`crate::Spool::load`].
     pub fn load(&self, id: QueueId) -> Result<Message, ReadError> {
         block_on(reading::load(&self.table, reading::known(&self.index, id, true), id))
@@ -92,5 +121,11 @@ impl Inspection {
     pub fn read(&self, id: QueueId, offset: u64, len_max: usize) -> Result<Vec<u8>, ReadError> {
         let held = reading::held(&self.index, id);
         block_on(reading::read(&self.table, held, id, offset, len_max))
+    }
+
+    /// As [`crate::Spool::read_loaded`].
+    pub fn read_loaded(&self, message: &Message, offset: u64, len_max: usize) -> Result<Vec<u8>, ReadError> {
+        let held = reading::held(&self.index, message.id);
+        block_on(reading::read_loaded(&self.table, held, message, offset, len_max))
     }
 }

@@ -23,6 +23,9 @@ pub struct Options {
     /// Segments that new mail leaves alone, so that outcomes can be recorded, and space be won by it,
     /// when no file can be created. Prevents: a full disk that stays full.
     pub spare_segments: usize,
+    /// Octets of segment files, all together; past it new mail is refused as when the device is full.
+    /// Prevents: a queue that takes the disk from everybody else.
+    pub bytes_max: u64,
     /// Segments without anything in them that are kept for use; more are given back to the file system.
     /// Prevents: a spool that stays as big as its worst day.
     pub idle_segments_max: usize,
@@ -35,6 +38,7 @@ impl Default for Options {
             extent_bytes_max: 256 << 10,
             batch_bytes_max: 1 << 20,
             spare_segments: 1,
+            bytes_max: u64::MAX,
             idle_segments_max: 16,
         }
     }

@@ -3,15 +3,18 @@
 //! Lives in a spool, on its shard. A group is written whole in one batch or not at all. Whoever waits for
 //! a batch holds its [`Ticket`]; all are woken at once.
 
+use crate::ancestry::Ancestry;
+use crate::draft::OpenDraft;
 use crate::envelope::{Envelope, RecipientState};
 use crate::id::QueueId;
 use crate::index::Entry;
 use crate::layout::{BATCH_HEADER, BatchHeader};
 use crate::record::{
-    CommitToWrite, ContentFlags, EXTENT_HEAD, ExtentAt, Outcome, Pen, RECORD_HEADER, Written, commit_bytes,
-    outcome_bytes,
+    CommitToWrite, ContentFlags, EXTENT_HEAD, ExtentAt, Outcome, OutcomeKind, Pen, RECORD_HEADER, Written,
+    commit_bytes, outcome_bytes,
 };
 use crate::segments::{Mark, REFERS_TO_NONE};
+use crate::space::{Need, Reservation};
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
@@ -43,11 +46,22 @@ pub(crate) struct Ticket {
     wakers: RefCell<Vec<Waker>>,
     /// By group number.
     extents: RefCell<Vec<(usize, ExtentRef)>>,
+    /// Groups that found no room while others of the batch did.
+    refused: RefCell<Vec<usize>>,
 }
 
 impl Ticket {
     pub fn verdict(&self) -> Option<Verdict> {
         self.verdict.get()
+    }
+
+    /// What became of one group of the batch.
+    pub fn verdict_of(&self, group: usize) -> Option<Verdict> {
+        let refused = |verdict| match verdict {
+            Verdict::Durable if self.refused.borrow().contains(&group) => Verdict::Full,
+            other => other,
+        };
+        self.verdict.get().map(refused)
     }
 
     /// Sets the verdict and gives the wakers, to be woken when no borrow is held.
@@ -71,12 +85,18 @@ impl Ticket {
 /// Resolves when the batch of a ticket is done.
 pub(crate) struct Wait {
     pub ticket: Rc<Ticket>,
+    group: Option<usize>,
     waker: Option<usize>,
 }
 
 impl Wait {
     pub fn new(ticket: Rc<Ticket>) -> Self {
-        Self { ticket, waker: None }
+        Self { ticket, group: None, waker: None }
+    }
+
+    /// For one group of the batch.
+    pub fn of(ticket: Rc<Ticket>, group: usize) -> Self {
+        Self { ticket, group: Some(group), waker: None }
     }
 }
 
@@ -84,7 +104,11 @@ impl Future for Wait {
     type Output = Verdict;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Verdict> {
-        if let Some(verdict) = self.ticket.verdict() {
+        let verdict = match self.group {
+            Some(group) => self.ticket.verdict_of(group),
+            None => self.ticket.verdict(),
+        };
+        if let Some(verdict) = verdict {
             return Poll::Ready(verdict);
         }
         let mut wakers = self.ticket.wakers.borrow_mut();
@@ -102,9 +126,18 @@ impl Future for Wait {
 /// Records that are written together or not at all.
 #[derive(Debug)]
 pub(crate) enum Group {
-    Extent { id: QueueId, offset: u64, octets: Vec<u8> },
+    Extent {
+        id: QueueId,
+        offset: u64,
+        octets: Vec<u8>,
+        room: Option<Reservation>,
+    },
     Message(NewMessage),
     Outcomes(Finishing, Option<Entry>),
+    /// All that the spool knows of others, with what it learns in this batch.
+    Ancestry(Ancestry),
+    /// Taken out again for want of room; keeps the numbers of the others.
+    Gone,
 }
 
 #[derive(Debug)]
@@ -120,6 +153,13 @@ pub(crate) struct NewMessage {
     /// Outcomes of another message; of this one, with its last reasons, when it moves.
     pub finishing: Option<Finishing>,
     pub moves: Option<Moves>,
+    /// What was promised to it before it came.
+    pub room: Option<Reservation>,
+    /// Of a message of another spool, one per recipient; empty when all are new.
+    pub states: Vec<RecipientState>,
+    /// Until the message is in the index its draft counts as open.
+    #[expect(dead_code, reason = "dropping it says so")]
+    pub open: Option<OpenDraft>,
 }
 
 /// What makes a commit one that replaces another: the message is moved.
@@ -143,6 +183,11 @@ impl Finishing {
     fn payload_bytes(&self) -> usize {
         RECORD_HEADER + outcome_bytes(&self.outcomes)
     }
+
+    /// Nothing but recipients put off.
+    pub fn is_deferral(&self) -> bool {
+        self.outcomes.iter().all(|outcome| outcome.kind == OutcomeKind::Deferred)
+    }
 }
 
 impl Group {
@@ -152,13 +197,30 @@ impl Group {
             Self::Extent { octets, .. } => RECORD_HEADER + EXTENT_HEAD + octets.len(),
             Self::Message(message) => message.payload_bytes()?,
             Self::Outcomes(outcomes, _) => outcomes.payload_bytes(),
+            Self::Gone => 0,
+            Self::Ancestry(ancestry) => RECORD_HEADER + ancestry.encoded_len(),
         })
+    }
+
+    /// How far it may go into what room is left.
+    pub fn need(&self) -> Need {
+        match self {
+            Self::Extent { room: Some(_), .. } | Self::Message(NewMessage { room: Some(_), .. }) => {
+                Need::Reserved
+            }
+            // Outcomes of another message: a DSN. Those of the message itself are of one that is brought in.
+            Self::Message(NewMessage { id, finishing: Some(of), .. }) if of.id != *id => Need::Spare,
+            // What is known of other spools goes with the messages that it says are in.
+            Self::Extent { .. } | Self::Message(_) | Self::Ancestry(_) => Need::Mail,
+            Self::Outcomes(finishing, None) if finishing.is_deferral() => Need::Spare,
+            Self::Outcomes(..) | Self::Gone => Need::Outcome,
+        }
     }
 
     /// The message whose outcomes it has, or adds to.
     pub fn speaks_of(&self) -> Option<QueueId> {
         match self {
-            Self::Extent { .. } => None,
+            Self::Extent { .. } | Self::Ancestry(_) | Self::Gone => None,
             Self::Message(message) => message.finishing.as_ref().map(|finishing| finishing.id),
             Self::Outcomes(outcomes, _) => Some(outcomes.id),
         }
@@ -174,15 +236,16 @@ impl Group {
 
     fn records(&self) -> u32 {
         match self {
-            Self::Extent { .. } | Self::Outcomes(..) => 1,
+            Self::Extent { .. } | Self::Outcomes(..) | Self::Ancestry(_) => 1,
             Self::Message(message) => 1 + message.tail.is_some() as u32 + message.finishing.is_some() as u32,
+            Self::Gone => 0,
         }
     }
 
     /// The oldest segment that its outcomes, or a commit that replaces another, speak of.
     fn refers_to(&self) -> u64 {
         match self {
-            Self::Extent { .. } => REFERS_TO_NONE,
+            Self::Extent { .. } | Self::Ancestry(_) | Self::Gone => REFERS_TO_NONE,
             Self::Message(message) => {
                 let finishing = message.finishing.as_ref().map_or(REFERS_TO_NONE, |f| f.refers_to);
                 message.moves.as_ref().map_or(REFERS_TO_NONE, |moves| moves.from).min(finishing)
@@ -194,18 +257,20 @@ impl Group {
     fn put(&self, pen: &mut Pen<'_>, segment: u64, base: u64) -> Placed {
         let mut placed = Placed::default();
         match self {
-            Self::Extent { id, offset, octets } => placed.extent = pen.extent(id.bits(), *offset, octets),
+            Self::Gone => {}
+            Self::Extent { id, offset, octets, .. } => placed.extent = pen.extent(id.bits(), *offset, octets),
             Self::Outcomes(outcomes, _) => {
                 placed.outcome = pen.outcomes(outcomes.id.bits(), &outcomes.outcomes);
             }
             Self::Message(message) => message.put(pen, segment, base, &mut placed),
+            Self::Ancestry(ancestry) => drop(pen.ancestry(ancestry)),
         }
         placed
     }
 }
 
 impl NewMessage {
-    fn payload_bytes(&self) -> Option<usize> {
+    pub fn payload_bytes(&self) -> Option<usize> {
         let tail = self.tail.as_ref().map_or(0, |tail| RECORD_HEADER + EXTENT_HEAD + tail.len());
         let extents = self.extents.len() + self.tail.is_some() as usize;
         let finishing = self.finishing.as_ref().map_or(0, Finishing::payload_bytes);
@@ -231,7 +296,7 @@ impl NewMessage {
             envelope: &self.envelope,
             extents: &extents,
             tail,
-            states: self.moves.as_ref().map_or(&[], |moves| &moves.states),
+            states: self.moves.as_ref().map_or(&self.states, |moves| &moves.states),
         });
         if let Some(finishing) = &self.finishing {
             placed.outcome = pen.outcomes(finishing.id.bits(), &finishing.outcomes);
@@ -259,16 +324,50 @@ pub(crate) struct Placed {
 pub(crate) struct Gathering {
     pub groups: Vec<Group>,
     pub payload_bytes: usize,
-    /// Holds something else than outcomes.
+    /// Holds something else than outcomes and ancestry.
     pub mail: bool,
+    /// The most patient of its groups.
+    pub need: Need,
     pub ticket: Rc<Ticket>,
 }
 
 impl Gathering {
     pub fn push(&mut self, group: Group, payload_bytes: usize) {
         self.payload_bytes += payload_bytes;
-        self.mail |= !matches!(group, Group::Outcomes(..));
+        self.mail |= !matches!(group, Group::Outcomes(..) | Group::Ancestry(_));
+        self.need = self.need.max(group.need());
         self.groups.push(group);
+    }
+
+    /// Takes out the most patient groups, for which there is no room, and gives them; those that stay keep
+    /// their numbers. Nothing is given when all must stay.
+    pub fn sift(&mut self) -> Vec<Group> {
+        let need = self.need;
+        if need <= Need::Reserved { Vec::new() } else { self.take_out(|group| group.need() == need) }
+    }
+
+    /// The same with deferrals.
+    pub fn sift_deferrals(&mut self) -> Vec<Group> {
+        self.take_out(|group| matches!(group, Group::Outcomes(..)) && group.need() == Need::Spare)
+    }
+
+    fn take_out(&mut self, which: impl Fn(&Group) -> bool) -> Vec<Group> {
+        let mut taken = Vec::new();
+        for (number, group) in self.groups.iter_mut().enumerate() {
+            if which(group) {
+                self.ticket.refused.borrow_mut().push(number);
+                taken.push(std::mem::replace(group, Group::Gone));
+            }
+        }
+        self.payload_bytes = self.groups.iter().filter_map(Group::payload_bytes).sum();
+        self.need = self.groups.iter().map(Group::need).max().unwrap_or_default();
+        self.mail = self.groups.iter().any(|group| !matches!(group, Group::Outcomes(..) | Group::Gone));
+        taken
+    }
+
+    /// Nothing is left to be written.
+    pub fn is_empty(&self) -> bool {
+        self.groups.iter().all(|group| matches!(group, Group::Gone))
     }
 
     pub fn batch_bytes(&self) -> usize {

@@ -10,6 +10,7 @@
 //! header was written over its own, durably. (A commit record that moves a message refers, in the same
 //! way, to the segment of the record that it replaces.)
 
+use crate::canary::{Canary, sings};
 use crate::compaction::policy::{Figure, Standing};
 use crate::read_ahead::ReadAhead;
 use std::cell::Cell;
@@ -56,6 +57,9 @@ pub(crate) struct Segment<F> {
     pub status: Status,
     /// The oldest segment with a commit record that an outcome in this one speaks of.
     pub refers_to: u64,
+    /// The file may have other names, those of a backup: it is given back and not written over. Asked of the
+    /// storage again before that.
+    pub linked: bool,
 }
 
 /// `refers_to` of a segment without outcomes.
@@ -94,8 +98,22 @@ impl<F> Table<F> {
     pub fn recyclable(&self) -> impl Iterator<Item = &Segment<F>> {
         self.segments.values().filter(|segment| {
             let sequence = segment.mark.sequence;
-            segment.is_dead()
-                && self.segments.range(segment.refers_to.min(sequence)..sequence).next().is_none()
+            let speaks_of = segment.refers_to.min(sequence);
+            let speaks_of = if sings(Canary::RecyclesEarly) { sequence } else { speaks_of };
+            segment.is_dead() && self.segments.range(speaks_of..sequence).next().is_none()
+        })
+    }
+
+    /// Segments that a copy of the spool must have, in the order of the log: all but those that nobody needs
+    /// and that speak of none of them. So no outcome is left out of whose message the commit record is there.
+    pub fn needed(&self) -> impl Iterator<Item = &Segment<F>> {
+        let mut kept = 0;
+        self.segments.iter().filter_map(move |(sequence, segment)| {
+            if segment.is_dead() && segment.refers_to > kept {
+                return None;
+            }
+            kept = *sequence;
+            Some(segment)
         })
     }
 
@@ -104,7 +122,8 @@ impl<F> Table<F> {
     pub fn reclaimable(&self, bytes: u64) -> usize {
         let (mut count, mut kept) = (0, 0);
         for (sequence, segment) in &self.segments {
-            if segment.bytes == bytes && segment.is_dead() && segment.refers_to > kept {
+            let usable = segment.bytes == bytes && !segment.linked;
+            if usable && segment.is_dead() && segment.refers_to > kept {
                 count += 1;
             } else {
                 kept = *sequence;
@@ -146,7 +165,9 @@ mod tests {
         let mut table = Table::new();
         for &(sequence, refers_to, status) in of {
             let mark = Mark::new(sequence);
-            let segment = Segment { mark, slot: 0, bytes: 0, file: Rc::new(()), seed: 0, status, refers_to };
+            let file = Rc::new(());
+            let segment =
+                Segment { mark, slot: 0, bytes: 0, file, seed: 0, status, refers_to, linked: false };
             table.segments.insert(sequence, segment);
         }
         table
@@ -178,6 +199,20 @@ mod tests {
         assert_eq!((recyclable(&table), table.reclaimable(0)), (vec![], 0));
         drop(held);
         assert_eq!(recyclable(&table), [1]);
+    }
+
+    #[test]
+    fn a_copy_leaves_out_only_what_speaks_of_nothing_in_it() {
+        use Status::Sealed;
+        let needed = |table: &Table<()>| table.needed().map(|of| of.mark.sequence).collect::<Vec<_>>();
+        let table =
+            table(&[(1, REFERS_TO_NONE, Sealed), (2, 1, Sealed), (3, 2, Sealed), (4, 4, Status::Active)]);
+        assert_eq!(needed(&table), [4]);
+        let held = table.segments[&1].mark.clone();
+        assert_eq!(needed(&table), [1, 2, 3, 4], "3 speaks of 2, and 2 of 1");
+        drop(held);
+        let _held = table.segments[&2].mark.clone();
+        assert_eq!(needed(&table), [2, 3, 4]);
     }
 
     #[test]

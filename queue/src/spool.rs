@@ -14,8 +14,9 @@
 //! Every future may be dropped at any point. A `commit` dropped while it waits goes on; if the message
 //! becomes durable its id is given by [`Spool::unclaimed`], because nobody was told of it.
 
+use crate::canary::{Canary, sings};
 use crate::desk::{Desk, Stats};
-use crate::draft::Draft;
+use crate::draft::{Draft, OpenDraft};
 use crate::envelope::Envelope;
 use crate::error::{AppendError, CommitError, Fault, OpenError, ReadError};
 use crate::id::{QueueId, SpoolNumber};
@@ -27,6 +28,7 @@ use crate::reading::{self, Message};
 use crate::record::{ContentFlags, Outcome};
 use crate::recovery::{Recovery, recover};
 use crate::segments::Table;
+use crate::space::Reservation;
 use crate::storage::Storage;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -86,10 +88,12 @@ impl<S: Storage> Spool<S> {
         options.check()?;
         let found = recover(&storage, number.get()).await?;
         let mut desk = Desk::new(number, &options, found.index);
+        (desk.ancestry, desk.ancestry_at) = (found.ancestry, found.ancestry_at);
         desk.last_segment = found.last_segment;
         desk.last_batch = found.last_batch;
         desk.durable_batch = found.last_batch;
-        desk.id_micros = found.id_micros;
+        desk.id_micros = if sings(Canary::GivesIdsAgain) { 0 } else { found.id_micros };
+        desk.lineage_durable = found.lineage.is_some();
         desk.compaction.barred = found.report.unknown > 0;
         let lineage = found.lineage.map_or_else(Lineage::draw, |(_, lineage)| lineage);
         let (desk, table) = (RefCell::new(desk), RefCell::new(found.table));
@@ -114,8 +118,12 @@ impl<S: Storage> Spool<S> {
 
     /// A new message, with its id. Ids of a spool always rise, also when the clock does not.
     pub fn begin(&self, now_micros: u64) -> Draft {
-        let id = self.inner.desk.borrow_mut().new_id(now_micros);
-        self.draft(id)
+        let (id, open) = {
+            let mut desk = self.inner.desk.borrow_mut();
+            let id = desk.new_id(now_micros);
+            (id, OpenDraft::new(id, &desk.open))
+        };
+        Draft { open: Some(open), ..self.draft(id) }
     }
 
     pub(crate) fn draft(&self, id: QueueId) -> Draft {
@@ -126,6 +134,8 @@ impl<S: Storage> Spool<S> {
             written: 0,
             extent_bytes_max: self.inner.options.extent_bytes_max,
             broken: false,
+            room: None,
+            open: None,
         }
     }
 
@@ -150,8 +160,13 @@ impl<S: Storage> Spool<S> {
         let octets = std::mem::take(&mut draft.buffer);
         let (bytes, offset) = (octets.len() as u64, draft.written);
         draft.broken = true;
-        let (ticket, number) = self.submit(Group::Extent { id: draft.id, offset, octets })?;
-        let verdict = Wait::new(ticket.clone()).await;
+        let mut extent = Group::Extent { id: draft.id, offset, octets, room: None };
+        let payload_bytes = extent.payload_bytes();
+        if let Group::Extent { room, .. } = &mut extent {
+            *room = self.covering(draft.room.as_mut(), payload_bytes);
+        }
+        let (ticket, number) = self.submit(extent)?;
+        let verdict = Wait::of(ticket.clone(), number).await;
         self.outcome_of(verdict)?;
         let extent = ticket.take_extent(number).expect("a durable extent has its place");
         draft.extents.push(extent);
@@ -193,6 +208,12 @@ impl<S: Storage> Spool<S> {
         finishing: Option<(QueueId, Vec<Outcome>)>,
     ) -> Result<Stored, CommitError> {
         self.admit(&draft)?;
+        if let Some((id, _)) = &finishing
+            && self.inner.desk.borrow().departing.contains_key(id)
+        {
+            // On its way into another spool; in a moment it is there, or stays.
+            return Err(CommitError::Full);
+        }
         let (id, content_bytes) = (draft.id, draft.bytes());
         let tail = (!draft.buffer.is_empty()).then(|| Arc::new(std::mem::take(&mut draft.buffer)));
         let content = match (&tail, draft.extents.is_empty()) {
@@ -206,17 +227,38 @@ impl<S: Storage> Spool<S> {
             Some(Finishing { id, outcomes, refers_to })
         });
         let extents = std::mem::take(&mut draft.extents);
-        let message =
-            NewMessage { id, envelope, flags, content_bytes, extents, tail, finishing, moves: None };
-        let (ticket, _) = self.submit(Group::Message(message))?;
-        let mut claim = Claim { spool: self, id, ticket: ticket.clone(), claimed: false };
-        let verdict = Wait::new(ticket).await;
+        let (open, states) = (draft.open.take(), Vec::new());
+        let message = NewMessage {
+            id,
+            envelope,
+            flags,
+            content_bytes,
+            extents,
+            tail,
+            finishing,
+            moves: None,
+            states,
+            open,
+            room: None,
+        };
+        let mut message = Group::Message(message);
+        let payload_bytes = message.payload_bytes();
+        if let Group::Message(NewMessage { room, .. }) = &mut message {
+            *room = self.covering(draft.room.as_mut(), payload_bytes);
+        }
+        let (ticket, number) = self.submit(message)?;
+        let mut claim = Claim { spool: self, id, ticket: ticket.clone(), number, claimed: false };
+        let verdict = Wait::of(ticket, number).await;
         claim.claimed = true;
         self.outcome_of(verdict)?;
         Ok(Stored { id, content_bytes, content })
     }
 
-    fn admit(&self, draft: &Draft) -> Result<(), CommitError> {
+    fn covering(&self, room: Option<&mut Reservation>, payload_bytes: Option<usize>) -> Option<Reservation> {
+        room?.split(payload_bytes?, &self.sizes())
+    }
+
+    pub(crate) fn admit(&self, draft: &Draft) -> Result<(), CommitError> {
         self.inner.desk.borrow().admit()?;
         if draft.broken { Err(CommitError::Broken) } else { Ok(()) }
     }
@@ -252,6 +294,9 @@ impl<S: Storage> Spool<S> {
 
     /// Has the writer write what is pending, outcomes too; for a timer.
     pub fn nudge(&self) {
+        if self.has_room_for_held() {
+            self.inner.desk.borrow_mut().release_held();
+        }
         let mut desk = self.inner.desk.borrow_mut();
         if desk.pending.is_empty() {
             return;
@@ -266,6 +311,23 @@ impl<S: Storage> Spool<S> {
     /// # Errors
     /// `Full`: the outcomes stay queued for later. `Poisoned`: they will be unknown after a restart.
     pub async fn sync(&self) -> Result<(), CommitError> {
+        loop {
+            let released = self.inner.desk.borrow().space.released;
+            self.sync_all_but_held().await?;
+            let desk = self.inner.desk.borrow();
+            if !desk.space.held.is_empty() {
+                // What waits for room is not durable.
+                return Err(CommitError::Full);
+            }
+            if desk.space.released == released {
+                return Ok(());
+            }
+            // What was held back is in a batch behind the one that was waited for.
+        }
+    }
+
+    /// The same but for deferrals that wait for room: what compaction writes says as much as they do.
+    pub(crate) async fn sync_all_but_held(&self) -> Result<(), CommitError> {
         self.nudge();
         let (ticket, poisoned) = {
             let desk = self.inner.desk.borrow();
@@ -388,8 +450,27 @@ impl<S: Storage> Spool<S> {
             segment_bytes: table.bytes() + table.free.len() as u64 * self.inner.options.segment_bytes,
             live_bytes: table.segments.values().map(|segment| segment.mark.live.get()).sum(),
             segments_idle: table.reclaimable(self.inner.options.segment_bytes) + table.free.len(),
+            deferrals_held: desk.space.held.len(),
+            reserved_bytes: desk.space.reserved.get(),
             ..desk.stats
         }
+    }
+
+    /// Closes an empty spool and lets go of its files, so that they can be removed.
+    ///
+    /// # Errors
+    /// As [`Self::close`].
+    pub async fn retire(self) -> Result<(), CommitError> {
+        assert_eq!(self.messages(), 0, "only an empty spool may go");
+        let inner = self.inner.clone();
+        self.close().await?;
+        inner.desk.borrow_mut().retired = true;
+        *inner.table.borrow_mut() = Table::new();
+        Ok(())
+    }
+
+    pub fn is_retired(&self) -> bool {
+        self.inner.desk.borrow().retired
     }
 
     /// Writes what is pending, seals the log and ends the writer. New mail is refused from now on.
@@ -420,13 +501,14 @@ struct Claim<'a, S: Storage> {
     spool: &'a Spool<S>,
     id: QueueId,
     ticket: Rc<Ticket>,
+    number: usize,
     claimed: bool,
 }
 
 impl<S: Storage> Drop for Claim<'_, S> {
     fn drop(&mut self) {
         if !self.claimed {
-            self.spool.inner.desk.borrow_mut().abandon(self.id, self.ticket.verdict());
+            self.spool.inner.desk.borrow_mut().abandon(self.id, self.ticket.verdict_of(self.number));
         }
     }
 }

@@ -30,6 +30,11 @@ pub trait Storage: 'static {
     async fn remove(&self, slot: u32) -> io::Result<()>;
     /// Makes creations and removals durable.
     async fn sync_dir(&self) -> io::Result<()>;
+    /// How many names the file of a slot has. More than one: a backup has a link to it, and writing the file
+    /// would write the backup.
+    async fn links(&self, _slot: u32) -> io::Result<u64> {
+        Ok(1)
+    }
 }
 
 /// One segment file. Positions and lengths of writes are whole blocks.

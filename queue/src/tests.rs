@@ -1,5 +1,6 @@
 //! The spool as a whole, on storages in memory, on a faulty one and on the real file system.
 
+mod backup;
 mod compaction;
 mod cost;
 mod crash;
@@ -8,7 +9,11 @@ mod flight;
 mod glommio;
 mod harness;
 mod lineage;
+mod moving;
 mod read_ahead;
+mod restore;
+mod room;
 mod round_trip;
+mod simulation;
 mod space;
-mod world;
+mod verify;

@@ -4,6 +4,7 @@
 //! segment is sealed before the next one gets its header, and that header is durable before a batch
 //! follows it.
 
+use crate::canary::{Canary, sings};
 use crate::desk::Active;
 use crate::error::Fault;
 use crate::layout::{BATCH_HEADER, BLOCK, BatchHeader, FORMAT_VERSION, SegmentHeader};
@@ -11,8 +12,9 @@ use crate::pending::Gathering;
 use crate::record::{Pen, SEAL_RECORD, Seal};
 use crate::recovery::{CutAt, Unborn};
 use crate::segments::{Mark, REFERS_TO_NONE, Segment, Status};
+use crate::space::{Need, NoRoom};
 use crate::spool::Spool;
-use crate::storage::{SegmentFile, Storage, is_full, is_short};
+use crate::storage::{SegmentFile, Storage};
 use flight::{Flight, Next};
 use std::future::poll_fn;
 use std::hash::{BuildHasher, RandomState};
@@ -24,18 +26,6 @@ mod flight;
 /// Segments given back to the file system each time another one is taken into use: a bound on how long
 /// the commits that wait for it are held up.
 const REMOVALS_AT_ONCE: usize = 4;
-
-/// Why there is no place for a batch.
-enum NoRoom {
-    Full,
-    Fault(Fault),
-}
-
-impl From<Fault> for NoRoom {
-    fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
-    }
-}
 
 impl<S: Storage> Spool<S> {
     /// Writes batches until the spool is closed. The shard spawns it once; without it nothing becomes
@@ -68,26 +58,39 @@ impl<S: Storage> Spool<S> {
     }
 
     /// Finds place for a batch and begins to write it.
-    async fn write(&self, flight: &mut Flight, batch: Gathering) {
-        let bytes = batch.batch_bytes();
-        assert!(flight.is_empty() || bytes as u64 <= self.room(), "files change with nothing in flight");
-        let active = match self.make_room(bytes as u64, batch.mail).await {
-            Ok(active) => active,
-            Err(NoRoom::Full) => {
-                let mut desk = self.inner.desk.borrow_mut();
-                let last_try = desk.closing && !batch.mail;
-                let wakers = desk.refuse(batch);
-                if last_try {
-                    // Outcomes that find no room now never will.
-                    desk.pending.retain(|batch| batch.mail);
-                }
-                drop(desk);
-                wakers.into_iter().for_each(|waker| waker.wake());
-                return;
+    async fn write(&self, flight: &mut Flight, mut batch: Gathering) {
+        if !flight.is_empty() && !self.has_place(batch.batch_bytes() as u64, batch.need) {
+            // Files change, and batches are refused, with nothing in flight.
+            if let Err(fault) = self.land_all(flight).await {
+                return self.poison(fault);
             }
-            Err(NoRoom::Fault(fault)) => return self.poison(fault),
+        }
+        let active = loop {
+            match self.make_room(batch.batch_bytes() as u64, batch.need).await {
+                Ok(active) => break active,
+                Err(NoRoom::Full) if self.inner.desk.borrow_mut().sift(&mut batch) => {
+                    if batch.is_empty() {
+                        let wakers = self.inner.desk.borrow_mut().drop_empty(batch);
+                        return wakers.into_iter().for_each(|waker| waker.wake());
+                    }
+                }
+                Err(NoRoom::Full) => return self.refuse(batch),
+                Err(NoRoom::Fault(fault)) => return self.poison(fault),
+            }
         };
         self.take_off(flight, batch, active);
+    }
+
+    fn refuse(&self, batch: Gathering) {
+        let mut desk = self.inner.desk.borrow_mut();
+        let last_try = desk.closing && !batch.mail;
+        let wakers = desk.refuse(batch);
+        if last_try {
+            // Outcomes that find no room now never will.
+            desk.pending.clear();
+        }
+        drop(desk);
+        wakers.into_iter().for_each(|waker| waker.wake());
     }
 
     fn batch_header(&self, active: Active, payload_bytes: usize, records: u32) -> BatchHeader {
@@ -102,24 +105,17 @@ impl<S: Storage> Spool<S> {
         }
     }
 
-    /// Octets left for batches in the active segment.
-    fn room(&self) -> u64 {
-        self.active().map_or(0, |active| {
-            let end = self.inner.table.borrow().segments[&active.sequence].bytes;
-            end.saturating_sub(active.position + BLOCK as u64)
-        })
-    }
-
     /// Finds place for a batch; the last block of a segment is left for its seal.
-    async fn make_room(&self, bytes: u64, mail: bool) -> Result<Active, NoRoom> {
+    async fn make_room(&self, bytes: u64, need: Need) -> Result<Active, NoRoom> {
         loop {
+            self.provide(bytes, need).await?;
             if let Some(active) = self.active() {
-                if bytes <= self.room() {
+                if bytes <= self.left_in_active() {
                     return Ok(active);
                 }
                 self.seal(active, Seal::Full).await?;
             }
-            self.next_segment(mail).await?;
+            self.next_segment().await?;
         }
     }
 
@@ -140,8 +136,10 @@ impl<S: Storage> Spool<S> {
         out.fill(0);
         Pen::new(out, BATCH_HEADER, seed).seal(seal);
         header.encode(seed, out);
-        let written = file.write(active.position, buffer).await;
-        written.map_err(|error| Fault::new("sealing a segment", &error))?;
+        if !sings(Canary::ForgetsSeals) {
+            let written = file.write(active.position, buffer).await;
+            written.map_err(|error| Fault::new("sealing a segment", &error))?;
+        }
         let mut desk = self.inner.desk.borrow_mut();
         desk.last_batch = header.sequence;
         desk.durable_batch = header.sequence;
@@ -188,30 +186,11 @@ impl<S: Storage> Spool<S> {
         synced.map_err(|error| Fault::new("syncing the spool directory", &error))
     }
 
-    /// Takes a segment into use: a dead one, else a fresh one. New mail leaves the spare ones alone.
-    async fn next_segment(&self, mail: bool) -> Result<(), NoRoom> {
+    /// Takes a segment into use: a dead one, else a fresh one. One is ready.
+    async fn next_segment(&self) -> Result<(), NoRoom> {
         self.remove_idle().await?;
-        let wanted = 1 + if mail { self.inner.options.spare_segments } else { 0 };
-        while self.ready() < wanted {
-            match self.create_segment().await {
-                Ok(()) => {}
-                Err(NoRoom::Full) if !mail && self.ready() > 0 => break,
-                Err(error) => return Err(error),
-            }
-        }
         let bytes = self.inner.options.segment_bytes;
-        let victim = {
-            let table = self.inner.table.borrow();
-            let victim = table.recyclable().find(|segment| segment.bytes == bytes);
-            victim.map(|segment| (segment.mark.sequence, segment.slot, segment.file.clone()))
-        };
-        let (victim, slot, file) = match victim {
-            Some((sequence, slot, file)) => (Some(sequence), slot, file),
-            None => {
-                let (slot, file) = self.inner.table.borrow_mut().free.remove(0);
-                (None, slot, file)
-            }
-        };
+        let (victim, slot, file) = self.file_for_use().await?;
         let header = SegmentHeader {
             version: FORMAT_VERSION,
             spool: self.inner.number.get(),
@@ -227,6 +206,39 @@ impl<S: Storage> Spool<S> {
         written.map_err(|error| Fault::new("writing a segment header", &error))?;
         self.install(&header, victim, slot, file);
         Ok(())
+    }
+
+    /// A file to write over, with the segment that dies by it, or one never used.
+    async fn file_for_use(&self) -> Result<(Option<u64>, u32, Rc<S::File>), NoRoom> {
+        let bytes = self.inner.options.segment_bytes;
+        loop {
+            let victim = {
+                let table = self.inner.table.borrow();
+                let victim = table.recyclable().find(|segment| segment.bytes == bytes && !segment.linked);
+                victim.map(|segment| (segment.mark.sequence, segment.slot, segment.file.clone()))
+            };
+            let Some((sequence, slot, file)) = victim else {
+                // A backup may have made links to what counted as ready.
+                if self.inner.table.borrow().free.is_empty() {
+                    self.create_segment().await?;
+                    continue;
+                }
+                let (slot, file) = self.inner.table.borrow_mut().free.remove(0);
+                return Ok((None, slot, file));
+            };
+            if !self.is_linked(sequence, slot).await {
+                return Ok((Some(sequence), slot, file));
+            }
+        }
+    }
+
+    /// Whether the file of a dead segment has other names, of which no news counts as yes; remembers it.
+    async fn is_linked(&self, sequence: u64, slot: u32) -> bool {
+        let linked = self.inner.storage.links(slot).await.map_or(true, |links| links != 1);
+        if let Some(segment) = self.inner.table.borrow_mut().segments.get_mut(&sequence) {
+            segment.linked = linked;
+        }
+        linked
     }
 
     fn install(&self, header: &SegmentHeader, victim: Option<u64>, slot: u32, file: Rc<S::File>) {
@@ -245,6 +257,7 @@ impl<S: Storage> Spool<S> {
             seed: header.seed(),
             status: Status::Active,
             refers_to: REFERS_TO_NONE,
+            linked: false,
         };
         table.segments.insert(sequence, segment);
         desk.last_segment = sequence;
@@ -252,60 +265,38 @@ impl<S: Storage> Spool<S> {
         desk.active = Some(Active { sequence, position: BLOCK as u64 });
     }
 
-    /// Segments that could be taken into use without creating a file.
-    fn ready(&self) -> usize {
-        let table = self.inner.table.borrow();
-        let bytes = self.inner.options.segment_bytes;
-        table.free.len() + table.reclaimable(bytes)
-    }
-
-    async fn create_segment(&self) -> Result<(), NoRoom> {
-        let slot = self.inner.table.borrow().next_slot;
-        let file = match self.inner.storage.create(slot, self.inner.options.segment_bytes).await {
-            Ok(file) => file,
-            // Nothing has been written yet: what the process lacks now, it may have in a moment.
-            Err(error) if is_full(&error) || is_short(&error) => return Err(NoRoom::Full),
-            Err(error) => return Err(Fault::new("creating a segment", &error).into()),
-        };
-        if let Err(error) = self.inner.storage.sync_dir().await {
-            let gone = self.inner.storage.remove(slot).await.is_ok();
-            let passes = gone && is_short(&error);
-            return Err(if passes {
-                NoRoom::Full
-            } else {
-                Fault::new("syncing the spool directory", &error).into()
-            });
-        }
-        let mut table = self.inner.table.borrow_mut();
-        table.next_slot = slot + 1;
-        table.free.push((slot, Rc::new(file)));
-        self.inner.desk.borrow_mut().stats.segments_created += 1;
-        Ok(())
-    }
-
-    /// Gives back dead segments of another size, and those beyond what is kept idle. Each removal is
-    /// durable before the next: a segment must not be gone before those that it speaks of.
+    /// Gives back dead segments of another size, those that a backup has links to, and those beyond what is
+    /// kept idle. Each removal is durable before the next: a segment must not be gone before those that it speaks of. The newest stays:
+    /// it knows which ids and sequences were given out, until another header knows it.
     async fn remove_idle(&self) -> Result<(), Fault> {
         let bytes = self.inner.options.segment_bytes;
-        let kept = self.inner.options.idle_segments_max.max(self.inner.options.spare_segments + 1);
         for _ in 0..REMOVALS_AT_ONCE {
             let surplus = {
-                let excess = self.ready() > kept;
+                let excess = self.has_surplus();
                 let table = self.inner.table.borrow();
-                let surplus = table.recyclable().find(|segment| excess || segment.bytes != bytes);
-                surplus.map(|segment| (segment.mark.sequence, segment.slot))
+                let last = self.inner.desk.borrow().last_segment;
+                let unfit = |segment: &&Segment<S::File>| segment.bytes != bytes || segment.linked;
+                let surplus = table
+                    .recyclable()
+                    .find(|segment| segment.mark.sequence != last && (excess || unfit(segment)));
+                surplus.map(|segment| (segment.mark.sequence, segment.slot, excess || segment.bytes != bytes))
             };
-            let Some((sequence, slot)) = surplus else { break };
+            let Some((sequence, slot, certain)) = surplus else { break };
+            if !certain && !self.is_linked(sequence, slot).await {
+                continue;
+            }
             let gone = self.inner.storage.remove(slot).await;
             gone.map_err(|error| Fault::new("removing an idle segment", &error))?;
             self.sync_dir().await?;
             self.inner.table.borrow_mut().segments.remove(&sequence);
-            self.inner.desk.borrow_mut().stats.segments_removed += 1;
+            let mut desk = self.inner.desk.borrow_mut();
+            desk.space.shrink(u64::MAX);
+            desk.stats.segments_removed += 1;
         }
         Ok(())
     }
 
-    fn poison(&self, fault: Fault) {
+    pub(crate) fn poison(&self, fault: Fault) {
         let wakers = self.inner.desk.borrow_mut().poison(fault);
         wakers.into_iter().for_each(|waker| waker.wake());
     }

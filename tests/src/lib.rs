@@ -23,6 +23,7 @@ pub mod postfix;
 pub mod process;
 pub mod relay;
 pub mod seccomp;
+pub mod small_fs;
 pub mod tls;
 pub mod tools;
 pub mod volatile_disk;
@@ -37,6 +38,7 @@ pub use maildir::Maildir;
 pub use port::Port;
 pub use postfix::Postfix;
 pub use relay::{Relay, RelayBuilder};
+pub use small_fs::SmallFs;
 pub use tools::{SmtpSink, SmtpSource};
 pub use volatile_disk::VolatileDisk;
 

@@ -12,15 +12,20 @@
 //! | `/v1/queue/ID` | one message, or 404 |
 //! | `/v1/queue/summary?senders=true&limit=N` | totals, next hops, domains by age ([`Summary`](crate::steering::Summary)) |
 //! | POST `/v1/queue/change` | a [`Request`](crate::steering::Request) carried out, and its counts; 403 on TCP |
+//! | POST `/v1/backup` | copies the queue (`backup`); on the socket only |
+//! | GET, POST `/v1/restore` | brings in the copy of a spool (`restore`); on the socket only |
 
+pub mod backup;
 pub mod client;
 mod queue;
+pub mod restore;
 
 use crate::config::Config;
 use crate::observe::{counters, log};
 use crate::shard::links::Links;
+use crate::space::Space;
 use axum::Router;
-use axum::extract::State as Shared;
+use axum::extract::{DefaultBodyLimit, State as Shared};
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse};
 use axum::routing::{get, post};
@@ -38,6 +43,7 @@ pub struct State {
     pub delivery: Vec<Arc<counters::Delivery>>,
     /// Held by the change of the queue that is being carried out.
     pub changes: tokio::sync::Mutex<()>,
+    pub space: Arc<Space>,
 }
 
 /// The sockets, bound before the relay starts so that a taken port is told at once.
@@ -76,7 +82,12 @@ pub async fn serve(bound: Bound, state: Arc<State>) {
         .route("/v1/queue", get(queue::list))
         .route("/v1/queue/summary", get(queue::summary))
         .route("/v1/queue/{id}", get(queue::show));
-    let changes = shows.clone().route("/v1/queue/change", post(queue::change)).with_state(state.clone());
+    let all = shows
+        .clone()
+        .route("/v1/queue/change", post(queue::change))
+        .route("/v1/backup", post(backup::backup))
+        .route("/v1/restore", get(restore::known).post(restore::restore).layer(DefaultBodyLimit::disable()))
+        .with_state(state.clone());
     let shows = shows.route("/v1/queue/change", post(queue::change_refused)).with_state(state);
     if let Some(tcp) = bound.tcp {
         match tokio::net::TcpListener::from_std(tcp) {
@@ -85,17 +96,21 @@ pub async fn serve(bound: Bound, state: Arc<State>) {
         }
     }
     match tokio::net::UnixListener::from_std(bound.unix) {
-        Ok(unix) => {
-            drop(axum::serve(unix, changes.into_make_service_with_connect_info::<queue::Peer>()).await)
-        }
+        Ok(unix) => drop(axum::serve(unix, all.into_make_service_with_connect_info::<queue::Peer>()).await),
         Err(error) => log::note("admin", &format!("error: admin.sock: {error}")),
     }
 }
 
+/// Name, kind, help and value of everything that is counted.
+fn figures(state: &State) -> impl Iterator<Item = (&'static str, &'static str, &'static str, u64)> {
+    let shards =
+        counters::Ingest::sums(&state.ingest).into_iter().chain(counters::Delivery::sums(&state.delivery));
+    shards.chain(state.space.gauges())
+}
+
 async fn metrics(Shared(state): Shared<Arc<State>>) -> impl IntoResponse {
     let mut text = String::new();
-    let sums =
-        counters::Ingest::sums(&state.ingest).into_iter().chain(counters::Delivery::sums(&state.delivery));
+    let sums = figures(&state);
     for (name, kind, help, value) in sums {
         let _ =
             write!(text, "# HELP sluice_{name} {help}\n# TYPE sluice_{name} {kind}\nsluice_{name} {value}\n");
@@ -105,8 +120,7 @@ async fn metrics(Shared(state): Shared<Arc<State>>) -> impl IntoResponse {
 
 async fn page(Shared(state): Shared<Arc<State>>) -> Html<String> {
     let mut rows = String::new();
-    let sums =
-        counters::Ingest::sums(&state.ingest).into_iter().chain(counters::Delivery::sums(&state.delivery));
+    let sums = figures(&state);
     for (_, _, help, value) in sums {
         let _ = write!(rows, "<tr><td>{help}</td><td>{value}</td></tr>");
     }

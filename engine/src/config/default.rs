@@ -25,7 +25,12 @@ impl Default for Spool {
         Self {
             path: PathBuf::from("/var/spool/sluice"),
             segment_bytes: 64 * MIB,
+            bytes_max: 0,
+            slow_bytes_min: 1024 * MIB,
+            slow_delay_max: seconds(1),
             free_bytes_min: 256 * MIB,
+            free_inodes_min: 100,
+            write_wait: seconds(60),
             handover_bytes_max: 64 * MIB,
         }
     }

@@ -26,6 +26,9 @@ const TIB: u64 = 1 << 40;
 /// Segments are written in device blocks.
 const BLOCK: u64 = 4 * KIB;
 
+/// A quota below would leave a spool no room to work in.
+const SEGMENTS_MIN: u64 = 8;
+
 pub(super) struct ListenerDraft {
     pub name: Option<At<String>>,
     pub bind: Vec<At<SocketAddr>>,
@@ -54,19 +57,39 @@ pub(super) struct ResolverDraft {
 
 pub(super) fn spool(mut section: Section<'_>) -> Spool {
     let absent = Spool::default();
+    let path = section.text("path", path).map_or(absent.path, |at| at.value);
+    let segment_bytes = section
+        .size("segment_bytes", sluice_queue::SEGMENT_BYTES_MIN..=sluice_queue::SEGMENT_BYTES_MAX)
+        .map_or(absent.segment_bytes, |at| {
+            if !at.value.is_multiple_of(BLOCK) {
+                let wrong = format!("{} bytes are not whole blocks; allowed: a multiple of 4KiB", at.value);
+                section.fault(at.line, "segment_bytes", wrong);
+            }
+            at.value
+        });
     let spool = Spool {
-        path: section.text("path", path).map_or(absent.path, |at| at.value),
-        segment_bytes: section
-            .size("segment_bytes", sluice_queue::SEGMENT_BYTES_MIN..=sluice_queue::SEGMENT_BYTES_MAX)
-            .map_or(absent.segment_bytes, |at| {
-                if !at.value.is_multiple_of(BLOCK) {
-                    let wrong =
-                        format!("{} bytes are not whole blocks; allowed: a multiple of 4KiB", at.value);
-                    section.fault(at.line, "segment_bytes", wrong);
-                }
-                at.value
-            }),
+        path,
+        segment_bytes,
+        bytes_max: section.size("bytes_max", 0..=1024 * TIB).map_or(absent.bytes_max, |at| {
+            if (1..SEGMENTS_MIN * segment_bytes).contains(&at.value) {
+                let wrong = format!(
+                    "{} is less than {SEGMENTS_MIN} segments; allowed: 0B for no quota, or {} and more",
+                    value::show_size(at.value),
+                    value::show_size(SEGMENTS_MIN * segment_bytes)
+                );
+                section.fault(at.line, "bytes_max", wrong);
+            }
+            at.value
+        }),
+        slow_bytes_min: section.size("slow_bytes_min", 0..=TIB).map_or(absent.slow_bytes_min, |at| at.value),
+        slow_delay_max: section
+            .duration("slow_delay_max", Duration::ZERO..=30 * SECOND)
+            .map_or(absent.slow_delay_max, |at| at.value),
         free_bytes_min: section.size("free_bytes_min", 0..=TIB).map_or(absent.free_bytes_min, |at| at.value),
+        free_inodes_min: section
+            .count("free_inodes_min", 0..=1_000_000)
+            .map_or(absent.free_inodes_min, |at| at.value.into()),
+        write_wait: section.duration("write_wait", SECOND..=HOUR).map_or(absent.write_wait, |at| at.value),
         handover_bytes_max: section
             .size("handover_bytes_max", 0..=TIB)
             .map_or(absent.handover_bytes_max, |at| at.value),
@@ -200,7 +223,7 @@ pub(super) fn delivery(mut section: Section<'_>) -> Delivery {
     delivery
 }
 
-/// `[tls]` and `[listener.own_tls]`. The files are read, so that a wrong pair is found here and not by a peer.
+/// `[tls]` and `[listener.own_tls]`. The files are read (where the relay is to run), so that a wrong pair is found here and not by a peer.
 pub(super) fn tls(mut section: Section<'_>) -> Option<Tls> {
     let pair = certificate_pair(&mut section);
     let named = section.sections("name").into_iter().map(named_pair).collect::<Vec<_>>();
@@ -237,7 +260,9 @@ fn certificate_pair(section: &mut Section<'_>) -> Option<CertificatePair> {
     }
     let (certificate, key) = certificate.zip(key)?;
     let pair = CertificatePair { certificate: certificate.value, key: key.value };
-    if let Err(fault) = files::certified_key(&pair) {
+    if section.reads_files()
+        && let Err(fault) = files::certified_key(&pair)
+    {
         match fault.file {
             TlsFile::Certificate => section.fault(certificate.line, "certificate", fault.sentence),
             TlsFile::Key => section.fault(key.line, "key", fault.sentence),
@@ -277,7 +302,9 @@ fn client_certificates(section: &mut Section<'_>) -> Option<ClientCertificates> 
         }
         return None;
     };
-    if let Err(sentence) = files::authorities(&authorities.value) {
+    if section.reads_files()
+        && let Err(sentence) = files::authorities(&authorities.value)
+    {
         section.fault(authorities.line, "client_authorities", sentence);
     }
     Some(match word.value {

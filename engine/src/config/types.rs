@@ -33,8 +33,18 @@ pub struct Spool {
     pub path: PathBuf,
     /// Size of one segment file. Default 64 MiB.
     pub segment_bytes: u64,
-    /// Below this much free space on the spool's file system new mail gets 452 4.3.1. Default 256 MiB.
+    /// Segment files of all shards together; 0: no quota. Default 0.
+    pub bytes_max: u64,
+    /// With less room than this new mail is slowed down; 0: never. Default 1 GiB.
+    pub slow_bytes_min: u64,
+    /// The most that a reply to DATA is held back then. Default 1 s.
+    pub slow_delay_max: Duration,
+    /// With less room than this new mail gets 452 4.3.1. Default 256 MiB.
     pub free_bytes_min: u64,
+    /// With fewer inodes free than this, too. Default 100.
+    pub free_inodes_min: u64,
+    /// A write that takes longer hangs: who waits for it gets 451 4.3.0. Default 60 s.
+    pub write_wait: Duration,
     /// Fresh messages handed to the delivery shards in memory, in all; past it they are read back. Default 64 MiB.
     pub handover_bytes_max: u64,
 }

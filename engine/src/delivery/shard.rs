@@ -308,7 +308,9 @@ impl DeliveryShard {
     /// Goes once through the messages that are ready, in order; those that go on waiting stay in order.
     async fn settle_waiting(self: &Rc<Self>, hop: &Rc<Hop>, all: bool) {
         for _ in 0..if all { hop.ready_len() } else { 0 } {
-            let (Some(trouble), Some(item)) = (hop.trouble(), hop.take()) else { break };
+            // Asked first: an item that is taken must be put back.
+            let Some(trouble) = hop.trouble() else { break };
+            let Some(item) = hop.take() else { break };
             let _hands = self.in_hands(&item);
             if let Some(item) = settle_trouble(self, hop, item, &trouble, Waits::Down).await {
                 self.hands.strain(item).into_iter().for_each(|item| hop.push(item));

@@ -132,6 +132,7 @@ fn envelope(report: &Report<'_>, is_eight_bit: bool) -> Envelope {
         listener: "dsn".into(),
         helo: report.hostname.into(),
         client: String::new(),
+        origin: None,
     }
 }
 

@@ -19,6 +19,7 @@ fn original() -> Envelope {
         listener: "inside".into(),
         helo: "client.example".into(),
         client: "10.1.0.7".into(),
+        origin: None,
     }
 }
 

@@ -137,16 +137,21 @@ impl IngestShard {
     /// Hands over what is left of a message that an earlier run accepted, each recipient with what is left
     /// of its wait.
     pub fn hand_over_stored(&self, spool: &ShardSpool, id: QueueId) {
+        self.hand_over_left(spool, id, &[]);
+    }
+
+    /// As [`Self::hand_over_stored`], but that the wait of some recipients is over.
+    pub fn hand_over_left(&self, spool: &ShardSpool, id: QueueId, forward: &[u32]) {
         known::one(spool, id, |subject, known| {
             self.steering.has_arrived(id);
-            self.hand_over_known(subject, known, |_| true, true);
+            self.hand_over_known(subject, known, |_| true, |index| !forward.contains(&index));
         });
     }
 
     /// Hands over these recipients, as far as they are to be tried, to be tried at once.
     pub fn hand_over_some(&self, spool: &ShardSpool, id: QueueId, recipients: &[u32]) {
         known::one(spool, id, |subject, known| {
-            self.hand_over_known(subject, known, |index| recipients.contains(&index), false);
+            self.hand_over_known(subject, known, |index| recipients.contains(&index), |_| false);
         });
     }
 
@@ -155,7 +160,7 @@ impl IngestShard {
         subject: &Subject<'_>,
         known: &[Known<'_>],
         wanted: impl Fn(u32) -> bool,
-        waits: bool,
+        waits: impl Fn(u32) -> bool,
     ) {
         if subject.damaged {
             return;
@@ -164,6 +169,7 @@ impl IngestShard {
         let open = open.map(|known| (known.index, known.part.address, known.part.via));
         for (next_hop, indexes) in groups(&self.config, open) {
             let first = &known[indexes[0] as usize];
+            let all_wait = indexes.iter().all(|index| waits(*index));
             self.send(Handover {
                 id: subject.id,
                 next_hop,
@@ -171,7 +177,7 @@ impl IngestShard {
                 attempts: first.part.state.attempts,
                 notified: first.part.state.notified,
                 arrived_micros: subject.arrived_micros,
-                tried_micros: first.tried_micros.filter(|_| waits),
+                tried_micros: first.tried_micros.filter(|_| all_wait),
                 fresh: None,
             });
         }

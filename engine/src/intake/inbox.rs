@@ -3,8 +3,8 @@
 //! The loop never waits for anything itself: whatever takes time becomes a task.
 
 use super::outcomes::apply_report;
-use super::steer::steer;
-use super::{IngestShard, look};
+use super::steer::{OVERFLOW_MAX, steer};
+use super::{IngestShard, backup, look, restore};
 use crate::channel::Receiver;
 use crate::shard::links::{Loaded, ToIngest};
 use sluice_queue::QueueId;
@@ -47,6 +47,19 @@ pub(crate) async fn serve_inbox(shard: Rc<IngestShard>, mut inbox: Receiver<ToIn
             }),
             ToIngest::Show { id, reply } => spawn(&shard, async move |shard| {
                 let _ = reply.send(look::show(shard, id).await);
+            }),
+            ToIngest::Snapshot { lease, reply } => {
+                spawn(&shard, async move |shard| backup::hold(shard, lease, reply).await);
+            }
+            ToIngest::Relatives(ancestry) => shard.relatives.tell(&ancestry),
+            ToIngest::Knowledge { reply } => drop(reply.send(restore::knowledge(shard.spools()))),
+            ToIngest::Restore { source, dry_run, items, reply } => spawn(&shard, async move |shard| {
+                let each = async |restored: Vec<_>| {
+                    shard.hand_over_arrived(&restored, "restored");
+                    shard.overflow_below(OVERFLOW_MAX).await;
+                };
+                let (spool, turn) = (&shard.spool, &shard.turn);
+                let _ = reply.send(restore::take_in(spool, turn, source, dry_run, items, each).await);
             }),
             ToIngest::Tls(tls) => *shard.tls.borrow_mut() = tls,
             ToIngest::Stop => shard.stop.stop(),

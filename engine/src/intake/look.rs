@@ -7,7 +7,7 @@ use super::known::{self, Known};
 use super::{IngestShard, ShardSpool};
 use crate::clock;
 use crate::shard::links::{QueueItem, QueueRecipient};
-use crate::steering::{Condition, HopNames, Part, Subject, SummaryOptions, Tally};
+use crate::steering::{Condition, HopNames, Part, State, Subject, SummaryOptions, Tally};
 use sluice_queue::{QueueId, RecipientStatus};
 use std::rc::Rc;
 
@@ -24,11 +24,11 @@ pub async fn page(
     let hops = HopNames::new(&shard.config);
     let now = clock::wall_micros();
     let mut items = Vec::new();
-    for spool in shard.spools() {
+    for spool in oldest_first(shard) {
         let mut found = Vec::new();
         let mut next = after;
         loop {
-            next = known::slice(spool, next, SLICE, |subject, known| {
+            next = known::slice(&spool, next, SLICE, |subject, known| {
                 if found.len() < limit && matches(condition, subject, known, &hops, now) {
                     found.push(describe(subject, known.iter().map(|known| known.part), &hops));
                 }
@@ -43,6 +43,13 @@ pub async fn page(
     items.sort_unstable_by(|a: &QueueItem, b| a.id.cmp(&b.id));
     items.truncate(limit);
     items
+}
+
+/// What is moved meanwhile from an adopted spool into the own one is rather seen twice than not at all.
+fn oldest_first(shard: &IngestShard) -> Vec<ShardSpool> {
+    let mut spools: Vec<_> = shard.spools().cloned().collect();
+    spools.reverse();
+    spools
 }
 
 fn matches(
@@ -61,10 +68,10 @@ pub async fn tally(shard: &Rc<IngestShard>, options: SummaryOptions) -> Tally {
     let hops = HopNames::new(&shard.config);
     let now = clock::wall_micros();
     let mut tally = Tally::default();
-    for spool in shard.spools() {
+    for spool in oldest_first(shard) {
         let mut after = None;
         loop {
-            after = known::slice(spool, after, SLICE, |subject, known| {
+            after = known::slice(&spool, after, SLICE, |subject, known| {
                 tally.add(subject, known.iter().map(|known| known.part), &hops, options, now);
             });
             if after.is_none() {
@@ -94,6 +101,7 @@ pub async fn show(shard: &Rc<IngestShard>, id: QueueId) -> Option<QueueItem> {
 
 /// What the list leaves out.
 pub fn tell_origin(item: &mut QueueItem, envelope: &sluice_queue::Envelope) {
+    item.origin = envelope.origin.map(|origin| [origin.id.to_string(), origin.lineage.to_string()]);
     item.client = envelope.client.clone();
     item.helo = envelope.helo.clone();
     item.listener = envelope.listener.clone();
@@ -116,7 +124,7 @@ pub fn describe<'a>(
 ) -> QueueItem {
     let recipients = parts.map(|part| QueueRecipient {
         address: part.address.to_owned(),
-        status: status_word(&part),
+        status: status_word(subject, &part),
         attempts: part.state.attempts,
         next_hop: if part.state.is_finished() { String::new() } else { hops.name(&part).into_owned() },
         rerouted: part.via.is_some(),
@@ -130,13 +138,15 @@ pub fn describe<'a>(
         client: String::new(),
         helo: String::new(),
         listener: String::new(),
+        origin: None,
         damaged: subject.damaged,
         recipients: recipients.collect(),
     }
 }
 
-fn status_word(part: &Part<'_>) -> String {
+fn status_word(subject: &Subject<'_>, part: &Part<'_>) -> String {
     match part.state.status {
+        RecipientStatus::Waiting if subject.damaged => State::Damaged.to_string(),
         RecipientStatus::Waiting => part.standing().map(|state| state.to_string()).unwrap_or_default(),
         RecipientStatus::Delivered => "sent".into(),
         RecipientStatus::Bounced => "bounced".into(),

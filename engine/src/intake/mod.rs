@@ -7,6 +7,8 @@
 //! that is committed is handed over exactly once in this run, in memory or, when there is no room,
 //! as an index entry that makes the delivery shard ask for it.
 
+mod adoption;
+mod backup;
 mod buffers;
 mod compact;
 mod handover;
@@ -15,32 +17,47 @@ pub mod known;
 mod look;
 mod outcomes;
 mod recovery;
+pub mod restore;
+mod room;
 pub mod session_task;
 mod steer;
 mod transport;
+mod turn;
 
 use crate::config::Config;
 use crate::observe::counters;
-use crate::session;
+use crate::session::{self, Refusal};
 use crate::shard::event::{Event, Stop};
 use crate::shard::links::{Budget, Links, ToDelivery};
+use crate::space::Space;
 use crate::tls;
+use adoption::Relatives;
 use buffers::Buffers;
-use sluice_queue::{GlommioStorage, QueueId, Spool};
+use sluice_queue::{GlommioStorage, QueueId, Spool, SpoolNumber};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use steer::Steering;
+use turn::Unmoved;
 
+pub(crate) use adoption::resume;
 pub(crate) use compact::compact;
 pub use handover::mx_route;
 pub(crate) use handover::pump_overflow;
 pub(crate) use inbox::serve_inbox;
 pub use look::{describe, tell_origin};
-pub(crate) use recovery::{OpenedSpools, hand_over_recovered, open_spools};
-pub use recovery::{spool_directory, spool_numbers};
+pub(crate) use recovery::{OpenedSpools, open_spools};
+pub use recovery::{Size, open_spool, spool_directory, spool_numbers};
+pub(crate) use room::look_for_room;
+pub use turn::Turn;
+
+/// The spools that a start has opened for a shard.
+pub(crate) struct Opened {
+    pub own: ShardSpool,
+    pub adopted: Vec<ShardSpool>,
+    pub damaged: Vec<SpoolNumber>,
+}
 
 pub type ShardSpool = Spool<GlommioStorage>;
 
@@ -59,9 +76,15 @@ pub struct IngestShard {
     /// By listener; another one after a reload.
     pub tls: RefCell<tls::Listeners>,
     pub stop: Stop,
-    /// Kept by the service thread: the spool's file system has room for new mail.
-    pub has_space: Arc<AtomicBool>,
+    /// Kept by the service thread: how much room there is.
+    pub space: Arc<Space>,
     pub budget: Arc<Budget>,
+    /// Why this shard takes no new mail, whatever the level.
+    refusing: Cell<Option<Refusal>>,
+    /// By spool, in the order of `spools`.
+    conditions: RefCell<Vec<room::Condition>>,
+    /// Said while a write hangs.
+    hang: RefCell<Rc<Stop>>,
     sessions: Cell<usize>,
     session_ended: Event,
     buffers: Buffers,
@@ -69,6 +92,12 @@ pub struct IngestShard {
     overflow: RefCell<VecDeque<(usize, Option<ToDelivery>)>>,
     overflow_grew: Event,
     steering: Steering,
+    turn: Turn,
+    unmoved: Unmoved,
+    /// What the other shards said at the start.
+    relatives: Relatives,
+    /// Adopted spools in which the start found damage: they are kept for people to look at.
+    damaged: Vec<SpoolNumber>,
 }
 
 /// What the parts of an ingest shard are made of.
@@ -78,24 +107,29 @@ pub struct Parts {
     pub links: Arc<Links>,
     pub counters: Arc<counters::Ingest>,
     pub contexts: Vec<Arc<session::Context>>,
+    pub space: Arc<Space>,
     pub tls: tls::Listeners,
-    pub has_space: Arc<AtomicBool>,
     pub budget: Arc<Budget>,
 }
 
 impl IngestShard {
-    pub fn new(parts: Parts, spool: ShardSpool, adopted: Vec<ShardSpool>) -> Self {
+    pub(crate) fn new(parts: Parts, opened: Opened) -> Self {
+        let conditions =
+            std::iter::repeat_with(room::Condition::default).take(1 + opened.adopted.len()).collect();
         Self {
             index: parts.index,
             config: parts.config,
             links: parts.links,
             counters: parts.counters,
             contexts: parts.contexts,
-            spool,
-            adopted,
+            spool: opened.own,
+            adopted: opened.adopted,
             tls: RefCell::new(parts.tls),
             stop: Stop::default(),
-            has_space: parts.has_space,
+            space: parts.space,
+            refusing: Cell::new(None),
+            conditions: RefCell::new(conditions),
+            hang: RefCell::default(),
             budget: parts.budget,
             sessions: Cell::new(0),
             session_ended: Event::default(),
@@ -103,6 +137,10 @@ impl IngestShard {
             overflow: RefCell::default(),
             overflow_grew: Event::default(),
             steering: Steering::default(),
+            turn: Turn::default(),
+            unmoved: Unmoved::default(),
+            relatives: Relatives::default(),
+            damaged: opened.damaged,
         }
     }
 
@@ -111,8 +149,17 @@ impl IngestShard {
         self.spools().find(|spool| spool.number() == id.spool())
     }
 
+    /// The first turn of a run: for what earlier ones have left. Changes of the queue wait for it.
+    pub(crate) fn first_turn(&self) -> turn::Held {
+        self.turn.first()
+    }
+
     pub fn spools(&self) -> impl Iterator<Item = &ShardSpool> {
-        std::iter::once(&self.spool).chain(&self.adopted)
+        std::iter::once(&self.spool).chain(&self.adopted).filter(|spool| !spool.is_retired())
+    }
+
+    fn is_damaged(&self, number: SpoolNumber) -> bool {
+        self.damaged.contains(&number)
     }
 
     /// Waits until the last session has ended.
@@ -145,6 +192,7 @@ impl IngestShard {
         self.counters.spool_bytes_written_total.set(bytes);
         self.counters.messages_moved_total.set(moved);
         self.counters.sessions.set(self.sessions.get() as u64);
+        self.look_at_spools();
     }
 
     /// A session that ended by a fault while its message was being committed has told nobody of it.

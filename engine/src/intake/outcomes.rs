@@ -31,7 +31,7 @@ pub fn apply_report(shard: &Rc<IngestShard>, report: Report) {
             report.fates.iter().filter(|fate| is_final(fate)).map(|fate| fate.recipient).collect();
         shard.steering.begin_telling(id, decided.iter().copied());
         glommio::spawn_local(async move {
-            tell(&shard, &spool, report, now).await;
+            tell(&shard, &spool, report, now, Has::None).await;
             shard.steering.end_telling(id, decided.into_iter());
         })
         .detach();
@@ -96,8 +96,15 @@ fn outcomes(fates: &[Fate], now: u64) -> Vec<Outcome> {
         .collect()
 }
 
+/// Whether the caller has the shard's turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Has {
+    Turn,
+    None,
+}
+
 /// Makes the DSN and commits it with the outcomes; tries again while the spool has no room.
-pub async fn tell(shard: &IngestShard, spool: &ShardSpool, report: Report, now: u64) {
+pub async fn tell(shard: &IngestShard, spool: &ShardSpool, report: Report, now: u64, has: Has) {
     let message = match spool.load(report.id).await {
         Ok(message) => message,
         Err(error) => {
@@ -110,7 +117,7 @@ pub async fn tell(shard: &IngestShard, spool: &ShardSpool, report: Report, now: 
         return spool.record(report.id, outcomes(&report.fates, now));
     };
     loop {
-        match commit(shard, spool, &dsn, &report, now).await {
+        match commit(shard, spool, &dsn, &report, now, has).await {
             Ok(id) => return hand_over(shard, id, dsn, report.id),
             Err(CommitError::Full) => glommio::timer::sleep(DSN_AGAIN).await,
             // The spool takes nothing until a restart, which finds the message unfinished.
@@ -125,7 +132,13 @@ async fn commit(
     dsn: &Dsn,
     report: &Report,
     now: u64,
+    has: Has,
 ) -> Result<QueueId, CommitError> {
+    // A move must not pass between the id of the DSN and its commit.
+    let _turn = match has == Has::None && shard.unmoved.is_emptied(spool.number()) {
+        true => Some(shard.turn.take().await),
+        false => None,
+    };
     let draft = spool.begin(now);
     let id = draft.id();
     shard.steering.arrives(id);
@@ -159,6 +172,10 @@ fn hand_over(shard: &IngestShard, id: QueueId, dsn: Dsn, about: QueueId) {
     let octets = dsn.content.len() as u64;
     log::note("ingest", &format!("{about}: sender notification: {id}"));
     log::write("ingest", |text| line::accepted(text, id, &dsn.envelope, octets));
+    if shard.unmoved.contains(id) {
+        // It is handed over when it has moved.
+        return shard.steering.has_arrived(id);
+    }
     let flags = flags(&dsn.content);
     shard.hand_over_fresh(id, &Arc::new(dsn.envelope), Some(Arc::new(dsn.content)), flags);
 }

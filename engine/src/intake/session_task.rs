@@ -10,18 +10,19 @@ use crate::config::TlsMode;
 use crate::observe::{line, log};
 use crate::session::{self, Refusal, Session, Step};
 use crate::shard::event::Place;
+use crate::space::Level;
 use crate::tls::TlsFacts;
-use futures_lite::AsyncWriteExt;
-use futures_util::FutureExt;
+use futures_lite::future::poll_once;
+use futures_lite::{AsyncWriteExt, FutureExt as _};
 use glommio::net::TcpStream;
-use sluice_queue::{CommitError, ContentFlags, Draft};
-use std::future::poll_fn;
+use sluice_queue::{CommitError, ContentFlags, Draft, Reservation};
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -29,6 +30,14 @@ use std::time::Duration;
 const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
 /// Octets of reply buffer that an idle session keeps.
 const OUT_OCTETS_KEPT: usize = 1024;
+/// Reserved for a message without SIZE while there is plenty of room: most of them are smaller.
+const UNDECLARED_BYTES: u64 = 256 * 1024;
+/// More than the Received field that comes before the content.
+const TRACE_BYTES: u64 = 2 * 1024;
+/// How long a client whose message outgrew its reservation waits for room; below the three minutes that
+/// clients wait for a block of content to be taken (RFC 5321 section 4.5.3.2.5).
+const ROOM_WAIT: Duration = Duration::from_secs(60);
+const ROOM_LOOK: Duration = Duration::from_millis(250);
 /// How long, and for how many reads, a client may go on sending after its session was closed.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_READS_MAX: usize = 16;
@@ -257,6 +266,7 @@ impl SessionTask<'_> {
         let mut used = 0;
         loop {
             let now = clock::monotonic_millis();
+            self.session.refuse_mail(self.shard.refuses());
             let (consumed, step) = self.session.advance(now, &input[used..], &mut self.out);
             self.log_refusals();
             let start = used;
@@ -317,27 +327,110 @@ impl SessionTask<'_> {
     }
 
     async fn open(&mut self) {
-        if !self.shard.has_space.load(Relaxed) {
-            return self.session.open_failed(Refusal::NoSpace, &mut self.out);
+        match self.reserve().await {
+            Ok(room) => {
+                let now = clock::wall_micros();
+                let draft = self.shard.spool.begin_reserved(now, room);
+                let trace = self.session.opened(draft.id(), &clock::mail_date_cached(now), &mut self.out);
+                self.draft = Some(draft);
+                self.append(&trace).await;
+            }
+            Err(why) => self.session.open_failed(why, &mut self.out),
         }
-        let now = clock::wall_micros();
-        let draft = self.shard.spool.begin(now);
-        let trace = self.session.opened(draft.id(), &clock::mail_date_cached(now), &mut self.out);
-        self.draft = Some(draft);
-        self.append(&trace).await;
+    }
+
+    /// Room for the whole message before it is let in: what SIZE says; without it a first part while there
+    /// is plenty, and as much as a message may have while there is not.
+    async fn reserve(&self) -> Result<Reservation, Refusal> {
+        let shard = self.shard;
+        let level = shard.space.level();
+        if level > Level::Open {
+            glommio::timer::sleep(shard.space.delay()).await;
+        }
+        if level == Level::Full {
+            return Err(Refusal::NoSpace);
+        }
+        let limit = self.session.context().limits.message_bytes_max;
+        let content = match self.session.declared_size() {
+            Some(size) => size,
+            None if level == Level::Open => UNDECLARED_BYTES,
+            None => limit,
+        };
+        let content = content.min(limit) + TRACE_BYTES;
+        let mut reserving = pin!(shard.spool.reserve(content, self.session.envelope_octets()));
+        let reserved = match poll_once(&mut reserving).await {
+            Some(reserved) => reserved,
+            // A segment is being created.
+            None => {
+                let bound = async {
+                    glommio::timer::sleep(shard.config.spool.write_wait).await;
+                    None
+                };
+                match async { Some(reserving.await) }.or(bound).await {
+                    Some(reserved) => reserved,
+                    None => return Err(Refusal::Storage),
+                }
+            }
+        };
+        reserved.map_err(|error| self.storage_failed(&error))
     }
 
     async fn append(&mut self, octets: &[u8]) {
-        if !self.shard.has_space.load(Relaxed) && self.draft.take().is_some() {
-            self.lost = Refusal::NoSpace;
+        let Some(mut draft) = self.draft.take() else { return };
+        let needed = draft.bytes() + octets.len() as u64;
+        if needed > draft.promised()
+            && let Err(why) = self.extend(&mut draft, needed).await
+        {
+            // The session swallows the rest.
+            self.lost = why;
+            return;
         }
-        if let Some(mut draft) = self.draft.take() {
-            match self.shard.spool.append(&mut draft, octets).await {
-                Ok(()) => self.draft = Some(draft),
-                // The session swallows the rest.
-                Err(error) => self.lost = self.storage_failed(&error),
+        if draft.append_now(octets) {
+            self.draft = Some(draft);
+            return;
+        }
+        match self.unless_it_hangs(self.shard.spool.append(&mut draft, octets)).await {
+            Ok(Ok(())) => self.draft = Some(draft),
+            Ok(Err(error)) => self.lost = self.storage_failed(&error),
+            Err(why) => self.lost = why,
+        }
+    }
+
+    /// More than was reserved arrives: reserves ahead of it. Where there is no room the client waits, as
+    /// nothing is read from it meanwhile; deliveries may make some.
+    async fn extend(&self, draft: &mut Draft, needed: u64) -> Result<(), Refusal> {
+        let shard = self.shard;
+        let limit = self.session.context().limits.message_bytes_max + TRACE_BYTES;
+        let ahead = if shard.space.level() == Level::Open { (2 * needed).min(limit) } else { limit };
+        let deadline = clock::monotonic_millis() + ROOM_WAIT.as_millis() as u64;
+        loop {
+            let mut extended = shard.spool.extend(draft, ahead.max(needed)).await;
+            if extended == Err(CommitError::Full) {
+                extended = shard.spool.extend(draft, needed).await;
+            }
+            match extended {
+                Ok(()) => return Ok(()),
+                Err(CommitError::Full)
+                    if clock::monotonic_millis() < deadline && !shard.stop.is_stopped() =>
+                {
+                    glommio::timer::sleep(ROOM_LOOK).await;
+                }
+                Err(error) => return Err(self.storage_failed(&error)),
             }
         }
+    }
+
+    /// What the spool's answer is, or that the device hangs.
+    async fn unless_it_hangs<T>(&self, work: impl Future<Output = T>) -> Result<T, Refusal> {
+        let hang = self.shard.hang.borrow().clone();
+        let place = hang.place();
+        let mut work = pin!(work);
+        poll_fn(|context| match work.as_mut().poll(context) {
+            Poll::Ready(done) => Poll::Ready(Ok(done)),
+            Poll::Pending if place.poll_stopped(context) => Poll::Ready(Err(Refusal::Storage)),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
     }
 
     async fn commit(&mut self) -> io::Result<()> {
@@ -353,8 +446,9 @@ impl SessionTask<'_> {
         let envelope = Arc::new(envelope);
         let id = draft.id();
         self.shard.steering.arrives(id);
-        match self.shard.spool.commit(draft, envelope.clone(), flags).await {
-            Ok(stored) => {
+        let committing = self.shard.spool.commit(draft, envelope.clone(), flags);
+        match self.unless_it_hangs(committing).await {
+            Ok(Ok(stored)) => {
                 let shard = self.shard;
                 shard.counters.messages_accepted_total.add(1);
                 shard.counters.message_bytes_accepted_total.add(stored.content_bytes);
@@ -366,10 +460,16 @@ impl SessionTask<'_> {
                 shard.hand_over_fresh(stored.id, &envelope, stored.content, flags);
                 self.session.committed(Ok(()), &mut self.out);
             }
-            Err(error) => {
+            Ok(Err(error)) => {
                 self.shard.steering.has_arrived(id);
                 let refusal = self.storage_failed(&error);
                 self.session.committed(Err(refusal), &mut self.out);
+            }
+            // Should it become durable yet it is delivered, and no change of the queue sees it before that
+            // (`IngestShard::claim`): the client may send it once more.
+            Err(why) => {
+                self.shard.counters.messages_failed_total.add(1);
+                self.session.committed(Err(why), &mut self.out);
             }
         }
         Ok(())

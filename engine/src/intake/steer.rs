@@ -22,11 +22,10 @@
 //! | bounce, delete | held | bounced, deleted |
 
 use super::known::{self, Known};
-use super::outcomes::{returned, tell};
+use super::outcomes::{Has, returned, tell};
 use super::{IngestShard, ShardSpool};
 use crate::clock;
 use crate::observe::{line, log};
-use crate::shard::event::Event;
 use crate::shard::links::{Order, Steered, ToDelivery, Who};
 use crate::steering::{Action, Answer, Decision, HopNames, Request, Subject, Targets, Which, decide};
 use sluice_queue::{CommitError, Outcome, OutcomeKind, QueueId, RecipientState};
@@ -69,9 +68,6 @@ pub struct Steering {
     left_early: RefCell<HashSet<(QueueId, u32)>>,
     /// A change waits for the delivery shards.
     is_asking: Cell<bool>,
-    /// Spools whose messages of an earlier run are being handed over.
-    recovering: Cell<usize>,
-    recovered: Event,
 }
 
 impl Steering {
@@ -102,26 +98,11 @@ impl Steering {
     fn is_telling(&self, id: QueueId, index: u32) -> bool {
         self.telling.borrow().get(&id).is_some_and(|told| told.contains(&index))
     }
-
-    pub fn begin_recovering(&self) {
-        self.recovering.set(self.recovering.get() + 1);
-    }
-
-    pub fn end_recovering(&self) {
-        self.recovering.set(self.recovering.get() - 1);
-        self.recovered.raise();
-    }
-
-    async fn wait_recovered(&self) {
-        while self.recovering.get() > 0 {
-            self.recovered.wait().await;
-        }
-    }
 }
 
 /// Carries a change out on the spools of this shard.
 pub async fn steer(shard: &Rc<IngestShard>, request: &Request, who: Who) -> Answer {
-    shard.steering.wait_recovered().await;
+    let _turn = shard.turn.take().await;
     let mut change = Change {
         shard,
         request,
@@ -264,6 +245,11 @@ impl Change<'_> {
             let forward = forward.get(id).copied().unwrap_or(0);
             let busy = under_way.count(*id);
             let Which::Some(chosen) = which else { continue };
+            if self.shard.unmoved.contains(*id) {
+                self.shard.unmoved.bring_forward(*id, chosen);
+                self.answer.count(chosen.len() as u64, 0, 0);
+                continue;
+            }
             // What is neither waits in line for a next hop that answers: it is being tried now.
             let in_line = (chosen.len() as u64).saturating_sub(forward + busy);
             self.answer.count(forward, in_line, busy);
@@ -412,7 +398,7 @@ impl Change<'_> {
         let Action::Bounce(text) = &self.request.action else { return };
         for some in returned_to.chunks(BOUNCES_AT_ONCE) {
             let tells = some.iter().map(|(id, recipients)| {
-                tell(self.shard, spool, returned(self.shard, *id, recipients, text), self.now)
+                tell(self.shard, spool, returned(self.shard, *id, recipients, text), self.now, Has::Turn)
             });
             futures_util::future::join_all(tells).await;
         }
@@ -421,7 +407,10 @@ impl Change<'_> {
 
     async fn hand_over(&self, spool: &ShardSpool, handed: &[(QueueId, Vec<u32>)]) {
         for (n, (id, recipients)) in handed.iter().enumerate() {
-            self.shard.hand_over_some(spool, *id, recipients);
+            // What waits to be moved is handed over when it has moved.
+            if !self.shard.unmoved.contains(*id) {
+                self.shard.hand_over_some(spool, *id, recipients);
+            }
             if n % SLICE == SLICE - 1 {
                 glommio::yield_if_needed().await;
             }
@@ -566,7 +555,8 @@ impl IngestShard {
         self.steering.begin_telling(id, std::iter::once(index));
         let (shard, spool) = (self.clone(), spool.clone());
         glommio::spawn_local(async move {
-            tell(&shard, &spool, returned(&shard, id, &[(index, state.attempts)], &text), now).await;
+            tell(&shard, &spool, returned(&shard, id, &[(index, state.attempts)], &text), now, Has::None)
+                .await;
             shard.steering.end_telling(id, std::iter::once(index));
         })
         .detach();

@@ -61,7 +61,14 @@ counters! {
         spool_bytes_written_total: "counter", "Bytes written to the spool's segments.";
         messages_moved_total: "counter", "Waiting messages moved on so that their segments can be used again.";
         dsns_total: "counter", "DSNs made.";
-        spool_full: "gauge", "1 while new mail is refused for want of space.";
+        spool_full: "gauge", "Ingest shards that refuse new mail for want of space.";
+        spool_bytes: "gauge", "Bytes of segment files.";
+        spool_idle_bytes: "gauge", "Bytes of segment files that can be used again at once.";
+        spool_live_bytes: "gauge", "Bytes of segment files that waiting messages need.";
+        spool_reserved_bytes: "gauge", "Bytes promised to messages that are arriving.";
+        spools_short: "gauge", "Spools that found no room for another segment.";
+        spools_failed: "gauge", "Spools that take nothing until a restart because a write failed.";
+        spools_hanging: "gauge", "Spools with a write that has not come back within spool.write_wait.";
     }
 }
 

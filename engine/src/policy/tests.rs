@@ -26,7 +26,7 @@ pub(crate) fn config() -> Config {
     Config {
         hostname: "relay.winery.example".into(),
         postmaster: "postmaster@winery.example".into(),
-        spool: Spool { path: "spool".into(), segment_bytes: 0, free_bytes_min: 0, handover_bytes_max: 0 },
+        spool: Spool { path: "spool".into(), ..Spool::default() },
         shards: Shards { ingest_cpus: vec![0], delivery_cpus: vec![0] },
         domains: Domains { accepted: vec!["winery.example".into(), ".cellar.example".into()] },
         retry: retry.clone(),

@@ -1,8 +1,11 @@
 //! The commands of the program, and how each ends: exit codes are those of sysexits.h.
 
+pub mod backup;
 pub mod check;
 pub mod queue;
+pub mod restore;
 pub mod run;
+pub mod verify;
 
 use std::fmt;
 use std::io::Write;
@@ -17,6 +20,10 @@ pub const CONFIGURATION: u8 = 78;
 /// The thing asked for is not there (EX_NOINPUT).
 pub const NO_INPUT: u8 = 66;
 pub const USAGE: u8 = 64;
+/// The input is not as it should be (EX_DATAERR).
+pub const DATA_ERROR: u8 = 65;
+/// It may work later (EX_TEMPFAIL).
+pub const TEMPORARY: u8 = 75;
 
 /// The end of a command that could not do what it was asked: one sentence and an exit code.
 #[derive(Debug)]

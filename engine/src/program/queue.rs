@@ -13,10 +13,10 @@ use super::{Failed, NO_INPUT, NO_PERMISSION, SOFTWARE, closed_pipe};
 use crate::admin::client::{self, Answered};
 use crate::clock;
 use crate::config::Config;
-use crate::intake::{describe, tell_origin};
+use crate::intake::{describe, spool_directory, spool_numbers, tell_origin};
 use crate::shard::links::{QueueItem, QueueRecipient};
 use crate::steering::{Condition, HopNames};
-use sluice_queue::QueueId;
+use sluice_queue::{Inspection, QueueId, SpoolNumber};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,6 +31,12 @@ pub struct Place {
 }
 
 impl Place {
+    /// The size of new segments.
+    pub fn segment_bytes(&self) -> u64 {
+        let named = self.config.as_ref().map(|config| config.spool.segment_bytes);
+        named.unwrap_or_else(|| sluice_queue::Options::default().segment_bytes)
+    }
+
     /// How next hops are called; by their domains where no configuration says it better.
     fn hop_names(&self) -> HopNames {
         self.config.as_ref().map_or_else(HopNames::by_domain, HopNames::new)
@@ -101,27 +107,50 @@ fn for_each(
 fn ask(spool: &Path, path: &str) -> Result<Option<Answered>, Failed> {
     match client::get(spool, path) {
         Ok(Answered::NotRunning) => Ok(None),
+        Ok(Answered::Refused(status, words)) => {
+            Err(Failed::new(super::IO_ERROR, format_args!("the relay answered {status}: {words}")))
+        }
         Ok(answered) => Ok(Some(answered)),
-        Err(error) => Err(unavailable(spool, &error)),
+        Err(error) => Err(unreachable_relay(spool, &error)),
     }
 }
 
-fn unavailable(spool: &Path, error: &io::Error) -> Failed {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => Failed::new(
+/// The relay's socket is there and gives no answer.
+pub fn unreachable_relay(spool: &Path, error: &io::Error) -> Failed {
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        let spool = spool.display();
+        return Failed::new(
             NO_PERMISSION,
             format_args!(
-                "the spool {} belongs to another user; run this as root or as the relay's user",
-                spool.display()
+                "the spool {spool} belongs to another user; run this as root or as the relay's user"
             ),
-        ),
-        _ => Failed::io(format_args!("asking the relay on {}", spool.display()), error),
+        );
     }
+    Failed::io(format_args!("asking the relay on {}", spool.display()), error)
 }
 
-fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Failed> {
+pub fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Failed> {
     serde_json::from_slice(body)
         .map_err(|error| Failed::new(SOFTWARE, format_args!("the relay's answer: {error}")))
+}
+
+/// All spools below a directory, read-only.
+pub fn inspect_all(spool: &Path) -> Result<Vec<(SpoolNumber, Inspection)>, Failed> {
+    let failed = |error: &io::Error| Failed::io(format_args!("the spool {}", spool.display()), error);
+    let mut spools = Vec::new();
+    let numbers = spool_numbers(spool).map_err(|error| failed(&error))?;
+    if numbers.is_empty() && !spool.join("lock").exists() {
+        let sentence =
+            format!("{} is no spool: it holds neither a lock nor a shard directory", spool.display());
+        return Err(Failed::new(NO_INPUT, sentence));
+    }
+    for number in numbers {
+        let directory = spool_directory(spool, number);
+        let inspected = sluice_queue::inspect(&directory, number);
+        let failed = |error| Failed::new(super::IO_ERROR, format_args!("{}: {error}", directory.display()));
+        spools.push((number, inspected.map_err(failed)?));
+    }
+    Ok(spools)
 }
 
 fn list_stopped(
@@ -192,7 +221,7 @@ fn print_row(out: &mut impl Write, item: &QueueItem, first: bool) -> io::Result<
 }
 
 fn is_open(recipient: &QueueRecipient) -> bool {
-    matches!(recipient.status.as_str(), "queued" | "deferred" | "held")
+    matches!(recipient.status.as_str(), "queued" | "deferred" | "held" | "damaged")
 }
 
 fn print_recipient(out: &mut impl Write, recipient: &QueueRecipient) -> io::Result<()> {
@@ -219,6 +248,9 @@ fn print_whole(out: &mut impl Write, item: &QueueItem) -> io::Result<()> {
     }
     if item.damaged {
         writeln!(out, "Damaged:   not all of it can be read; it is set aside and never sent")?;
+    }
+    if let Some([id, lineage]) = &item.origin {
+        writeln!(out, "Origin:    {id}, spool {lineage}")?;
     }
     for recipient in &item.recipients {
         write!(

@@ -25,7 +25,6 @@ use sluice_tuning::notify::{Word, notify};
 use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -71,7 +70,7 @@ fn check_host(config: &Config) -> Result<(), Failed> {
 }
 
 /// Two relays on one spool would destroy it, so the first holds a lock for as long as it lives.
-fn lock_spool(path: &Path) -> Result<File, Failed> {
+pub(super) fn lock_spool(path: &Path) -> Result<File, Failed> {
     let name = path.display();
     let failed = |error: &std::io::Error| {
         let sentence = match error.kind() {
@@ -146,8 +145,9 @@ impl Relay {
             ingest: ingest_cpus.iter().map(|_| Arc::default()).collect(),
             delivery: delivery_cpus.iter().map(|_| Arc::default()).collect(),
             changes: tokio::sync::Mutex::default(),
+            space: Arc::default(),
         });
-        let has_space = Arc::new(AtomicBool::new(true));
+        let space = state.space.clone();
         let mut threads = Vec::new();
         let mut relay = Self {
             config: config.clone(),
@@ -156,14 +156,7 @@ impl Relay {
             threads: Vec::new(),
             shards: ingest_cpus.len() + delivery_cpus.len(),
         };
-        let service = Service {
-            config: config.clone(),
-            questions,
-            has_space: has_space.clone(),
-            admin,
-            state: state.clone(),
-            tickets,
-        };
+        let service = Service { config: config.clone(), questions, admin, state: state.clone(), tickets };
         service::start(service, tell.clone())?;
         for (index, inbox) in delivery_inboxes.into_iter().enumerate() {
             let counters = state.delivery[index].clone();
@@ -189,8 +182,8 @@ impl Relay {
                 links: links.clone(),
                 counters: state.ingest[index].clone(),
                 contexts: contexts.clone(),
+                space: space.clone(),
                 tls: tls.clone(),
-                has_space: has_space.clone(),
                 budget: budget.clone(),
             };
             threads.push(shard::start_ingest(ingest_cpus[index], parts, bound, inbox, tell.clone())?);

@@ -6,27 +6,26 @@
 use crate::admin;
 use crate::channel::Receiver;
 use crate::config::Config;
-use crate::observe::log;
+use crate::observe::{counters, log};
 use crate::resolve::service::Resolvers;
 use crate::shard::Happening;
 use crate::shard::links::{Links, Question, ToIngest};
+use crate::space::{self, Figures, Marks, Standing, judge};
 use crate::tls;
 use crossbeam::channel::Sender;
 use rustls::server::ProducesTickets;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// How often the free space is looked at. What can be written meanwhile is far below `free_bytes_min`.
+/// How often the free space is looked at. What arrives meanwhile has its room reserved.
 const SPACE_LOOK: Duration = Duration::from_millis(500);
 const LOG_FLUSH: Duration = Duration::from_millis(100);
 
 pub struct Service {
     pub config: Arc<Config>,
     pub questions: Receiver<Question>,
-    pub has_space: Arc<AtomicBool>,
     pub admin: admin::Bound,
     pub state: Arc<admin::State>,
     /// The keys of TLS tickets, which a reload keeps.
@@ -50,7 +49,7 @@ async fn run(service: Service, events: Sender<Happening>) -> std::io::Result<()>
     let resolvers = Resolvers::new(&service.config.resolvers, seed).map_err(std::io::Error::other)?;
     let resolvers = Arc::new(resolvers);
     tokio::spawn(answer(resolvers, service.questions));
-    tokio::spawn(watch_space(service.config.clone(), service.has_space));
+    tokio::spawn(watch_space(service.state.clone()));
     tokio::spawn(async {
         loop {
             tokio::time::sleep(LOG_FLUSH).await;
@@ -80,26 +79,38 @@ async fn answer(resolvers: Arc<Resolvers>, mut questions: Receiver<Question>) {
     }
 }
 
-async fn watch_space(config: Arc<Config>, has_space: Arc<AtomicBool>) {
-    let min = config.spool.free_bytes_min;
+async fn watch_space(state: Arc<admin::State>) {
+    let config = &state.config;
+    let marks = Marks::new(&config.spool);
+    let mut standing = Standing::default();
+    let mut unreadable = false;
     loop {
         match rustix::fs::statvfs(&config.spool.path) {
             Ok(stat) => {
-                let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-                let enough = free >= min;
-                if has_space.swap(enough, Relaxed) != enough {
-                    let path = config.spool.path.display();
-                    let text = if enough {
-                        format!("{path}: {free} bytes are free again; new mail is accepted")
-                    } else {
-                        format!(
-                            "error: {path}: only {free} bytes are free, spool.free_bytes_min is {min}; new mail is refused with 452 4.3.1 until there is room, delivery goes on"
-                        )
-                    };
-                    log::note("service", &text);
+                unreadable = false;
+                let sum = |of: fn(&counters::Ingest) -> u64| state.ingest.iter().map(|shard| of(shard)).sum();
+                let spools_short: u64 = sum(|shard| shard.spools_short.get());
+                let figures = Figures {
+                    free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+                    free_inodes: (stat.f_files > 0).then_some(stat.f_favail),
+                    spool_bytes: sum(|shard| shard.spool_bytes.get()),
+                    idle_bytes: sum(|shard| shard.spool_idle_bytes.get()),
+                    short: spools_short > 0,
+                };
+                let before = standing;
+                standing = judge(before, &figures, &marks);
+                if before.level != standing.level {
+                    let text = space::sentence(before.level, standing.level, &figures, &marks);
+                    log::note("service", &format!("{}: {text}", config.spool.path.display()));
                 }
+                let delay = space::delay(standing.level, &figures, &marks);
+                state.space.publish(standing.level, delay, &figures);
             }
-            Err(error) => log::note("service", &format!("error: {}: {error}", config.spool.path.display())),
+            Err(error) if !unreadable => {
+                unreadable = true;
+                log::note("service", &format!("error: {}: {error}", config.spool.path.display()));
+            }
+            Err(_) => {}
         }
         tokio::time::sleep(SPACE_LOOK).await;
     }

@@ -2,9 +2,10 @@
 //!
 //! Replies: 250 2.1.0; 503 5.5.1 before EHLO or inside a transaction; 555 5.5.4 to a parameter after
 //! HELO, which announced none; 552 5.3.4 to a declared size over the limit; 421 4.7.0 after
-//! `limits.transactions_max`. From the grammar: 501 5.5.4, 501 5.1.7, 553 5.6.7, 555 5.5.4.
+//! `limits.transactions_max`; 452 4.3.1 or 451 4.3.0 while the spool takes nothing, not counted as an error
+//! (RFC 1870 section 6.1). From the grammar: 501 5.5.4, 501 5.1.7, 553 5.6.7, 555 5.5.4.
 
-use super::{Argument, Handled, Refused, Session, State, Transaction};
+use super::{Argument, Handled, Refusal, Refused, Session, State, Transaction};
 use crate::smtp::command::Mail;
 use crate::smtp::reply;
 
@@ -25,6 +26,11 @@ pub(super) fn mail(session: &mut Session, mail: &Mail<'_>, out: &mut Vec<u8>) ->
     }
     if mail.size.is_some_and(|size| size > limits.message_bytes_max) {
         return Err(Refused::from(&reply::MESSAGE_TOO_LARGE).with(Argument::Number(limits.message_bytes_max)));
+    }
+    match session.refusing {
+        None => {}
+        Some(Refusal::NoSpace) => return Err(Refused::from(&reply::NO_SPACE).uncounted()),
+        Some(_) => return Err(Refused::from(&reply::STORAGE_FAILED).uncounted()),
     }
     session.transactions += 1;
     session.transaction = Some(Transaction {

@@ -145,6 +145,8 @@ pub struct Session {
     /// Octets of a line that is too long and so far has no end.
     swallowed: usize,
     errors: usize,
+    /// Why MAIL is refused.
+    refusing: Option<Refusal>,
     /// Refusals that the rim has not taken yet.
     notes: Vec<String>,
     transactions: usize,
@@ -186,6 +188,7 @@ impl Session {
             queue_id: None,
             swallowed: 0,
             errors: 0,
+            refusing: None,
             notes: Vec::new(),
             transactions: 0,
             now,
@@ -301,6 +304,23 @@ impl Session {
         self.transaction.as_ref().and_then(|transaction| transaction.size)
     }
 
+    /// Octets of the envelope's texts, and 16 for each recipient, for the same reservation.
+    pub fn envelope_octets(&self) -> usize {
+        let recipients = self.recipients().iter().map(|recipient| recipient.address.len() + 16);
+        let texts = [
+            &self.context.listener_name,
+            self.hello_name().unwrap_or_default(),
+            self.sender().unwrap_or_default(),
+        ];
+        let client = self.client.to_string().len();
+        recipients.sum::<usize>() + texts.iter().map(|text| text.len()).sum::<usize>() + client
+    }
+
+    /// From now on MAIL is refused for this reason, or not at all.
+    pub fn refuse_mail(&mut self, why: Option<Refusal>) {
+        self.refusing = why;
+    }
+
     /// The envelope of the message, once, after [`Step::Commit`]. BODY is 8BITMIME also when nobody
     /// declared it and the content has octets above 127.
     ///
@@ -318,6 +338,7 @@ impl Session {
             listener: self.context.listener_name.clone(),
             helo: self.hello.as_ref().map_or_else(String::new, |hello| hello.name.clone()),
             client: self.client.to_string(),
+            origin: None,
         }
     }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! ingest ──Handover, Steer──▶ delivery ──Load, Read, Report, Withdrawn──▶ ingest
 //!                             delivery ──Question──▶ service
-//!          admin (service) ──Page, Show, Summary, Steer──▶ ingest
+//!          admin (service) ──Page, Show, Summary, Change, Snapshot, Restore──▶ ingest
 //!          admin (service) ──Troubles──▶ delivery
 //! ```
 //!
@@ -13,14 +13,16 @@ use crate::channel::Sender;
 use crate::config::SmartHost;
 use crate::resolve::mx::MxHost;
 use crate::resolve::service::Answer;
+use crate::restore::wire::Item;
+use crate::restore::{Knowledge, Report as RestoreReport};
 use crate::steering::{self, Condition, HopTrouble, Request, SummaryOptions, Tally, Targets};
 use crate::tls;
-use sluice_queue::{ContentFlags, Envelope, QueueId, RecipientState, SpoolNumber};
+use sluice_queue::{Ancestry, ContentFlags, Envelope, Needed, QueueId, RecipientState, Source, SpoolNumber};
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use tokio::sync::oneshot;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use tokio::sync::{mpsc, oneshot};
 
 /// Handovers waiting for a delivery shard. Past it they wait, without their content, in the ingest shard.
 pub const HANDOVERS_MAX: usize = 16 * 1024;
@@ -246,12 +248,59 @@ pub enum ToIngest {
         who: Who,
         reply: oneshot::Sender<steering::Answer>,
     },
+    /// Names what a copy of the spools needs now, and keeps it while the lease lasts.
+    Snapshot {
+        lease: Arc<Lease>,
+        reply: oneshot::Sender<Vec<Needed>>,
+    },
+    /// What the spools of another ingest shard know, said once at the start.
+    Relatives(Ancestry),
+    /// What do the spools here know?
+    Knowledge {
+        reply: oneshot::Sender<Knowledge>,
+    },
+    /// Bring in the copy of a spool.
+    Restore {
+        source: Source,
+        dry_run: bool,
+        items: mpsc::Receiver<Item>,
+        reply: oneshot::Sender<RestoreReport>,
+    },
     /// Certificates that were read again: for handshakes from now on.
     Tls(tls::Listeners),
     /// No new session; open ones end within the bound.
     Stop,
     /// The delivery shards are done: write out what is left and end.
     Finish,
+}
+
+/// How long the ingest shards keep what a backup copies: until one side ends it.
+#[derive(Default)]
+pub struct Lease {
+    over: AtomicBool,
+    steps: AtomicU64,
+}
+
+impl Lease {
+    /// The copying has come so much further; `false`: what is copied is not kept any more.
+    pub fn go_on(&self, _octets: u64) -> bool {
+        self.steps.fetch_add(1, Relaxed);
+        !self.is_over()
+    }
+
+    /// Changes as long as the copying goes on.
+    pub fn progress(&self) -> u64 {
+        self.steps.load(Relaxed)
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.over.load(SeqCst)
+    }
+
+    /// `true` for whoever ended it.
+    pub fn end(&self) -> bool {
+        !self.over.swap(true, SeqCst)
+    }
 }
 
 /// What the delivery of a message came to, for some of its recipients.
@@ -317,13 +366,16 @@ pub struct QueueItem {
     /// Set aside: not all of its octets can be read.
     #[serde(default)]
     pub damaged: bool,
+    /// The queue id that it had first, and in which spool (its lineage), when it came from another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<[String; 2]>,
     pub recipients: Vec<QueueRecipient>,
 }
 
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct QueueRecipient {
     pub address: String,
-    /// `queued`, `deferred`, `held`, or how it ended.
+    /// `queued`, `deferred`, `held`, `damaged` (with all of its message), or how it ended.
     pub status: String,
     pub attempts: u16,
     /// Where it goes; empty when it is finished.

@@ -117,21 +117,21 @@ async fn run_ingest(
     events: Sender<Happening>,
 ) -> Result<(), String> {
     let opened = intake::open_spools(&parts.config, parts.index, parts.links.ingest.len()).await?;
-    let OpenedSpools { own, adopted, unfinished } = opened;
-    let shard = Rc::new(IngestShard::new(parts, own, adopted));
+    let OpenedSpools { opened, unfinished } = opened;
+    let shard = Rc::new(IngestShard::new(parts, opened));
     let writers: Vec<_> = shard
         .spools()
         .cloned()
         .map(|spool| glommio::spawn_local(async move { spool.writer().await }))
         .collect();
     glommio::spawn_local(intake::pump_overflow(shard.clone())).detach();
-    for (spool, last) in unfinished {
-        glommio::spawn_local(intake::hand_over_recovered(shard.clone(), spool, last)).detach();
-    }
+    glommio::spawn_local(intake::resume(shard.clone(), shard.first_turn(), unfinished)).detach();
     let ticked = shard.clone();
     glommio::spawn_local(tick(move || ticked.tick())).detach();
+    // What is adopted is emptied.
+    glommio::spawn_local(intake::compact(shard.spool.clone(), shard.space.clone())).detach();
     for spool in shard.spools().cloned() {
-        glommio::spawn_local(intake::compact(spool)).detach();
+        glommio::spawn_local(intake::look_for_room(spool)).detach();
     }
     let accepting: Vec<_> = bound
         .into_iter()

@@ -12,6 +12,8 @@ use std::collections::BTreeSet;
 
 /// Segments that may be kept from use without anything being done about it.
 pub(crate) const SLACK_SEGMENTS: u64 = 4;
+/// The same while room is short.
+pub(crate) const SLACK_SEGMENTS_HURRIED: u64 = 1;
 /// Segments looked at one by one, each at the cost of a walk through the figures.
 const LOOKED_AT_MAX: usize = 64;
 

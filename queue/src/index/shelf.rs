@@ -202,6 +202,13 @@ impl Chunk {
     }
 }
 
+/// Where a message is, until something is entered or removed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spot {
+    chunk: usize,
+    at: usize,
+}
+
 /// Messages by id.
 #[derive(Debug, Default)]
 pub(super) struct Shelf {
@@ -222,9 +229,9 @@ impl Shelf {
         }
     }
 
-    fn find(&self, id: QueueId) -> Option<(usize, usize)> {
+    pub fn find(&self, id: QueueId) -> Option<Spot> {
         let chunk = self.chunk_of(id);
-        Some((chunk, self.chunks.get(chunk)?.find(id).ok()?))
+        Some(Spot { chunk, at: self.chunks.get(chunk)?.find(id).ok()? })
     }
 
     pub fn contains(&self, id: QueueId) -> bool {
@@ -232,17 +239,16 @@ impl Shelf {
     }
 
     pub fn get(&self, id: QueueId) -> Option<(&Chunk, &Slot)> {
-        let (chunk, at) = self.find(id)?;
-        let chunk = &self.chunks[chunk];
-        Some((chunk, &chunk.slots[at]))
+        let spot = self.find(id)?;
+        let chunk = &self.chunks[spot.chunk];
+        Some((chunk, &chunk.slots[spot.at]))
     }
 
-    pub fn get_mut(&mut self, id: QueueId) -> Option<(&mut Slot, &mut [Standing])> {
-        let (chunk, at) = self.find(id)?;
-        let Chunk { slots, standings, .. } = &mut self.chunks[chunk];
-        let slot = &mut slots[at];
+    pub fn at_mut(&mut self, spot: Spot) -> (&mut Slot, &mut [Standing]) {
+        let Chunk { slots, standings, .. } = &mut self.chunks[spot.chunk];
+        let slot = &mut slots[spot.at];
         let standings = &mut standings[slot.standings_at as usize..][..slot.recipients as usize];
-        Some((slot, standings))
+        (slot, standings)
     }
 
     /// The id must not be there.
@@ -283,8 +289,8 @@ impl Shelf {
         self.messages += 1;
     }
 
-    pub fn remove(&mut self, id: QueueId) -> Option<Slot> {
-        let (number, at) = self.find(id)?;
+    pub fn remove(&mut self, spot: Spot) -> Slot {
+        let Spot { chunk: number, at } = spot;
         let is_last = number + 1 == self.chunks.len();
         let chunk = &mut self.chunks[number];
         let slot = chunk.remove(at);
@@ -301,7 +307,7 @@ impl Shelf {
                 self.chunks[number].rebuild();
             }
         }
-        Some(slot)
+        slot
     }
 
     /// Joins a chunk with a neighbour that has not too many either; never with the last one.

@@ -4,11 +4,17 @@
 //! record wins. So a message can be moved without another record type.
 
 use super::{Cursor, ExtentAt, Pen};
+use crate::ancestry::Origin;
 use crate::envelope::{Body, Envelope, Recipient, RecipientState, RecipientStatus};
+use crate::id::QueueId;
+use crate::lineage::Lineage;
 
 const FIXED: usize = 8 + 8 + 8 + 1 + 1 + 4 + 4 + 4 * 2;
 const EXTENT: usize = 8 + 4 + 4 + 4;
 const RECIPIENT: usize = 1 + 2 + 1 + 2;
+const ATTRIBUTE: usize = 2 + 4;
+const TAG_ORIGIN: u16 = 1;
+const ORIGIN: usize = 16 + 8;
 const _: () = assert!(FIXED == 42 && EXTENT == 20 && RECIPIENT == 6);
 
 /// What is known of the octets of a message without reading them again.
@@ -40,6 +46,7 @@ pub(crate) fn commit_bytes(envelope: &Envelope, extents: usize) -> Option<usize>
     for recipient in &envelope.recipients {
         total += RECIPIENT + fits(&recipient.address)?;
     }
+    total += envelope.origin.map_or(0, |_| ATTRIBUTE + ORIGIN);
     u32::try_from(total).ok().map(|_| total)
 }
 
@@ -80,6 +87,12 @@ impl CommitToWrite<'_> {
             pen.u8(state_flags(state));
             pen.u16(recipient.address.len() as u16);
             pen.bytes(recipient.address.as_bytes());
+        }
+        if let Some(origin) = envelope.origin {
+            pen.u16(TAG_ORIGIN);
+            pen.u32(ORIGIN as u32);
+            pen.bytes(&origin.lineage.octets());
+            pen.u64(origin.id.bits());
         }
     }
 }
@@ -131,6 +144,7 @@ pub(crate) struct CommitView<'a> {
     texts: [&'a str; 4],
     extents: Cursor<'a>,
     people: Cursor<'a>,
+    pub origin: Option<Origin>,
     /// Attributes whose tag this version does not know.
     pub unknown_attributes: u32,
 }
@@ -152,11 +166,14 @@ impl<'a> CommitView<'a> {
         for _ in 0..recipients {
             take_recipient(&mut rest)?;
         }
-        let mut unknown_attributes = 0;
+        let (mut origin, mut unknown_attributes) = (None, 0);
         while !rest.rest.is_empty() {
-            let (_tag, length) = (rest.u16()?, rest.u32()?);
-            rest.take(length as usize)?;
-            unknown_attributes += 1;
+            let (tag, length) = (rest.u16()?, rest.u32()?);
+            let value = rest.take(length as usize)?;
+            match tag {
+                TAG_ORIGIN => origin = Some(origin_of(value)?),
+                _ => unknown_attributes += 1,
+            }
         }
         let view = Self {
             id,
@@ -168,6 +185,7 @@ impl<'a> CommitView<'a> {
             texts,
             extents,
             people,
+            origin,
             unknown_attributes,
         };
         let sum = view.extents().try_fold(0u64, |sum, extent| sum.checked_add(extent.octets as u64));
@@ -202,8 +220,16 @@ impl<'a> CommitView<'a> {
             listener,
             helo,
             client,
+            origin: self.origin,
         }
     }
+}
+
+fn origin_of(value: &[u8]) -> Option<Origin> {
+    let mut rest = Cursor::new(value);
+    let lineage = Lineage::from_octets(rest.take(16)?.try_into().expect("sixteen octets"))?;
+    let id = QueueId::from_bits(rest.u64()?);
+    rest.rest.is_empty().then_some(Origin { lineage, id })
 }
 
 fn take_recipient<'a>(rest: &mut Cursor<'a>) -> Option<(&'a str, RecipientState)> {

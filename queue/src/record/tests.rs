@@ -12,6 +12,7 @@ fn envelope() -> Envelope {
         listener: "outside".into(),
         helo: "mx.out.example".into(),
         client: "203.0.113.9".into(),
+        origin: None,
     }
 }
 

@@ -5,6 +5,7 @@
 //! gone *because* it is finished, when their segment was recycled before the commit record's).
 
 use super::{DamageKind, Recovery};
+use crate::ancestry::Ancestry;
 use crate::id::QueueId;
 use crate::index::{Index, NewEntry, Place};
 use crate::record::{CommitView, Found, OutcomeView, Record};
@@ -18,6 +19,9 @@ pub(super) struct Replay {
     /// Highest microseconds of any id seen.
     pub id_micros: u64,
     pub report: Recovery,
+    pub ancestry: Ancestry,
+    /// The segments that say so.
+    pub ancestry_at: Vec<Rc<Mark>>,
     marks: HashMap<u64, Rc<Mark>>,
     slots: HashMap<u64, u32>,
     /// Per segment the verified extents: position and checksum, by position.
@@ -49,7 +53,18 @@ impl Replay {
             Record::Commit(commit) => self.commit(place, commit),
             Record::Outcome(outcome) => self.outcome(place, outcome),
             Record::Seal => {}
+            Record::Ancestry(said) => self.ancestry(said, segment),
             Record::Unknown => self.report.unknown += 1,
+        }
+    }
+
+    fn ancestry(&mut self, said: &Ancestry, segment: &Rc<Mark>) {
+        self.ancestry.merge(said);
+        if self.ancestry == *said {
+            self.ancestry_at.clear();
+        }
+        if !self.ancestry_at.contains(segment) {
+            self.ancestry_at.push(segment.clone());
         }
     }
 
@@ -87,6 +102,9 @@ impl Replay {
             extents,
         };
         self.index.enter(id, entry, !whole);
+        if let Some(origin) = commit.origin.filter(|_| self.index.get(id).is_some()) {
+            self.index.origins.insert(id, origin);
+        }
     }
 
     fn outcome(&mut self, place: Place, outcome: &OutcomeView<'_>) {

@@ -5,6 +5,8 @@
 use super::decide::{Found, Later, Standing, Verdict, decide};
 use super::replay::Replay;
 use super::{Cut, DamageKind, Recovery};
+use crate::ancestry::Ancestry;
+use crate::canary::{Canary, sings};
 use crate::error::{Fault, OpenError};
 use crate::index::Index;
 use crate::layout::{BLOCK, BatchHeader, HeaderFound, SegmentHeader};
@@ -33,6 +35,8 @@ pub(crate) struct Recovered<F> {
     pub last_batch: u64,
     /// Every id given out before has at most these microseconds.
     pub id_micros: u64,
+    pub ancestry: Ancestry,
+    pub ancestry_at: Vec<Rc<Mark>>,
     /// The latest segment that has one, and it.
     pub lineage: Option<(u64, Lineage)>,
 }
@@ -60,6 +64,8 @@ pub(crate) async fn recover<S: Storage>(storage: &S, spool: u16) -> Result<Recov
         last_segment: 0,
         last_batch: 0,
         id_micros: 0,
+        ancestry: Ancestry::default(),
+        ancestry_at: Vec::new(),
         lineage: None,
     };
     let mut replay = Replay::default();
@@ -93,6 +99,7 @@ pub(crate) async fn recover<S: Storage>(storage: &S, spool: u16) -> Result<Recov
     for (sequence, segment) in &mut found.table.segments {
         segment.refers_to = replay.refers_to(*sequence, damaged_first);
     }
+    (found.ancestry, found.ancestry_at) = (replay.ancestry, replay.ancestry_at);
     found.index = replay.index;
     found.report = replay.report;
     found.report.segments = found.table.segments.len();
@@ -154,6 +161,7 @@ async fn take_file<S: Storage>(
                 seed: header.seed(),
                 status: if short { Status::Damaged } else { Status::Sealed },
                 refers_to: REFERS_TO_NONE,
+                linked: false,
             });
         }
     }
@@ -187,7 +195,8 @@ impl<F: SegmentFile> Scan<'_, F> {
     /// Takes the batch at `position`; gives the place of the next one.
     async fn step(&mut self, position: u64) -> io::Result<Option<u64>> {
         let header = self.header_at(position).await?;
-        let header = header.filter(|header| header.sequence > self.last_batch);
+        let header =
+            header.filter(|header| header.sequence > self.last_batch || sings(Canary::ReadsOldLives));
         let Some(header) = header else {
             let expected = self.last_batch + 1;
             let (later, next) = self.later(position, expected).await?;

@@ -40,6 +40,12 @@ pub struct Faults {
     pub write_error_at: Option<u64>,
     /// From this step on creations, removals and directory syncs fail with EIO.
     pub dir_error_at: Option<u64>,
+    /// What a failing write says in place of EIO.
+    pub write_error: Option<i32>,
+    /// Creating a file fails with this.
+    pub create_error: Option<i32>,
+    /// Writes do not come back as long as this is set.
+    pub hangs: bool,
     /// Files that may exist; creating one more is ENOSPC.
     pub files_max: Option<usize>,
     /// Creations that fail with EMFILE.
@@ -117,7 +123,7 @@ impl FaultyStorage {
         self.device.borrow().injected
     }
 
-    /// Slots that the device has lied about.
+    /// Slots that the device has lied about, or not read.
     pub fn lies(&self) -> BTreeSet<u32> {
         self.device.borrow().lies.clone()
     }
@@ -195,6 +201,9 @@ impl Storage for FaultyStorage {
     async fn create(&self, slot: u32, bytes: u64) -> io::Result<FaultyFile> {
         let stops = self.dir_step()?;
         self.device.borrow_mut().refuses_file(self.memory.slots().len())?;
+        if let Some(number) = self.device.borrow().faults.create_error {
+            return Err(io::Error::from_raw_os_error(number));
+        }
         let file = self.memory.create(slot, bytes).await?;
         let mut device = self.device.borrow_mut();
         device.created.push(slot);
@@ -232,5 +241,9 @@ impl Storage for FaultyStorage {
         device.created.clear();
         device.removed.clear();
         Ok(())
+    }
+
+    async fn links(&self, slot: u32) -> io::Result<u64> {
+        self.memory.links(slot).await
     }
 }

@@ -14,6 +14,7 @@ use crate::layout::BLOCK;
 use glommio::io::{Directory, DmaBuffer, DmaFile, OpenOptions, ReadResult, remove};
 use std::io;
 use std::ops::{Deref, Range};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 const LOCK_NAME: &str = "lock";
@@ -111,6 +112,12 @@ impl Storage for GlommioStorage {
         let synced = dir.sync().await.map_err(kernels_word);
         let _ = dir.close().await;
         synced
+    }
+
+    async fn links(&self, slot: u32) -> io::Result<u64> {
+        let path = self.path(slot);
+        let asked = move || std::fs::symlink_metadata(path).map(|metadata| metadata.nlink());
+        glommio::executor().spawn_blocking(asked).await
     }
 }
 

@@ -16,6 +16,8 @@ type Octets = Rc<RefCell<Vec<u8>>>;
 #[derive(Clone, Default)]
 pub struct MemoryStorage {
     files: Rc<RefCell<BTreeMap<u32, Octets>>>,
+    /// Other names of files here.
+    links: Rc<RefCell<Vec<Octets>>>,
 }
 
 impl MemoryStorage {
@@ -34,7 +36,19 @@ impl MemoryStorage {
     pub fn snapshot(&self) -> Self {
         let files = self.files.borrow();
         let copies = files.iter().map(|(slot, file)| (*slot, Rc::new(RefCell::new(file.borrow().clone()))));
-        Self { files: Rc::new(RefCell::new(copies.collect())) }
+        Self { files: Rc::new(RefCell::new(copies.collect())), links: Rc::default() }
+    }
+
+    /// Gives a file another name in another directory: what is written to the one is written to the other.
+    pub fn link(&self, slot: u32, to: &Self, name: u32) {
+        let Some(octets) = self.octets(slot) else { return };
+        self.links.borrow_mut().push(octets.clone());
+        to.put(name, octets);
+    }
+
+    /// Takes all other names away.
+    pub fn unlink_others(&self) {
+        self.links.borrow_mut().clear();
     }
 
     pub fn slots(&self) -> Vec<u32> {
@@ -87,6 +101,12 @@ impl Storage for MemoryStorage {
     async fn sync_dir(&self) -> io::Result<()> {
         yield_now().await;
         Ok(())
+    }
+
+    async fn links(&self, slot: u32) -> io::Result<u64> {
+        let Some(octets) = self.octets(slot) else { return Err(io::ErrorKind::NotFound.into()) };
+        let others = self.links.borrow().iter().filter(|other| Rc::ptr_eq(other, &octets)).count();
+        Ok(1 + others as u64)
     }
 }
 

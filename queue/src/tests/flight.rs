@@ -1,8 +1,6 @@
 //! Several batches in flight: the device finishes them in any order, stops between any two, or fails one.
 
 use super::harness::*;
-use super::world::World;
-use crate::storage::faulty::Faults;
 use crate::*;
 use futures_lite::future::{block_on, or, poll_once, yield_now};
 use std::cell::{Cell, RefCell};
@@ -253,44 +251,4 @@ fn a_small_batch_gathers_until_those_in_flight_have_landed_and_a_close_waits_for
         let (_, recovery) = Spool::open(storage.memory.snapshot(), number(), small()).await.unwrap();
         assert_eq!((recovery.cut, recovery.damages.len()), (None, 0), "sealed behind all of them");
     });
-}
-
-/// Lives on a device on which every other write takes longer than those begun after it.
-#[test]
-fn a_stop_at_any_step_with_slow_writes_among_them_loses_nothing_and_brings_nothing_back() {
-    let mut most = 0;
-    let mut history = |seed: u64, crash_at: Option<u64>, tear: u64| {
-        let world = World::new(seed);
-        let mut memory = MemoryStorage::new();
-        let mut steps = 0;
-        for life in 0..2 {
-            let faults = Faults { seed: tear + life, crash_at, slow_one_in: 2, ..Default::default() };
-            let storage = FaultyStorage::new(memory, faults);
-            if let Ok((spool, recovery)) = block_on(Spool::open(storage.clone(), number(), small())) {
-                with_writer(&spool, async {
-                    world.compare_restarted(&spool, &recovery).await;
-                    let watch = async {
-                        loop {
-                            most = most.max(spool.inner.desk.borrow().in_flight.len());
-                            yield_now().await;
-                        }
-                    };
-                    or(world.live(&spool, &storage, 60), watch).await;
-                });
-            }
-            steps = steps.max(storage.steps());
-            memory = storage.restart();
-        }
-        opened(memory, small(), async |spool, recovery| world.compare_restarted(&spool, &recovery).await);
-        steps
-    };
-    let mut stops = 0;
-    for seed in [7, 8] {
-        let steps = history(seed, None, 1);
-        for crash_at in 0..steps {
-            history(seed, Some(crash_at), crash_at * 2 + 1);
-        }
-        stops += steps;
-    }
-    assert!(stops > 100 && most > 1, "{stops} stops, at most {most} in flight");
 }

@@ -18,6 +18,7 @@ pub fn small() -> Options {
         batch_bytes_max: 32 << 10,
         spare_segments: 1,
         idle_segments_max: 8,
+        ..Options::default()
     }
 }
 
@@ -71,6 +72,7 @@ pub fn envelope(recipients: usize) -> Arc<Envelope> {
         listener: "outside".into(),
         helo: "mx.out.example".into(),
         client: "203.0.113.9".into(),
+        origin: None,
     })
 }
 

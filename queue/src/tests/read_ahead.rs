@@ -6,6 +6,7 @@ use crate::*;
 #[test]
 fn what_is_written_behind_a_window_after_it_was_read_is_found_all_the_same() {
     opened(MemoryStorage::new(), Options { segment_bytes: 1 << 20, ..small() }, async |spool, _| {
+        let mut read_ahead = false;
         for round in 0..6 {
             for at in 0..10 {
                 deliver_in(&spool, &content(round * 10 + at, 700 + 300 * at as usize), 1).await.unwrap();
@@ -14,9 +15,10 @@ fn what_is_written_behind_a_window_after_it_was_read_is_found_all_the_same() {
                 let message = spool.load_without_reasons(id).await.unwrap();
                 let octets = spool.read_loaded(&message, 0, usize::MAX).await.unwrap();
                 assert!(octets == content(at as u64, 700 + 300 * (at % 10)), "message {at}, round {round}");
+                read_ahead |= spool.inner.table.borrow().ahead.has_window();
             }
         }
-        assert!(spool.inner.table.borrow().ahead.has_window(), "or this shows nothing");
+        assert!(read_ahead, "or this shows nothing");
     });
 }
 

@@ -3,7 +3,7 @@
 use super::harness::*;
 use crate::storage::faulty::Faults;
 use crate::*;
-use futures_lite::future::{poll_once, yield_now};
+use futures_lite::future::{block_on, poll_once, yield_now};
 
 fn faulty(faults: Faults) -> FaultyStorage {
     FaultyStorage::new(MemoryStorage::new(), faults)
@@ -23,7 +23,7 @@ fn a_full_device_refuses_mail_records_outcomes_and_takes_mail_again() {
         assert_eq!((refused, ids.len() > 10), (CommitError::Full, true));
         assert_eq!(spool.live(None, 999), ids, "what was refused is not there");
         assert_eq!(spool.fault(), None);
-        assert!(deliver_in(&spool, b"x", 1).await.is_err(), "and so is the next one");
+        assert!(deliver_in(&spool, &content(1, 8000), 1).await.is_err(), "and so is the next one");
         ids.iter().for_each(|id| spool.record(*id, delivered(1)));
         spool.sync().await.expect("outcomes have their spare segment");
         for _ in 0..50 {
@@ -219,4 +219,65 @@ fn options_out_of_bounds_are_refused_by_name() {
         let Err(OpenError::Options(what)) = futures_lite::future::block_on(opening) else { panic!("{name}") };
         assert!(what.starts_with(name), "{what}");
     }
+}
+
+/// A move reads for a while; what fails meanwhile has failed for it too.
+#[test]
+fn nothing_more_is_written_once_a_write_has_failed_whatever_was_under_way() {
+    let mut cut_short = 0;
+    for polls in 0..40 {
+        let storage = faulty(Faults::default());
+        let (spool, _) = block_on(Spool::open(storage.clone(), number(), small())).unwrap();
+        with_writer(&spool, async {
+            let stays = deliver_in(&spool, &content(1, 30_000), 1).await.unwrap().id;
+            for tag in 0..60 {
+                let id = deliver_in(&spool, &content(tag, 6000), 1).await.unwrap().id;
+                spool.record(id, delivered(1));
+            }
+            let mut step = Box::pin(spool.compact_step());
+            for _ in 0..polls {
+                if poll_once(&mut step).await.is_some() {
+                    return;
+                }
+                yield_now().await;
+            }
+            storage.set(|faults| faults.write_error_at = Some(0));
+            assert!(matches!(deliver_in(&spool, b"x", 1).await, Err(CommitError::Poisoned(_))));
+            storage.set(|faults| faults.write_error_at = None);
+            let steps = storage.steps();
+            let moved = step.await;
+            assert_eq!(storage.steps(), steps, "after {polls} polls");
+            assert!(spool.contains(stays));
+            cut_short += matches!(moved, Err(CommitError::Poisoned(_))) as usize;
+        });
+    }
+    assert!(cut_short > 5, "{cut_short} moves were cut short");
+}
+
+/// All that the old segment held is finished, and it is of another size: it may go, but not before another
+/// header knows which ids were given out.
+#[test]
+fn ids_are_not_given_out_again_when_all_segments_are_of_another_size() {
+    let (storage, options) = (MemoryStorage::new(), Options { segment_bytes: 96 << 10, ..small() });
+    let last = opened(storage.clone(), small(), |spool, _| async move {
+        let id = deliver_in(&spool, b"x", 1).await.unwrap().id;
+        spool.record(id, delivered(1));
+        spool.close().await.unwrap();
+        id
+    });
+    let mut cuts = 0;
+    for crash_at in 0.. {
+        let tear = crate::storage::faulty::Tear::Before;
+        let faults = Faults { crash_at: Some(crash_at), tear, ..Faults::default() };
+        let storage = FaultyStorage::new(storage.snapshot(), faults);
+        let done = block_on(Spool::open(storage.clone(), number(), options))
+            .is_ok_and(|(spool, _)| with_writer(&spool, deliver_in(&spool, b"y", 1)).is_ok());
+        let again = opened(storage.restart(), options, |spool, _| async move { spool.begin(NOW).id() });
+        assert!(again > last, "stopped in step {crash_at}: {again} was given out before");
+        if done {
+            break;
+        }
+        cuts += 1;
+    }
+    assert!(cuts > 3, "{cuts} cuts");
 }

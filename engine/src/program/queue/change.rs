@@ -1,9 +1,9 @@
 //! `sluice queue hold`, `release`, `retry`, `reroute`, `bounce`, `delete`: sent to the running relay, and
 //! what it answers in one line.
 
-use super::{Place, parse, unavailable};
+use super::{Place, parse, unreachable_relay};
 use crate::admin::client::{self, Answered};
-use crate::program::{Failed, NO_INPUT, UNAVAILABLE, closed_pipe};
+use crate::program::{Failed, IO_ERROR, NO_INPUT, UNAVAILABLE, closed_pipe};
 use crate::steering::{Answer, Count, Request};
 use std::io::{self, Write};
 
@@ -19,6 +19,9 @@ pub fn change(place: &Place, request: &Request, json: bool) -> Result<(), Failed
                 "the running relay is of a version that cannot change its queue",
             ));
         }
+        Ok(Answered::Refused(status, words)) => {
+            return Err(Failed::new(IO_ERROR, format_args!("the relay answered {status}: {words}")));
+        }
         Ok(Answered::NotRunning) => {
             let sentence = format!(
                 "no relay is running on {}; a queue is changed by its relay: start it and try again",
@@ -26,7 +29,7 @@ pub fn change(place: &Place, request: &Request, json: bool) -> Result<(), Failed
             );
             return Err(Failed::new(UNAVAILABLE, sentence));
         }
-        Err(error) => return Err(unavailable(&place.spool, &error)),
+        Err(error) => return Err(unreachable_relay(&place.spool, &error)),
     };
     print(request, &answer, json).or_else(closed_pipe)?;
     if let Some(why) = &answer.failed {

@@ -1,10 +1,11 @@
 //! The queue of a spool whose relay is down, read from its files; nothing is written.
 
+use super::inspect_all;
 use crate::intake::known::{self, Known};
-use crate::intake::{spool_directory, spool_numbers};
-use crate::program::{Failed, IO_ERROR, NO_INPUT};
+use crate::program::{Failed, IO_ERROR};
 use crate::steering::{Part, Subject};
-use sluice_queue::{Envelope, Inspection, QueueId};
+use sluice_queue::backup::Source;
+use sluice_queue::{Envelope, Inspection, Origin, QueueId, Standing};
 use std::io;
 use std::path::Path;
 
@@ -18,6 +19,7 @@ pub fn for_each(
     for (index, spool) in spools.iter().enumerate() {
         spool.survey(None, usize::MAX, |facts| ids.push((facts.id(), index)));
     }
+    ids.retain(|(id, index)| !is_moved(&spools, *index, *id));
     ids.sort_unstable();
     for (id, index) in ids {
         let mut shown = Ok(());
@@ -49,22 +51,17 @@ fn parts<'a>(known: &[Known<'a>]) -> Vec<Part<'a>> {
     known.iter().map(|known| known.part).collect()
 }
 
+/// The spools of a relay that does not run, or those in a backup.
 fn inspect(spool: &Path) -> Result<Vec<Inspection>, Failed> {
-    let failed = |error: &io::Error| Failed::io(format_args!("the spool {}", spool.display()), error);
-    let mut spools = Vec::new();
-    let numbers = spool_numbers(spool).map_err(|error| failed(&error))?;
-    if numbers.is_empty() && !spool.join("lock").exists() {
-        let sentence =
-            format!("{} is no spool: it holds neither a lock nor a shard directory", spool.display());
-        return Err(Failed::new(NO_INPUT, sentence));
-    }
-    for number in numbers {
-        let directory = spool_directory(spool, number);
-        let inspected = sluice_queue::inspect(&directory, number);
-        spools.push(
-            inspected
-                .map_err(|error| Failed::new(IO_ERROR, format_args!("{}: {error}", directory.display())))?,
-        );
-    }
-    Ok(spools)
+    let backup = Source::open(spool).map_err(|error| Failed::new(IO_ERROR, error))?;
+    let spools = inspect_all(backup.as_ref().map_or(spool, |backup| &backup.spool))?;
+    Ok(spools.into_iter().map(|(_, of)| of).collect())
+}
+
+/// Whether another of the spools has the message: it was being moved there when the relay stopped.
+fn is_moved(spools: &[Inspection], index: usize, id: QueueId) -> bool {
+    let Some(lineage) = spools[index].lineage else { return false };
+    let others = spools.iter().enumerate().filter(|(other, _)| *other != index);
+    let origin = Origin { lineage, id };
+    others.map(|(_, of)| of.ancestry().standing(origin)).any(|standing| standing == Standing::Known)
 }

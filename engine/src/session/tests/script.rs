@@ -9,6 +9,7 @@
 //! | `c` | the client sends octets as they are |
 //! | `S` | the server sends a line that begins so |
 //! | `opens`, `commits` | how the next message fares in the spool: `no-space`, `storage`, `busy`, `stopping` |
+//! | `mail` | the spool refuses new mail for one of these reasons from now on, or `ok` |
 //! | `stored` | the message committed last, without the Received field |
 //! | `received` | what the Received field of the message opened last holds |
 //! | `from`, `to`, `body` | its envelope |
@@ -289,6 +290,7 @@ fn other(rim: &mut Rim, word: &str, text: &str, raw: &[u8], place: &str) {
     let envelope = || rim.envelope.as_ref().expect(place);
     match word {
         "listener" | "client" | "limit" | "tls" => {}
+        "mail" => rim.session.refuse_mail(Some(text).filter(|text| *text != "ok").and_then(refusal)),
         "opens" => rim.opens = refusal(text),
         "commits" => rim.commits = refusal(text),
         "stored" => {

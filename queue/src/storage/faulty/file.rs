@@ -98,12 +98,15 @@ impl SegmentFile for FaultyFile {
                 return Err(stopped());
             }
         }
+        while self.storage.device.borrow().faults.hangs {
+            yield_now().await;
+        }
         let device = &mut *self.storage.device.borrow_mut();
         let write = device.in_flight.remove(&number).expect("only this takes it out");
         if device.faults.write_error_at.is_some_and(|at| number >= at) {
             device.tear(&write);
             device.injected.write_errors += 1;
-            return Err(io::Error::from_raw_os_error(libc::EIO));
+            return Err(io::Error::from_raw_os_error(device.faults.write_error.unwrap_or(libc::EIO)));
         }
         if let Some(write) = self.astray(device, write) {
             device.land(&write);
@@ -120,6 +123,7 @@ impl SegmentFile for FaultyFile {
             }
             if device.faults.read_error || device.chance(device.faults.read_errors_one_in) {
                 device.injected.read_errors += 1;
+                device.lies.insert(self.slot);
                 return Err(io::Error::from_raw_os_error(libc::EIO));
             }
             if device.chance(device.faults.reads_elsewhere_one_in) {

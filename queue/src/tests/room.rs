@@ -1,0 +1,271 @@
+//! Room that is promised before a message arrives, who goes without when it is short, and what each fault
+//! of the device leads to.
+
+use super::harness::*;
+use crate::storage::faulty::Faults;
+use crate::*;
+use futures_lite::future::{block_on, poll_once, yield_now};
+use std::future::Future;
+use std::pin::Pin;
+
+fn faulty(faults: Faults) -> FaultyStorage {
+    FaultyStorage::new(MemoryStorage::new(), faults)
+}
+
+fn files(count: usize) -> FaultyStorage {
+    faulty(Faults { files_max: Some(count), ..Default::default() })
+}
+
+async fn reserved<S: Storage>(spool: &Spool<S>, bytes: usize) -> Result<Draft, CommitError> {
+    let room = spool.reserve(bytes as u64, 100).await?;
+    Ok(spool.begin_reserved(NOW, room))
+}
+
+async fn finish<S: Storage>(
+    spool: &Spool<S>,
+    mut draft: Draft,
+    octets: &[u8],
+) -> Result<QueueId, CommitError> {
+    for piece in octets.chunks(5000) {
+        spool.append(&mut draft, piece).await?;
+    }
+    Ok(spool.commit(draft, envelope(1), ContentFlags::default()).await?.id)
+}
+
+fn put_off(text: usize) -> Vec<Outcome> {
+    vec![Outcome { text: "x".repeat(text), ..outcome(0, OutcomeKind::Deferred) }]
+}
+
+#[test]
+fn what_was_promised_is_written_whatever_fills_the_spool_meanwhile() {
+    for bytes in [10, 8_000, 8_192, 50_000, 200_000] {
+        opened(files(24), small(), |spool, _| async move {
+            let drafts = [reserved(&spool, bytes).await.unwrap(), reserved(&spool, bytes).await.unwrap()];
+            let mut ids = Vec::new();
+            while let Ok(stored) = deliver_in(&spool, &content(1, 8000), 1).await {
+                ids.push(stored.id);
+            }
+            // Outcomes that say nothing that must be kept take what they can get, too.
+            for round in 0..500 {
+                spool.record(ids[round % ids.len()], put_off(400));
+                if round % 50 == 0 {
+                    let _ = spool.sync().await;
+                }
+            }
+            assert!(spool.stats().deferrals_held > 0, "{bytes}");
+            for (tag, draft) in (0..).zip(drafts) {
+                let octets = content(tag, bytes);
+                let id = finish(&spool, draft, &octets).await.expect("it was let in");
+                assert_eq!(read_all(&spool, id).await.unwrap(), octets);
+            }
+            assert_eq!(spool.stats().reserved_bytes, 0, "{bytes}");
+            ids.iter().for_each(|id| spool.record(*id, delivered(1)));
+            // The first one writes what ends messages, and with that wins the room for the rest.
+            let _ = spool.sync().await;
+            spool.sync().await.expect("outcomes have their spare segment");
+            assert_eq!(spool.stats().deferrals_held, 0);
+            deliver_in(&spool, &content(1, 8000), 1).await.expect("and there is room again");
+        });
+    }
+}
+
+#[test]
+fn what_is_not_there_is_not_promised_and_what_is_not_used_comes_back() {
+    opened(files(6), small(), |spool, _| async move {
+        assert_eq!(reserved(&spool, 1 << 30).await.unwrap_err(), CommitError::Full);
+        assert!(spool.shortage().is_some_and(|fault| fault.os_error == Some(libc::ENOSPC)));
+        let mut drafts = Vec::new();
+        while let Ok(draft) = reserved(&spool, 8_000).await {
+            drafts.push(draft);
+        }
+        assert!(drafts.len() >= 5, "{}", drafts.len());
+        let room = spool.stats().reserved_bytes;
+        drafts.truncate(1);
+        assert!(spool.stats().reserved_bytes < room / 3);
+        let pending = spool.reserve(8_000, 100);
+        assert!(poll_once(pending).await.expect("at once").is_ok());
+        spool.look_for_room().await;
+        assert_eq!(spool.shortage(), None, "a whole segment is free again");
+        drafts.clear();
+        assert_eq!(spool.stats().reserved_bytes, 0);
+    });
+}
+
+#[test]
+fn a_message_that_did_not_say_its_size_is_covered_step_by_step() {
+    opened(files(8), small(), |spool, _| async move {
+        let mut draft = reserved(&spool, 8_192).await.unwrap();
+        let octets = content(3, 60_000);
+        let mut sent = 0;
+        for piece in octets.chunks(5000) {
+            sent += piece.len() as u64;
+            if draft.promised() < sent {
+                spool.extend(&mut draft, 2 * sent).await.unwrap();
+            }
+            spool.append(&mut draft, piece).await.unwrap();
+        }
+        assert_eq!(spool.extend(&mut draft, 1 << 30).await, Err(CommitError::Full));
+        while deliver_in(&spool, &content(1, 8000), 1).await.is_ok() {}
+        let stored = spool.commit(draft, envelope(1), ContentFlags::default()).await.expect("covered");
+        assert_eq!(read_all(&spool, stored.id).await.unwrap(), octets);
+    });
+}
+
+#[test]
+fn a_quota_is_a_full_device() {
+    let options = Options { bytes_max: 5 * (64 << 10), ..small() };
+    opened(MemoryStorage::new(), options, |spool, _| async move {
+        let mut ids = Vec::new();
+        while let Ok(stored) = deliver_in(&spool, &content(1, 8000), 1).await {
+            ids.push(stored.id);
+        }
+        assert_eq!(spool.stats().segments, 5);
+        assert!(spool.shortage().unwrap().to_string().contains("quota"), "{:?}", spool.shortage());
+        ids.iter().for_each(|id| spool.record(*id, delivered(1)));
+        spool.sync().await.unwrap();
+        spool.look_for_room().await;
+        assert_eq!(spool.shortage(), None);
+        finish(&spool, reserved(&spool, 20_000).await.unwrap(), &content(2, 20_000)).await.unwrap();
+    });
+}
+
+/// Before, outcomes that found no room were tried again without an end when mail waited behind them, and
+/// the mail got no answer.
+#[test]
+fn on_a_device_without_any_room_mail_behind_outcomes_is_refused_and_nothing_turns_in_circles() {
+    let options = Options { spare_segments: 0, ..small() };
+    let storage = files(1);
+    opened(storage.clone(), options, |spool, _| async move {
+        let mut ids = Vec::new();
+        while let Ok(stored) = deliver_in(&spool, &content(1, 4000), 1).await {
+            ids.push(stored.id);
+        }
+        assert!(ids.len() > 4);
+        // Outcomes that must be kept, more than a batch of them, so that mail gets a batch of its own.
+        let bounced = || vec![Outcome { text: "x".repeat(500), ..outcome(0, OutcomeKind::Bounced) }];
+        let ids_of_many = ids.iter().cycle().take(ids.len());
+        ids_of_many.for_each(|id| spool.record(*id, bounced()));
+        let outcomes = spool.sync();
+        let mail: Vec<Pin<Box<dyn Future<Output = Result<(), CommitError>>>>> = vec![
+            Box::pin(outcomes),
+            Box::pin(async { deliver_in(&spool, &content(1, 30_000), 1).await.map(drop) }),
+            Box::pin(async { deliver_in(&spool, b"x", 1).await.map(drop) }),
+        ];
+        assert_eq!(together(mail).await, vec![Err(CommitError::Full); 3]);
+        let steps = storage.steps();
+        for _ in 0..1000 {
+            yield_now().await;
+        }
+        assert_eq!(storage.steps(), steps, "nothing is tried before the next nudge");
+        storage.set(|faults| faults.files_max = Some(4));
+        spool.sync().await.expect("the outcomes were kept");
+        deliver_in(&spool, b"x", 1).await.unwrap();
+    });
+}
+
+/// The table of `FORMAT.md`: what each error of the kernel leads to.
+#[test]
+fn an_error_at_the_creation_of_a_segment_passes_or_poisons() {
+    let passes = [libc::ENOSPC, libc::EDQUOT, libc::EFBIG, libc::ENOMEM, libc::EMFILE, libc::ENFILE];
+    for number in passes {
+        let storage = faulty(Faults::default());
+        opened(storage.clone(), small(), |spool, _| async move {
+            let kept = deliver_in(&spool, b"kept", 1).await.unwrap().id;
+            storage.set(|faults| faults.create_error = Some(number));
+            while deliver_in(&spool, &content(1, 8000), 1).await.is_ok() {}
+            assert_eq!(reserved(&spool, 100_000).await.unwrap_err(), CommitError::Full);
+            assert_eq!(spool.shortage().and_then(|fault| fault.os_error), Some(number));
+            spool.record(kept, delivered(1));
+            spool.sync().await.expect("outcomes go on");
+            storage.set(|faults| faults.create_error = None);
+            spool.look_for_room().await;
+            assert_eq!((spool.shortage(), spool.fault()), (None, None));
+            reserved(&spool, 100_000).await.unwrap();
+        });
+    }
+    for number in [libc::EIO, libc::EROFS] {
+        let storage = faulty(Faults::default());
+        opened(storage.clone(), small(), |spool, _| async move {
+            let kept = deliver_in(&spool, b"kept", 1).await.unwrap().id;
+            storage.set(|faults| faults.create_error = Some(number));
+            let error = reserved(&spool, 1 << 20).await.unwrap_err();
+            let CommitError::Poisoned(fault) = error else { panic!("{error}") };
+            assert_eq!((fault.os_error, spool.fault()), (Some(number), Some(fault)));
+            assert_eq!(read_all(&spool, kept).await.unwrap(), b"kept", "delivery goes on");
+        });
+    }
+}
+
+#[test]
+fn an_error_of_a_write_poisons_and_the_next_start_has_all_that_was_acknowledged() {
+    for number in [libc::EIO, libc::EROFS, libc::ENOSPC, libc::EDQUOT] {
+        let storage = faulty(Faults { seed: number as u64, ..Default::default() });
+        let kept = opened(storage.clone(), small(), |spool, _| async move {
+            let mut kept = Vec::new();
+            for round in 0..20 {
+                kept.push(deliver_in(&spool, &content(round, 3000), 1).await.unwrap().id);
+            }
+            let now = storage.steps();
+            storage.set(|faults| (faults.write_error_at, faults.write_error) = (Some(now), Some(number)));
+            let draft = reserved(&spool, 100).await.unwrap();
+            let error = finish(&spool, draft, b"lost").await.unwrap_err();
+            assert!(matches!(error, CommitError::Poisoned(fault) if fault.os_error == Some(number)));
+            assert!(
+                matches!(spool.reserve(1, 1).await, Err(CommitError::Poisoned(_))),
+                "at once from now on"
+            );
+            assert_eq!(read_all(&spool, kept[3]).await.unwrap(), content(3, 3000));
+            spool.record(kept[3], delivered(1));
+            assert!(!spool.contains(kept[3]), "it is not delivered again by this run");
+            (kept, storage.restart())
+        });
+        let (kept, storage) = kept;
+        opened(storage, small(), |spool, recovery| async move {
+            assert_eq!(recovery.damages, []);
+            for (round, id) in (0..).zip(kept) {
+                assert_eq!(read_all(&spool, id).await.unwrap(), content(round, 3000), "delivered once more");
+            }
+        });
+    }
+}
+
+#[test]
+fn an_error_of_a_read_is_told_and_passes() {
+    let storage = faulty(Faults::default());
+    let device = storage.clone();
+    opened(storage.clone(), small(), |spool, _| async move {
+        let id = deliver_in(&spool, b"kept", 1).await.unwrap().id;
+        device.set(|faults| faults.read_error = true);
+        let Err(ReadError::Device(fault)) = spool.load(id).await else { panic!("EIO") };
+        assert_eq!((fault.os_error, spool.fault()), (Some(libc::EIO), None), "new mail is still taken");
+        deliver_in(&spool, b"x", 1).await.unwrap();
+        device.set(|faults| faults.read_error = false);
+        assert_eq!(read_all(&spool, id).await.unwrap(), b"kept");
+    });
+    storage.set(|faults| faults.read_error = true);
+    let (_, recovery) = block_on(Spool::open(storage, number(), small())).expect("the rest is in use");
+    assert!(matches!(recovery.damages[0].what, DamageKind::Read(_)), "silence is not taken for empty");
+}
+
+#[test]
+fn a_write_that_hangs_is_seen_and_goes_on_when_the_device_does() {
+    let storage = faulty(Faults::default());
+    opened(storage.clone(), small(), |spool, _| async move {
+        storage.set(|faults| faults.hangs = true);
+        let draft = spool.begin(NOW);
+        let id = draft.id();
+        let mut commit = Box::pin(spool.commit(draft, envelope(1), ContentFlags::default()));
+        for _ in 0..100 {
+            assert!(poll_once(&mut commit).await.is_none());
+            yield_now().await;
+        }
+        assert!(spool.is_writing());
+        // The session has lost patience and told the client so.
+        drop(commit);
+        storage.set(|faults| faults.hangs = false);
+        while !spool.contains(id) {
+            yield_now().await;
+        }
+        assert_eq!((spool.unclaimed(), spool.is_writing()), (vec![id], false));
+    });
+}
