@@ -104,6 +104,7 @@ pub(super) async fn summary(
         troubles.push(answer);
     }
     let mut all = Tally::default();
+    state.space.warning().into_iter().for_each(|warning| all.warn(warning));
     for tally in tallies {
         all.merge(tally.await.map_err(|_| Refused::stopping())?);
     }

@@ -68,6 +68,7 @@ pub async fn tally(shard: &Rc<IngestShard>, options: SummaryOptions) -> Tally {
     let hops = HopNames::new(&shard.config);
     let now = clock::wall_micros();
     let mut tally = Tally::default();
+    shard.spool_warnings().into_iter().for_each(|warning| tally.warn(warning));
     for spool in oldest_first(shard) {
         let mut after = None;
         loop {

@@ -81,7 +81,7 @@ pub struct IngestShard {
     pub budget: Arc<Budget>,
     /// Why this shard takes no new mail, whatever the level.
     refusing: Cell<Option<Refusal>>,
-    /// By spool, in the order of `spools`.
+    /// By spool: the own, then all that were adopted.
     conditions: RefCell<Vec<room::Condition>>,
     /// Said while a write hangs.
     hang: RefCell<Rc<Stop>>,

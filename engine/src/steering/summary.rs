@@ -32,6 +32,7 @@ pub struct Tally {
     totals: Totals,
     hops: HashMap<Box<str>, HopCount>,
     domains: HashMap<Box<str>, [u64; COLUMNS]>,
+    warnings: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,7 +127,13 @@ impl Tally {
         }
     }
 
+    /// A sentence about what is not as it should be.
+    pub fn warn(&mut self, sentence: String) {
+        self.warnings.push(sentence);
+    }
+
     pub fn merge(&mut self, other: Self) {
+        self.warnings.extend(other.warnings);
         let (to, from) = (&mut self.totals, other.totals);
         to.messages += from.messages;
         to.octets = to.octets.saturating_add(from.octets);
@@ -180,6 +187,7 @@ impl Tally {
         domains.truncate(options.limit);
         next_hops.truncate(options.limit);
         Summary {
+            warnings: self.warnings,
             totals: self.totals,
             next_hops,
             next_hops_total,
@@ -195,6 +203,9 @@ impl Tally {
 /// The whole answer; as JSON what the admin interface gives.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Summary {
+    /// What is wrong with the spools and their room, a sentence each; empty when nothing is.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     #[serde(flatten)]
     pub totals: Totals,
     /// By how much waits for them.

@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sluice_tests::message::{assert_same, message, without_received};
+use sluice_tests::message::{assert_same, message, number_of, numbered, without_received};
 use sluice_tests::wait::{SOON, until_true};
 use sluice_tests::{Answer, Client, Dsn, Inbox, Port, Relay, RelayBuilder, Step};
 
@@ -154,7 +154,7 @@ fn a_next_hop_that_is_down_is_looked_at_now_when_its_mail_is_retried() {
     let external = Inbox::bind(port.address(), |_| Answer::Accept);
     let retried = change(&relay, &["retry", "--all"]);
     // The usual probe may have been quicker.
-    assert_eq!(retried["matched"]["messages"].as_u64().unwrap_or(9) <= 1, true, "{retried:#}");
+    assert!(retried["matched"]["messages"].as_u64().unwrap_or(9) <= 1, "{retried:#}");
     external.wait_for(1, SOON);
     relay.wait_empty();
 }
@@ -413,4 +413,82 @@ fn a_change_must_say_what_it_means_and_comes_by_the_socket_only() {
     stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
     stream.read_to_string(&mut answer).expect("an answer");
     assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+}
+
+/// Numbered messages over some connections, so that each ingest shard gets some.
+fn fill(relay: &Relay, messages: usize) {
+    std::thread::scope(|scope| {
+        for worker in 0..10 {
+            scope.spawn(move || {
+                for number in (worker..messages).step_by(10) {
+                    let mut client = Client::hello(relay.outside());
+                    let content = numbered(number, 2000);
+                    client.send_message("x@away.test", &["bob@inside.test"], &content).expect(250, "2.0.0");
+                    client.quit();
+                }
+            });
+        }
+    });
+}
+
+#[track_caller]
+fn assert_each_once(inbox: &Inbox, messages: usize) {
+    let mut copies = vec![0; messages];
+    inbox.for_each(|got| copies[number_of(without_received(&got.content)).expect("unspoilt")] += 1);
+    assert!(copies.iter().all(|&copies| copies == 1), "{copies:?}");
+}
+
+#[test]
+fn mail_steered_while_its_spool_is_emptied_into_another_keeps_the_change_and_goes_once() {
+    const MESSAGES: usize = 600;
+    let (port, elsewhere) = (Port::reserve(), Inbox::start());
+    let mut relay = patient().inward(port.address()).cpus("0,1", "0,1").start();
+    fill(&relay, MESSAGES);
+    relay.kill();
+    relay.start_with(&["--ingest-cpus", "0", "--delivery-cpus", "1"]);
+    // From the first moment on, while messages move.
+    let all = [MESSAGES as u64; 2];
+    let mut changed = 0;
+    for round in 0..6 {
+        let held = change(&relay, &["hold", "--all"]);
+        assert_eq!(held["matched"]["messages"], MESSAGES, "round {round}: {held:#}");
+        let released = change(&relay, &["release", "--all"]);
+        assert_counts(&released, all, all, [0, 0], [0, 0]);
+        changed += released["changed"]["messages"].as_u64().unwrap();
+        change(&relay, &["retry", "--all"]);
+    }
+    assert_eq!(changed, 6 * MESSAGES as u64);
+    let to = elsewhere.address().to_string();
+    let rerouted = change(&relay, &["reroute", "--to", &to, "--all"]);
+    assert_eq!(rerouted["matched"], json!({"messages": MESSAGES, "recipients": MESSAGES}));
+    elsewhere.wait_for(MESSAGES, SOON * 2);
+    relay.wait_empty();
+    relay.stop();
+    assert_each_once(&elsewhere, MESSAGES);
+}
+
+#[test]
+fn mail_steered_while_it_is_restored_goes_once() {
+    const MESSAGES: usize = 400;
+    let (nowhere, port) = (Port::reserve(), Port::reserve());
+    let mut old = patient().inward(nowhere.address()).start();
+    fill(&old, MESSAGES);
+    old.stop();
+    let relay = patient().inward(port.address()).start();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                change(&relay, &["hold", "--all"]);
+                change(&relay, &["release", "--all"]);
+            }
+        });
+        relay.sluice_ok(&["queue", "restore", old.spool().to_str().unwrap()]);
+        done.store(true, Ordering::Relaxed);
+    });
+    let inbox = Inbox::bind(port.address(), |_| Answer::Accept);
+    assert_eq!(change(&relay, &["retry", "--all"])["matched"]["messages"], MESSAGES);
+    inbox.wait_for(MESSAGES, SOON * 2);
+    relay.wait_empty();
+    assert_each_once(&inbox, MESSAGES);
 }

@@ -36,6 +36,7 @@ fn read_stopped(place: &Place, options: SummaryOptions) -> Result<Summary, Faile
 }
 
 fn print(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
+    summary.warnings.iter().try_for_each(|warning| writeln!(out, "warning: {warning}"))?;
     let totals = &summary.totals;
     if totals.messages == 0 {
         return writeln!(out, "The queue is empty.");
