@@ -284,22 +284,9 @@ impl<S: Storage> Spool<S> {
 
     async fn promise_or_try(&self, cost: u64, create: bool) -> Result<Reservation, CommitError> {
         loop {
-            let mut desk = self.inner.desk.borrow_mut();
-            desk.admit()?;
-            if desk.space.sure.get() < cost {
-                drop(desk);
-                let free = self.room().free(&self.sizes());
-                desk = self.inner.desk.borrow_mut();
-                desk.space.sure.set(free);
+            if let Some(reservation) = self.promise_now(cost, create)? {
+                return Ok(reservation);
             }
-            if let Some(left) = desk.space.sure.get().checked_sub(cost) {
-                desk.space.sure.set(left);
-                if create {
-                    desk.space.short = None;
-                }
-                return Ok(Reservation::of(&desk.space.reserved, cost));
-            }
-            drop(desk);
             if !create {
                 return Err(CommitError::Full);
             }
@@ -312,6 +299,24 @@ impl<S: Storage> Spool<S> {
                 }
             }
         }
+    }
+
+    /// `None` when another segment is needed for it. `clear`: there is room, so a shortage is over.
+    fn promise_now(&self, cost: u64, clear: bool) -> Result<Option<Reservation>, CommitError> {
+        let mut desk = self.inner.desk.borrow_mut();
+        desk.admit()?;
+        if desk.space.sure.get() < cost {
+            drop(desk);
+            let free = self.room().free(&self.sizes());
+            desk = self.inner.desk.borrow_mut();
+            desk.space.sure.set(free);
+        }
+        let Some(left) = desk.space.sure.get().checked_sub(cost) else { return Ok(None) };
+        desk.space.sure.set(left);
+        if clear {
+            desk.space.short = None;
+        }
+        Ok(Some(Reservation::of(&desk.space.reserved, cost)))
     }
 
     pub(crate) fn sizes(&self) -> Sizes {
@@ -333,8 +338,9 @@ impl<S: Storage> Spool<S> {
     /// Sees to it that a batch of `bytes` has its place and leaves the others theirs.
     pub(crate) async fn provide(&self, bytes: u64, need: Need) -> Result<(), NoRoom> {
         let careless = need <= Need::Reserved;
-        while !(careless && bytes <= self.left_in_active()) && !self.room().admits(&self.sizes(), bytes, need)
-        {
+        let fits =
+            || careless && bytes <= self.left_in_active() || self.room().admits(&self.sizes(), bytes, need);
+        while !fits() {
             self.create_segment().await?;
         }
         Ok(())

@@ -23,6 +23,7 @@ mod restore;
 mod retries;
 mod shutdown;
 mod small_file_system;
+mod steering;
 mod tls;
 mod transactions;
 mod vanishing_clients;
