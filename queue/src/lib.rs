@@ -27,10 +27,10 @@
 //! | `canary` | deliberate faults, for tests of the tests |
 //! | `storage` | files on a device, in memory, on a faulty device, from outside |
 
-mod canary;
 mod ancestry;
 mod arrival;
 pub mod backup;
+mod canary;
 mod compaction;
 mod desk;
 mod draft;
@@ -50,8 +50,8 @@ mod record;
 mod recovery;
 mod restore;
 mod segments;
-mod space;
 mod snapshot;
+mod space;
 mod spool;
 pub mod storage;
 mod verify;
@@ -72,9 +72,9 @@ pub use options::{Options, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 pub use reading::{Message, Reason};
 pub use record::{ContentFlags, OUTCOME_TEXT_MAX, Outcome, OutcomeKind};
 pub use recovery::{Cut, DAMAGES_MAX, Damage, DamageKind, Recovery};
-pub use space::Reservation;
 pub use restore::{Brought, Incoming, Look, Restore, Restored, Source};
 pub use snapshot::{Condition, Needed, NeededSegment, Snapshot};
+pub use space::Reservation;
 pub use spool::{Spool, Stored, Summary};
 pub use storage::{FaultyStorage, GlommioStorage, MemoryStorage, ReaderStorage, SegmentFile, Storage};
 pub use verify::{Finding, Flaw, Means, Verified, verify};

@@ -33,8 +33,8 @@ pub(crate) use commit::{CommitToWrite, CommitView, commit_bytes};
 pub use outcome::{OUTCOME_TEXT_MAX, Outcome, OutcomeKind};
 pub(crate) use outcome::{OutcomeView, outcome_bytes, put_outcomes};
 
-use crate::canary::{Canary, sings};
 use crate::ancestry::Ancestry;
+use crate::canary::{Canary, sings};
 use crc32c::crc32c_append;
 
 pub(crate) const RECORD_HEADER: usize = 12;

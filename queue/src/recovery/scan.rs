@@ -5,8 +5,8 @@
 use super::decide::{Found, Later, Standing, Verdict, decide};
 use super::replay::Replay;
 use super::{Cut, DamageKind, Recovery};
-use crate::canary::{Canary, sings};
 use crate::ancestry::Ancestry;
+use crate::canary::{Canary, sings};
 use crate::error::{Fault, OpenError};
 use crate::index::Index;
 use crate::layout::{BLOCK, BatchHeader, HeaderFound, SegmentHeader};
