@@ -18,6 +18,7 @@ mod recovery;
 pub mod restore;
 mod room;
 pub mod session_task;
+mod shares;
 mod transport;
 
 use crate::config::Config;
@@ -29,6 +30,7 @@ use crate::space::Space;
 use crate::tls;
 use adoption::Relatives;
 use buffers::Buffers;
+use shares::Shares;
 use sluice_queue::{GlommioStorage, QueueId, Spool, SpoolNumber};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -77,6 +79,8 @@ pub struct IngestShard {
     conditions: RefCell<Vec<room::Condition>>,
     /// Said while a write hangs.
     hang: RefCell<Rc<Stop>>,
+    /// Of the room for mail, by client.
+    shares: Rc<Shares>,
     sessions: Cell<usize>,
     session_ended: Event,
     buffers: Buffers,
@@ -103,7 +107,8 @@ pub struct Parts {
 
 impl IngestShard {
     pub(crate) fn new(parts: Parts, opened: Opened) -> Self {
-        let conditions = std::iter::repeat_with(room::Condition::default).take(1 + opened.adopted.len()).collect();
+        let conditions =
+            std::iter::repeat_with(room::Condition::default).take(1 + opened.adopted.len()).collect();
         Self {
             index: parts.index,
             config: parts.config,
@@ -119,6 +124,7 @@ impl IngestShard {
             conditions: RefCell::new(conditions),
             hang: RefCell::default(),
             budget: parts.budget,
+            shares: Rc::default(),
             sessions: Cell::new(0),
             session_ended: Event::default(),
             buffers: Buffers::default(),
