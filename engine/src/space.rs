@@ -185,6 +185,8 @@ pub struct Space {
     delay_millis: AtomicU64,
     free_bytes: AtomicU64,
     free_inodes: AtomicU64,
+    /// 0: nobody has looked yet.
+    room_bytes: AtomicU64,
 }
 
 impl Space {
@@ -196,7 +198,17 @@ impl Space {
         Duration::from_millis(self.delay_millis.load(Relaxed))
     }
 
-    pub fn publish(&self, level: Level, delay: Duration, figures: &Figures) {
+    /// Octets of room for mail of all shards, with what is promised to messages on their way. As much as
+    /// can be when nobody has looked yet.
+    pub fn room(&self) -> u64 {
+        match self.room_bytes.load(Relaxed) {
+            0 => u64::MAX,
+            room => room,
+        }
+    }
+
+    pub fn publish(&self, level: Level, delay: Duration, figures: &Figures, marks: &Marks) {
+        self.room_bytes.store(figures.room_bytes().min(figures.quota_left(marks)), Relaxed);
         self.level.store(level as u8, Relaxed);
         self.delay_millis.store(delay.as_millis() as u64, Relaxed);
         self.free_bytes.store(figures.free_bytes, Relaxed);
@@ -335,7 +347,7 @@ mod tests {
         let space = Space::default();
         assert_eq!(space.warning(), None);
         for (level, part) in [(Slow, "slowed down"), (Refuse, "too little room"), (Full, "another segment")] {
-            space.publish(level, Duration::ZERO, &free(17));
+            space.publish(level, Duration::ZERO, &free(17), &MARKS);
             let warning = space.warning().unwrap();
             assert!(warning.contains(part) && warning.contains("17 bytes free"), "{warning}");
         }

@@ -409,7 +409,7 @@ impl Desk {
 
     /// Ends a batch of which sifting has left nothing.
     pub fn drop_empty(&mut self, batch: Gathering) -> Vec<Waker> {
-        self.in_flight.clear();
+        self.ground(&batch.ticket);
         self.wanted = !self.pending.is_empty();
         batch.ticket.close(Verdict::Full)
     }
@@ -447,7 +447,7 @@ impl Desk {
     /// waits behind them finds none either; the next nudge tries again.
     pub fn refuse(&mut self, batch: Gathering) -> Vec<Waker> {
         let alone = !batch.mail;
-        self.in_flight.clear();
+        self.ground(&batch.ticket);
         let mut wakers = Vec::new();
         let behind = std::mem::take(&mut self.pending);
         let kept = self.without_mail(batch, &mut wakers);
@@ -459,6 +459,12 @@ impl Desk {
         self.wanted = !alone && !self.pending.is_empty();
         self.forget_deferrals();
         wakers
+    }
+
+    /// A batch is not written after all. It is the only one: files change with nothing in flight.
+    fn ground(&mut self, ticket: &Rc<Ticket>) {
+        let last = self.in_flight.pop_back().is_some_and(|last| Rc::ptr_eq(&last, ticket));
+        assert!(last && self.in_flight.is_empty(), "batches are refused with nothing else in flight");
     }
 
     /// What stays of a batch that is refused.

@@ -383,7 +383,24 @@ impl<S: Storage> Spool<S> {
             // Somebody else made one while this waited for its turn.
             return Ok(());
         }
-        self.create_one().await
+        self.look_at_links().await;
+        if self.room().ready > before { Ok(()) } else { self.create_one().await }
+    }
+
+    /// Dead segments that a backup may have links to: one that has none is ready. They are looked at when a
+    /// segment is taken into use, too; but on a full device none is.
+    async fn look_at_links(&self) {
+        let bytes = self.inner.options.segment_bytes;
+        let linked: Vec<_> = {
+            let table = self.inner.table.borrow();
+            let linked = table.recyclable().filter(|segment| segment.linked && segment.bytes == bytes);
+            linked.map(|segment| (segment.mark.sequence, segment.slot)).collect()
+        };
+        for (sequence, slot) in linked {
+            if !self.is_linked(sequence, slot).await {
+                return;
+            }
+        }
     }
 
     async fn create_one(&self) -> Result<(), NoRoom> {

@@ -69,7 +69,12 @@ impl<S: Storage> Spool<S> {
             }
         }
         let active = loop {
-            match self.make_room(batch.batch_bytes() as u64, batch.index_growth_max, batch.need).await {
+            let place = self.make_room(batch.batch_bytes() as u64, batch.index_growth_max, batch.need).await;
+            if self.fault().is_some() {
+                // Somebody else's: a segment was created for a reservation. Who waits has been told.
+                return;
+            }
+            match place {
                 Ok(active) => break active,
                 Err(NoRoom::Full) if self.inner.desk.borrow_mut().sift(&mut batch) => {
                     if batch.is_empty() {
@@ -232,8 +237,11 @@ impl<S: Storage> Spool<S> {
     }
 
     /// Whether the file of a dead segment has other names, of which no news counts as yes; remembers it.
-    async fn is_linked(&self, sequence: u64, slot: u32) -> bool {
+    pub(crate) async fn is_linked(&self, sequence: u64, slot: u32) -> bool {
         let linked = self.inner.storage.links(slot).await.map_or(true, |links| links != 1);
+        if linked {
+            self.inner.desk.borrow().space.shrink(u64::MAX);
+        }
         if let Some(segment) = self.inner.table.borrow_mut().segments.get_mut(&sequence) {
             segment.linked = linked;
         }

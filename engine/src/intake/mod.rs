@@ -20,6 +20,7 @@ mod recovery;
 pub mod restore;
 mod room;
 pub mod session_task;
+mod shares;
 mod steer;
 mod transport;
 mod turn;
@@ -33,6 +34,7 @@ use crate::space::Space;
 use crate::tls;
 use adoption::Relatives;
 use buffers::Buffers;
+use shares::Shares;
 use sluice_queue::{GlommioStorage, QueueId, Spool, SpoolNumber};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -85,6 +87,8 @@ pub struct IngestShard {
     conditions: RefCell<Vec<room::Condition>>,
     /// Said while a write hangs.
     hang: RefCell<Rc<Stop>>,
+    /// Of the room for mail, by client.
+    shares: Rc<Shares>,
     sessions: Cell<usize>,
     session_ended: Event,
     buffers: Buffers,
@@ -131,6 +135,7 @@ impl IngestShard {
             conditions: RefCell::new(conditions),
             hang: RefCell::default(),
             budget: parts.budget,
+            shares: Rc::default(),
             sessions: Cell::new(0),
             session_ended: Event::default(),
             buffers: Buffers::default(),

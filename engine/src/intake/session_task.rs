@@ -4,6 +4,7 @@
 //! One task per connection. A fault in it ends this session with 421 and no other.
 
 use super::IngestShard;
+use super::shares::{Share, bound};
 use super::transport::Transport;
 use crate::clock;
 use crate::config::TlsMode;
@@ -107,6 +108,7 @@ async fn run(shard: &Rc<IngestShard>, listener: usize, stream: &mut Transport, c
         out,
         carried: Vec::new(),
         draft: None,
+        share: None,
         lost: Refusal::Storage,
         unread: false,
     };
@@ -156,6 +158,8 @@ struct SessionTask<'a> {
     /// Octets that were read and not yet used: a command line whose end is still to come.
     carried: Vec<u8>,
     draft: Option<Draft>,
+    /// What the open message has of its client's share of the room.
+    share: Option<Share>,
     /// Why the open message has no draft any more: the answer to its end-of-data.
     lost: Refusal,
     /// The client may have sent more than was read.
@@ -282,7 +286,7 @@ impl SessionTask<'_> {
                 }
                 Step::Open => self.open().await,
                 Step::Content(range) => self.append(&input[start + range.start..start + range.end]).await,
-                Step::Abandon => self.draft = None,
+                Step::Abandon => (self.draft, self.share) = (None, None),
                 Step::Commit => self.commit().await?,
                 Step::StartTls => {
                     self.flush().await?;
@@ -328,7 +332,8 @@ impl SessionTask<'_> {
 
     async fn open(&mut self) {
         match self.reserve().await {
-            Ok(room) => {
+            Ok((room, share)) => {
+                self.share = Some(share);
                 let now = clock::wall_micros();
                 let draft = self.shard.spool.begin_reserved(now, room);
                 let trace = self.session.opened(draft.id(), &clock::mail_date_cached(now), &mut self.out);
@@ -341,7 +346,7 @@ impl SessionTask<'_> {
 
     /// Room for the whole message before it is let in: what SIZE says; without it a first part while there
     /// is plenty, and as much as a message may have while there is not.
-    async fn reserve(&self) -> Result<Reservation, Refusal> {
+    async fn reserve(&self) -> Result<(Reservation, Share), Refusal> {
         let shard = self.shard;
         let level = shard.space.level();
         if level > Level::Open {
@@ -357,6 +362,8 @@ impl SessionTask<'_> {
             None => limit,
         };
         let content = content.min(limit) + TRACE_BYTES;
+        let share = shard.shares.take(self.session.client(), content, self.share_bound());
+        let share = share.ok_or(Refusal::NoSpace)?;
         let mut reserving = pin!(shard.spool.reserve(content, self.session.envelope_octets()));
         let reserved = match poll_once(&mut reserving).await {
             Some(reserved) => reserved,
@@ -372,7 +379,13 @@ impl SessionTask<'_> {
                 }
             }
         };
-        reserved.map_err(|error| self.storage_failed(&error))
+        let reserved = reserved.map_err(|error| self.storage_failed(&error))?;
+        Ok((reserved, share))
+    }
+
+    /// What this client may hold of the room on this shard.
+    fn share_bound(&self) -> u64 {
+        bound(self.shard.space.room(), self.shard.links.ingest.len())
     }
 
     async fn append(&mut self, octets: &[u8]) {
@@ -398,15 +411,15 @@ impl SessionTask<'_> {
 
     /// More than was reserved arrives: reserves ahead of it. Where there is no room the client waits, as
     /// nothing is read from it meanwhile; deliveries may make some.
-    async fn extend(&self, draft: &mut Draft, needed: u64) -> Result<(), Refusal> {
+    async fn extend(&mut self, draft: &mut Draft, needed: u64) -> Result<(), Refusal> {
         let shard = self.shard;
         let limit = self.session.context().limits.message_bytes_max + TRACE_BYTES;
         let ahead = if shard.space.level() == Level::Open { (2 * needed).min(limit) } else { limit };
         let deadline = clock::monotonic_millis() + ROOM_WAIT.as_millis() as u64;
         loop {
-            let mut extended = shard.spool.extend(draft, ahead.max(needed)).await;
+            let mut extended = self.extend_within_share(draft, ahead.max(needed)).await;
             if extended == Err(CommitError::Full) {
-                extended = shard.spool.extend(draft, needed).await;
+                extended = self.extend_within_share(draft, needed).await;
             }
             match extended {
                 Ok(()) => return Ok(()),
@@ -418,6 +431,14 @@ impl SessionTask<'_> {
                 Err(error) => return Err(self.storage_failed(&error)),
             }
         }
+    }
+
+    async fn extend_within_share(&mut self, draft: &mut Draft, octets: u64) -> Result<(), CommitError> {
+        let bound = self.share_bound();
+        if !self.share.as_mut().is_none_or(|share| share.grow(octets, bound)) {
+            return Err(CommitError::Full);
+        }
+        self.shard.spool.extend(draft, octets).await
     }
 
     /// What the spool's answer is, or that the device hangs.
@@ -439,6 +460,8 @@ impl SessionTask<'_> {
         let envelope = self.session.take_envelope(clock::wall_micros());
         let findings = self.session.findings();
         let flags = ContentFlags { eight_bit: findings.eight_bit, dot_lines: findings.dot_lines };
+        // Until it is durable: so long the room is promised.
+        let _share = self.share.take();
         let Some(draft) = self.draft.take() else {
             self.session.committed(Err(self.lost), &mut self.out);
             return Ok(());

@@ -104,7 +104,7 @@ async fn watch_space(state: Arc<admin::State>) {
                     log::note("service", &format!("{}: {text}", config.spool.path.display()));
                 }
                 let delay = space::delay(standing.level, &figures, &marks);
-                state.space.publish(standing.level, delay, &figures);
+                state.space.publish(standing.level, delay, &figures, &marks);
             }
             Err(error) if !unreadable => {
                 unreadable = true;

@@ -42,8 +42,13 @@ pub struct Faults {
     pub dir_error_at: Option<u64>,
     /// What a failing write says in place of EIO.
     pub write_error: Option<i32>,
+    /// A failing write says that not all was written, and gives no number.
+    pub short_writes: bool,
     /// Creating a file fails with this.
     pub create_error: Option<i32>,
+    /// Removing a file fails with this; syncing the directory.
+    pub remove_error: Option<i32>,
+    pub sync_dir_error: Option<i32>,
     /// Writes do not come back as long as this is set.
     pub hangs: bool,
     /// Files that may exist; creating one more is ENOSPC.
@@ -226,6 +231,9 @@ impl Storage for FaultyStorage {
 
     async fn remove(&self, slot: u32) -> io::Result<()> {
         let stops = self.dir_step()?;
+        if let Some(number) = self.device.borrow().faults.remove_error {
+            return Err(io::Error::from_raw_os_error(number));
+        }
         yield_now().await;
         let octets = self.memory.take(slot).ok_or(io::ErrorKind::NotFound)?;
         self.device.borrow_mut().removed.push((slot, octets));
@@ -235,6 +243,9 @@ impl Storage for FaultyStorage {
     async fn sync_dir(&self) -> io::Result<()> {
         if self.dir_step()? {
             return Err(stopped());
+        }
+        if let Some(number) = self.device.borrow().faults.sync_dir_error {
+            return Err(io::Error::from_raw_os_error(number));
         }
         yield_now().await;
         let mut device = self.device.borrow_mut();

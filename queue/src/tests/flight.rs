@@ -13,6 +13,8 @@ struct Held {
     memory: MemoryStorage,
     writes: Rc<RefCell<Vec<HeldWrite>>>,
     holding: Rc<Cell<bool>>,
+    /// Nothing can be created.
+    broken: Rc<Cell<bool>>,
 }
 
 struct HeldWrite {
@@ -56,6 +58,9 @@ impl Storage for Held {
     }
 
     async fn create(&self, slot: u32, bytes: u64) -> io::Result<HeldFile> {
+        if self.broken.get() {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
         let file = Rc::new(self.memory.create(slot, bytes).await?);
         Ok(HeldFile { file, storage: self.clone() })
     }
@@ -250,5 +255,72 @@ fn a_small_batch_gathers_until_those_in_flight_have_landed_and_a_close_waits_for
         spool.close().await.unwrap();
         let (_, recovery) = Spool::open(storage.memory.snapshot(), number(), small()).await.unwrap();
         assert_eq!((recovery.cut, recovery.damages.len()), (None, 0), "sealed behind all of them");
+    });
+}
+
+/// Segments are created for reservations, beside the writer. Before, the next write that landed found its
+/// waiters gone and ended the shard.
+#[test]
+fn what_is_in_flight_when_something_else_fails_is_told_and_harms_nobody_when_it_lands() {
+    for order in orders() {
+        for before in 0..=BATCHES {
+            three_in_flight(async |storage, answers, spool| {
+                for at in &order[..before] {
+                    storage.land(*at).await;
+                }
+                settle().await;
+                let durable = answers.borrow().len();
+                storage.broken.set(true);
+                let failed = spool.reserve(1 << 20, 100).await;
+                assert!(matches!(failed, Err(CommitError::Poisoned(_))));
+                settle().await;
+                assert_eq!(answers.borrow().len(), BATCHES, "nobody waits any longer");
+                for at in &order[before..] {
+                    storage.land(*at).await;
+                    settle().await;
+                }
+                let good = answers.borrow().iter().filter(|answer| answer.is_ok()).count();
+                assert_eq!((good, spool.messages()), (durable, 1 + durable), "{order:?} {before}");
+                let (spool, recovery) =
+                    Spool::open(storage.memory.snapshot(), number(), small()).await.unwrap();
+                assert_eq!((recovery.damages.len(), spool.messages()), (0, 1 + BATCHES));
+            });
+        }
+    }
+}
+
+/// The same while the writer takes another segment into use: what waits for it is not written any more.
+#[test]
+fn a_batch_that_waits_for_a_segment_when_something_else_fails_is_not_written() {
+    let storage = Held::default();
+    let (spool, _) = block_on(Spool::open(storage.clone(), number(), small())).unwrap();
+    with_writer(&spool, async {
+        let mut before = Vec::new();
+        while spool.left_in_active() != 0 || before.is_empty() {
+            let left = spool.left_in_active() as usize;
+            if (1..16 << 10).contains(&left) {
+                break;
+            }
+            before.push(deliver_in(&spool, &content(1, 7000), 1).await.unwrap().id);
+        }
+        storage.holding.set(true);
+        let octets = content(2, 20_000);
+        let mut commit = Box::pin(deliver_in(&spool, &octets, 1));
+        let mut landed = 0;
+        // The seal, then the header of the next segment: in between something else fails.
+        while landed < 2 {
+            assert!(poll_once(&mut commit).await.is_none());
+            settle().await;
+            if storage.in_flight() > landed {
+                if landed == 1 {
+                    spool.poison(Fault::new("a test", &io::Error::from_raw_os_error(libc::EIO)));
+                }
+                storage.land(landed).await;
+                landed += 1;
+            }
+        }
+        settle().await;
+        assert!(matches!(commit.await, Err(CommitError::Poisoned(_))));
+        assert_eq!((storage.in_flight(), spool.live(None, 99)), (2, before), "seal and header, no batch");
     });
 }

@@ -196,6 +196,86 @@ fn an_error_at_the_creation_of_a_segment_passes_or_poisons() {
     }
 }
 
+/// What `create_segment` made and could not make durable goes again, so nothing piles up.
+#[test]
+fn an_error_of_syncing_the_directory_poisons_unless_the_process_lacks_something() {
+    for (number, passes) in
+        [(libc::EMFILE, true), (libc::ENOMEM, true), (libc::EIO, false), (libc::ENOSPC, false)]
+    {
+        let storage = faulty(Faults::default());
+        opened(storage.clone(), small(), |spool, _| async move {
+            let kept = deliver_in(&spool, b"kept", 1).await.unwrap().id;
+            let segments = spool.stats().segments;
+            storage.set(|faults| faults.sync_dir_error = Some(number));
+            let error = reserved(&spool, 1 << 20).await.unwrap_err();
+            match (passes, error) {
+                (true, error) => assert_eq!((error, spool.fault()), (CommitError::Full, None)),
+                (false, CommitError::Poisoned(fault)) => assert_eq!(fault.os_error, Some(number)),
+                (false, error) => panic!("{number}: {error}"),
+            }
+            assert_eq!(spool.stats().segments, segments);
+            assert_eq!(read_all(&spool, kept).await.unwrap(), b"kept", "delivery goes on");
+            storage.set(|faults| faults.sync_dir_error = None);
+            spool.look_for_room().await;
+            assert_eq!(reserved(&spool, 1 << 20).await.is_ok(), passes, "{number}");
+        });
+    }
+}
+
+/// A segment is given back while another one is taken into use.
+#[test]
+fn an_error_of_removing_a_segment_or_of_the_sync_behind_it_poisons_and_loses_nothing() {
+    let faults: [fn(&mut Faults); 2] =
+        [|faults| faults.remove_error = Some(libc::EIO), |faults| faults.sync_dir_error = Some(libc::EIO)];
+    for fault in faults {
+        let storage = faulty(Faults::default());
+        let options = Options { idle_segments_max: 0, ..small() };
+        let (kept, storage) = opened(storage.clone(), options, |spool, _| async move {
+            let mut ids = Vec::new();
+            for round in 0..60 {
+                ids.push(deliver_in(&spool, &content(round, 8000), 1).await.unwrap().id);
+            }
+            let kept = ids.pop().unwrap();
+            ids.iter().for_each(|id| spool.record(*id, delivered(1)));
+            spool.sync().await.unwrap();
+            assert_eq!(spool.stats().segments_removed, 0);
+            storage.set(fault);
+            let error = loop {
+                if let Err(error) = deliver_in(&spool, &content(99, 8000), 1).await {
+                    break error;
+                }
+            };
+            let CommitError::Poisoned(fault) = error else { panic!("{error}") };
+            assert_eq!((fault.os_error, spool.fault()), (Some(libc::EIO), Some(fault)));
+            assert_eq!(read_all(&spool, kept).await.unwrap(), content(59, 8000));
+            (kept, storage.restart())
+        });
+        opened(storage, options, |spool, recovery| async move {
+            assert_eq!(recovery.damages, []);
+            assert_eq!(read_all(&spool, kept).await.unwrap(), content(59, 8000));
+        });
+    }
+}
+
+#[test]
+fn a_write_that_stays_short_poisons_and_what_it_left_is_cut() {
+    for seed in 1..20 {
+        let storage = faulty(Faults { seed, short_writes: true, ..Default::default() });
+        let (kept, storage) = opened(storage.clone(), small(), |spool, _| async move {
+            let kept = deliver_in(&spool, &content(1, 8000), 1).await.unwrap().id;
+            storage.set(|faults| faults.write_error_at = Some(0));
+            let error = deliver_in(&spool, &content(2, 8000), 1).await.unwrap_err();
+            assert!(matches!(error, CommitError::Poisoned(fault) if fault.os_error.is_none()));
+            (kept, storage.restart())
+        });
+        opened(storage, small(), |spool, recovery| async move {
+            assert_eq!(recovery.damages, []);
+            assert!(spool.messages() <= 2 && spool.contains(kept), "all of it may have been written");
+            assert_eq!(read_all(&spool, kept).await.unwrap(), content(1, 8000));
+        });
+    }
+}
+
 #[test]
 fn an_error_of_a_write_poisons_and_the_next_start_has_all_that_was_acknowledged() {
     for number in [libc::EIO, libc::EROFS, libc::ENOSPC, libc::EDQUOT] {
@@ -268,4 +348,33 @@ fn a_write_that_hangs_is_seen_and_goes_on_when_the_device_does() {
         }
         assert_eq!((spool.unclaimed(), spool.is_writing()), (vec![id], false));
     });
+}
+
+/// A segment may be a backup's, too, until somebody has looked. That was done only when another segment was
+/// taken into use, which on a full device never happened.
+#[test]
+fn a_spool_that_was_backed_up_when_it_was_full_takes_mail_again_when_it_is_empty() {
+    for linked in [false, true] {
+        let (memory, copy) = (MemoryStorage::new(), MemoryStorage::new());
+        let storage = FaultyStorage::new(memory.clone(), Faults { files_max: Some(5), ..Default::default() });
+        opened(storage, small(), |spool, _| async move {
+            let mut ids = Vec::new();
+            while let Ok(stored) = deliver_in(&spool, &content(1, 8000), 1).await {
+                ids.push(stored.id);
+            }
+            let snapshot = spool.snapshot(NOW);
+            for of in snapshot.needed.segments.iter().filter(|_| linked) {
+                memory.link(of.slot, &copy, of.slot);
+            }
+            drop(snapshot);
+            ids.iter().for_each(|id| spool.record(*id, delivered(1)));
+            spool.sync().await.expect("outcomes have their spare segment");
+            spool.look_for_room().await;
+            assert_eq!(spool.shortage().is_some(), linked, "what the backup shares stays as it is");
+            memory.unlink_others();
+            spool.look_for_room().await;
+            assert_eq!(spool.shortage(), None);
+            finish(&spool, reserved(&spool, 20_000).await.unwrap(), &content(2, 20_000)).await.unwrap();
+        });
+    }
 }

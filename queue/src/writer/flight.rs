@@ -8,7 +8,8 @@
 //! The device may finish them in any order. **A batch has landed, and its waiters are told, when it and all
 //! before it are durable**: a start that finds a batch missing cuts it with all that were made before it was
 //! durable, so what is behind it must not have been acknowledged. The first that fails fails all: nobody is
-//! told of those still in flight, and a start may find any of them, as of a batch that a crash cut.
+//! told of those still in flight, and a start may find any of them, as of a batch that a crash cut. So it
+//! is when something else poisons the spool meanwhile: who waits has been told, and what lands counts no more.
 
 use super::Spool;
 use crate::canary::{Canary, sings};
@@ -154,6 +155,9 @@ impl<S: Storage> Spool<S> {
         let Airborne { batch, placed, segment, position, sequence, .. } =
             flight.batches.pop_front().expect("the first one landed");
         let mut desk = self.inner.desk.borrow_mut();
+        if desk.poisoned.is_some() {
+            return;
+        }
         desk.durable_batch = sequence;
         desk.durable_end = position + batch.batch_bytes() as u64;
         let wakers = desk.complete(batch, &placed, &segment, position);

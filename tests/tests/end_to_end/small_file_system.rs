@@ -1,11 +1,14 @@
 //! A spool on a small file system: full of its own mail, full of somebody else's file, out of inodes, read
 //! only, hanging. Nothing acknowledged is lost, new mail gets its 4yz, deliveries go on.
 //!
-//! `SLUICE_BRIM_ROUNDS=20 cargo test -p sluice-tests --test end_to_end filled_to_the_brim` runs the long form.
+//! `SLUICE_ROUNDS=20 tests/run filled_to_the_brim` goes 20 rounds.
 
+use sluice_tests::ledger::rounds;
+use sluice_tests::log::queue_ids;
 use sluice_tests::message::{dot_stuffed, number_of, numbered, without_received};
+use sluice_tests::tools::swaks;
 use sluice_tests::wait::{SOON, until_true};
-use sluice_tests::{Answer, Client, Inbox, Port, Relay, SmallFs, Step};
+use sluice_tests::{Answer, Client, Inbox, Port, Relay, SmallFs, Step, heavy, lacks};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -78,18 +81,59 @@ fn load(relay: &Relay, next: &AtomicUsize, acknowledged: &std::sync::Mutex<BTree
     refused.into_inner()
 }
 
-fn arrived(inbox: &Inbox) -> BTreeSet<usize> {
-    let mut numbers = BTreeSet::new();
-    inbox.for_each(|got| {
-        numbers.insert(number_of(without_received(&got.content)).expect("unspoilt"));
-    });
-    numbers
+/// The numbers of the messages that an inbox got. Each is compared once, however often this is asked.
+#[derive(Default)]
+struct Arrived {
+    seen: usize,
+    numbers: BTreeSet<usize>,
+}
+
+impl Arrived {
+    fn look(&mut self, inbox: &Inbox) -> &BTreeSet<usize> {
+        let mut at = 0;
+        inbox.for_each(|got| {
+            if at >= self.seen {
+                self.numbers.insert(number_of(without_received(&got.content)).expect("unspoilt"));
+            }
+            at += 1;
+        });
+        self.seen = at;
+        &self.numbers
+    }
+
+    fn twice(&self) -> usize {
+        self.seen - self.numbers.len()
+    }
 }
 
 fn wait_for_all(inbox: &Inbox, acknowledged: &BTreeSet<usize>, what: &str) {
-    until_true(SOON * 4, what, || {
-        inbox.len() >= acknowledged.len() && acknowledged.is_subset(&arrived(inbox))
-    });
+    let mut arrived = Arrived::default();
+    until_true(SOON * 4, what, || acknowledged.is_subset(arrived.look(inbox)));
+}
+
+/// Waits until nothing is left in the queue. What is stuck is shown with all that the relay says of it.
+fn wait_empty(relay: &Relay, limit: Duration) {
+    let since = Instant::now();
+    loop {
+        let queue = relay.queue();
+        if queue.is_empty() {
+            return;
+        }
+        if since.elapsed() > limit {
+            let log = relay.log();
+            let of = |id: &String| format!("{id}:\n{}", log.matching(&[id]).join("\n"));
+            let lines: Vec<_> = queue.iter().take(20).map(of).collect();
+            let list = relay.sluice_ok(&["queue", "list", "--json"]);
+            let rest: Vec<_> = log.lines().into_iter().filter(|line| queue_ids(line).is_empty()).collect();
+            panic!(
+                "{} messages are stuck; the queue:\n{list}\ntheir lines:\n{}\nlines of no message:\n{}",
+                queue.len(),
+                lines.join("\n"),
+                rest.join("\n")
+            );
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// Mail is taken again, by itself.
@@ -109,18 +153,22 @@ fn resumes(relay: &Relay, next: &AtomicUsize, acknowledged: &mut BTreeSet<usize>
 
 #[test]
 fn a_relay_filled_to_the_brim_loses_nothing_and_resumes_by_itself() {
-    let rounds = std::env::var("SLUICE_BRIM_ROUNDS").map_or(3, |rounds| rounds.parse().expect("a number"));
+    let _quiet = heavy();
+    let rounds = rounds(3);
     let marks = "slow_bytes_min = \"12MiB\"\nslow_delay_max = \"20ms\"\nfree_bytes_min = \"6MiB\"\nfree_inodes_min = 10";
     let port = Port::reserve();
     let Some((mut relay, small)) = relay_on(48, 512, marks, port.address()) else { return };
     relay.start();
     let next = AtomicUsize::new(1);
     let (mut refusals, mut taken, mut twice, mut slowest) = (0, 0, 0, Duration::ZERO);
+    let mut spent = [Duration::ZERO; 4];
     for round in 0..rounds {
         // The next hop is down.
         let by_foreign_file = round % 2 == 1;
         let acknowledged = std::sync::Mutex::new(BTreeSet::new());
         let stop = AtomicBool::new(false);
+        let mut since = Instant::now();
+        let mut lap = |of: usize| spent[of] += std::mem::replace(&mut since, Instant::now()).elapsed();
         std::thread::scope(|scope| {
             if by_foreign_file {
                 // It comes under load, and takes again what becomes free.
@@ -135,22 +183,27 @@ fn a_relay_filled_to_the_brim_loses_nothing_and_resumes_by_itself() {
             stop.store(true, Relaxed);
         });
         let mut acknowledged = acknowledged.into_inner().unwrap();
+        lap(0);
         if round % 3 == 2 {
             relay.kill();
             relay.start();
         }
         // Deliveries go on while the file system is as full as it was.
-        let inbox = Inbox::bind(port.address(), |_| Answer::Accept);
-        relay.wait_queue(0, SOON * 2);
-        let missing: Vec<_> = acknowledged.difference(&arrived(&inbox)).copied().collect();
+        let (inbox, mut arrived) = (Inbox::bind(port.address(), |_| Answer::Accept), Arrived::default());
+        wait_empty(&relay, SOON * 2);
+        lap(1);
+        let missing: Vec<_> = acknowledged.difference(arrived.look(&inbox)).copied().collect();
         assert!(missing.is_empty(), "round {round}: {missing:?} of {} were lost", acknowledged.len());
         small.unfill();
         slowest = slowest.max(resumes(&relay, &next, &mut acknowledged));
-        wait_for_all(&inbox, &acknowledged, "the last one arrives");
-        relay.wait_empty();
+        lap(2);
+        wait_empty(&relay, SOON);
+        assert!(acknowledged.is_subset(arrived.look(&inbox)), "round {round}: the last one is not there");
         taken += acknowledged.len();
-        twice += inbox.len() - arrived(&inbox).len();
+        twice += arrived.twice();
+        lap(3);
     }
+    println!("loading, delivering, comparing and resuming, the last one: {spent:?}");
     println!(
         "{rounds} rounds: {taken} messages acknowledged, all there, {twice} of them twice; {refusals} refused with 452; resumed within {slowest:?}"
     );
@@ -252,4 +305,39 @@ fn on_a_disk_that_hangs_sessions_get_an_answer_and_nothing_is_lost() {
     wait_for_all(&inbox, &(1..=3).collect(), "all of them arrive");
     relay.wait_empty();
     client.quit();
+}
+
+/// Slow sessions that declare much hold room; others must find some all the same.
+#[test]
+fn one_client_cannot_hold_all_the_room() {
+    if lacks("swaks") {
+        return;
+    }
+    let inbox = Inbox::start();
+    let marks = "slow_bytes_min = \"4MiB\"\nfree_bytes_min = \"2MiB\"\nfree_inodes_min = 10";
+    let Some((mut relay, _small)) = relay_on(48, 512, marks, inbox.address()) else { return };
+    relay.start();
+    let mut open = Vec::new();
+    let refused = loop {
+        let mut client = Client::hello(relay.outside());
+        client.command("MAIL FROM:<x@away.test> SIZE=1000000").expect(250, "");
+        client.command("RCPT TO:<bob@inside.test>").expect(250, "");
+        let reply = client.command("DATA");
+        if reply.code != 354 {
+            break reply;
+        }
+        open.push(client);
+        assert!(open.len() < 48, "more than there is");
+    };
+    refused.expect(452, "4.3.1");
+    assert!((4..20).contains(&open.len()), "about a quarter: {}", open.len());
+    let elsewhere = ["--local-interface", "127.0.0.2"];
+    let (sent, dialogue) = swaks(relay.outside(), "x@away.test", "bob@inside.test", &elsewhere);
+    assert!(sent, "{dialogue}");
+    for client in &mut open {
+        client.send(&dot_stuffed(&numbered(1, OCTETS)));
+        client.reply().expect(250, "");
+    }
+    assert_eq!(send(&mut Client::hello(relay.outside()), 2, true).unwrap(), 250, "it was given back");
+    inbox.wait_for(open.len() + 2, SOON);
 }

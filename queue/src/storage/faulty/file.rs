@@ -106,6 +106,9 @@ impl SegmentFile for FaultyFile {
         if device.faults.write_error_at.is_some_and(|at| number >= at) {
             device.tear(&write);
             device.injected.write_errors += 1;
+            if device.faults.short_writes {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
             return Err(io::Error::from_raw_os_error(device.faults.write_error.unwrap_or(libc::EIO)));
         }
         if let Some(write) = self.astray(device, write) {
