@@ -137,7 +137,7 @@ fn on_a_device_without_any_room_mail_behind_outcomes_is_refused_and_nothing_turn
     let storage = files(1);
     opened(storage.clone(), options, |spool, _| async move {
         let mut ids = Vec::new();
-        while let Ok(stored) = deliver_in(&spool, &content(1, 4000), 1).await {
+        while let Ok(stored) = deliver_in(&spool, &content(1, 3000), 1).await {
             ids.push(stored.id);
         }
         assert!(ids.len() > 4);
