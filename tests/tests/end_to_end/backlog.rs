@@ -24,7 +24,7 @@ const DOMAINS: usize = 10;
 /// How long any one step may take.
 const LIMIT: Duration = Duration::from_secs(1800);
 /// From this many messages on the memory of one is asserted; with fewer, what all share weighs too much.
-const MANY: usize = 100_000;
+const MANY: usize = 1_000_000;
 const OCTETS_A_MESSAGE_MAX: u64 = 250;
 
 fn messages() -> usize {
