@@ -27,7 +27,8 @@ fn a_damaged_message_is_named_and_set_aside_and_the_others_are_delivered() {
     assert_eq!(sent.len(), 5);
     let live = relay.sluice(&["queue", "verify"]);
     assert_eq!(live.status.code(), CLEAN, "{live:?}");
-    relay.stop();
+    // Not stopped in order: what a start takes from the index of a sealed segment it does not read.
+    relay.kill();
     let sound = relay.sluice(&["queue", "verify"]);
     assert_eq!(sound.status.code(), CLEAN, "{sound:?}");
     let text = String::from_utf8(sound.stdout).unwrap();
