@@ -478,6 +478,9 @@ impl<S: Storage> Spool<S> {
     /// # Errors
     /// What is pending could not be written; outcomes among it will be unknown after a restart.
     pub async fn close(self) -> Result<(), CommitError> {
+        if self.has_room_for_held() {
+            self.inner.desk.borrow_mut().release_held();
+        }
         let (writer, running, ticket) = {
             let mut desk = self.inner.desk.borrow_mut();
             desk.closing = true;
@@ -492,7 +495,10 @@ impl<S: Storage> Spool<S> {
             None => Verdict::Durable,
         };
         self.sealed().await;
-        self.outcome_of(verdict)
+        self.outcome_of(verdict)?;
+        // Deferrals that waited for room to the end.
+        let all = self.inner.desk.borrow().space.held.is_empty();
+        if all { Ok(()) } else { Err(CommitError::Full) }
     }
 }
 

@@ -378,3 +378,52 @@ fn a_spool_that_was_backed_up_when_it_was_full_takes_mail_again_when_it_is_empty
         });
     }
 }
+
+/// Before, the end of a full spool was told to be clean, and what was held back was not on disk.
+#[test]
+fn a_close_says_when_deferrals_found_no_room_and_writes_them_when_there_is_some() {
+    for room_again in [false, true] {
+        let storage = files(4);
+        let (id, closed, memory) = opened(storage.clone(), small(), |spool, _| async move {
+            let mut ids = Vec::new();
+            while let Ok(stored) = deliver_in(&spool, &content(1, 8000), 1).await {
+                ids.push(stored.id);
+            }
+            while spool.stats().deferrals_held == 0 {
+                (0..50).for_each(|at| spool.record(ids[at % ids.len()], put_off(400)));
+                let _ = spool.sync().await;
+            }
+            let last = Outcome { attempts: 9, ..put_off(10).remove(0) };
+            spool.record(ids[0], vec![last]);
+            if room_again {
+                storage.set(|faults| faults.files_max = None);
+                spool.look_for_room().await;
+            }
+            (ids[0], spool.close().await, storage.restart())
+        });
+        assert_eq!(closed, if room_again { Ok(()) } else { Err(CommitError::Full) });
+        opened(memory, small(), |spool, _| async move {
+            let attempts = spool.load(id).await.unwrap().states[0].attempts;
+            assert_eq!(attempts == 9, room_again, "{attempts}");
+        });
+    }
+}
+
+#[test]
+fn deferrals_that_find_no_room_are_bounded() {
+    opened(files(4), small(), |spool, _| async move {
+        let mut ids = Vec::new();
+        while let Ok(stored) = deliver_in(&spool, &content(1, 8000), 1).await {
+            ids.push(stored.id);
+        }
+        while spool.stats().deferrals_held == 0 {
+            (0..50).for_each(|at| spool.record(ids[at % ids.len()], put_off(400)));
+            let _ = spool.sync().await;
+        }
+        let many = crate::desk::OUTCOMES_HELD_MAX + 10;
+        (0..many).for_each(|at| spool.record(ids[at % ids.len()], put_off(1)));
+        let stats = spool.stats();
+        assert_eq!(stats.deferrals_held, crate::desk::OUTCOMES_HELD_MAX);
+        assert!(stats.deferrals_forgotten >= 10);
+    });
+}
