@@ -327,6 +327,40 @@ fn an_error_of_a_read_is_told_and_passes() {
     assert!(matches!(recovery.damages[0].what, DamageKind::Read(_)), "silence is not taken for empty");
 }
 
+/// Before, the second start gave out the numbers of what it could not read, and the third start took its
+/// segment for a second one of the same number, or its batches for old ones.
+#[test]
+fn what_is_taken_while_a_part_cannot_be_read_is_there_when_it_can_be_read_again() {
+    let storage = faulty(Faults::default());
+    let mut ids = opened(storage.clone(), small(), |spool, _| async move {
+        let mut ids = Vec::new();
+        for round in 0..20 {
+            ids.push(deliver_in(&spool, &content(round, 6000), 1).await.unwrap().id);
+        }
+        ids
+    });
+    let memory = storage.restart();
+    let storage = FaultyStorage::new(memory, Faults { read_error: true, ..Default::default() });
+    let (spool, recovery) = block_on(Spool::open(storage.clone(), number(), small())).unwrap();
+    assert!(!recovery.damages.is_empty() && spool.messages() == 0);
+    storage.set(|faults| faults.read_error = false);
+    ids.extend(with_writer(&spool, async {
+        let mut ids = Vec::new();
+        for round in 20..40 {
+            let mut draft = spool.begin(NOW + 1_000_000);
+            spool.append(&mut draft, &content(round, 6000)).await.unwrap();
+            ids.push(spool.commit(draft, envelope(1), ContentFlags::default()).await.unwrap().id);
+        }
+        ids
+    }));
+    drop(spool);
+    opened(storage.restart(), small(), |spool, recovery| async move {
+        for (round, id) in (0..).zip(ids) {
+            assert_eq!(read_all(&spool, id).await.unwrap(), content(round, 6000), "{round} {recovery:?}");
+        }
+    });
+}
+
 #[test]
 fn a_write_that_hangs_is_seen_and_goes_on_when_the_device_does() {
     let storage = faulty(Faults::default());
