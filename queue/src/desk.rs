@@ -430,7 +430,11 @@ impl Desk {
         self.space.held.retain_mut(|group| match group {
             Group::Outcomes(held, _) if held.id == finishing.id => {
                 held.outcomes.retain(|held| {
-                    let newer = |of: &Outcome| of.recipient == held.recipient && of.attempts >= held.attempts;
+                    let newer = |of: &Outcome| {
+                        // What steers says nothing of attempts.
+                        let tried = of.recipient == held.recipient && !of.kind.steers();
+                        tried && of.attempts >= held.attempts
+                    };
                     !finishing.outcomes.iter().any(newer)
                 });
                 !held.outcomes.is_empty()

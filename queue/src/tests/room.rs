@@ -461,3 +461,29 @@ fn deferrals_that_find_no_room_are_bounded() {
         assert!(stats.deferrals_forgotten >= 10);
     });
 }
+
+#[test]
+fn what_only_steers_does_not_stand_for_a_deferral_that_waits_for_room() {
+    let storage = files(4);
+    let (id, memory) = opened(storage.clone(), small(), |spool, _| async move {
+        let mut ids = Vec::new();
+        while let Ok(stored) = deliver_in(&spool, &content(1, 8000), 1).await {
+            ids.push(stored.id);
+        }
+        while spool.stats().deferrals_held == 0 {
+            (0..50).for_each(|at| spool.record(ids[at % ids.len()], put_off(400)));
+            let _ = spool.sync().await;
+        }
+        spool.record(ids[0], vec![Outcome { attempts: 9, ..put_off(10).remove(0) }]);
+        spool.record(ids[0], vec![Outcome { attempts: 9, ..outcome(0, OutcomeKind::Held) }]);
+        let _ = spool.sync().await;
+        storage.set(|faults| faults.files_max = None);
+        spool.look_for_room().await;
+        spool.sync().await.expect("there is room again");
+        (ids[0], storage.restart())
+    });
+    opened(memory, small(), |spool, _| async move {
+        let state = spool.load(id).await.unwrap().states[0];
+        assert_eq!((state.attempts, state.held), (9, true));
+    });
+}

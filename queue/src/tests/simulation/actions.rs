@@ -191,9 +191,12 @@ impl World {
         let kind = kinds[self.random(kinds.len() as u64) as usize];
         let via = ["", "192.0.2.1:25", "mx:elsewhere.example"][self.random(3) as usize];
         let text = if kind == Rerouted { via.to_owned() } else { format!("{kind:?}") };
-        let attempts = 1 + self.random(60_000) as u16;
+        let recipient = self.random(recipients) as u32;
+        // Attempts rise: a spool goes by that where it must tell old from new.
+        let before = self.model.borrow().known[&id].slots[recipient as usize].now().state.attempts;
+        let attempts = before.saturating_add(1 + self.random(1000) as u16);
         let notified = self.random(4) == 0;
-        let what = Outcome { attempts, notified, text, ..outcome(self.random(recipients) as u32, kind) };
+        let what = Outcome { attempts, notified, text, ..outcome(recipient, kind) };
         self.record(spool, id, vec![what]);
     }
 
