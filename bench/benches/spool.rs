@@ -26,6 +26,7 @@ fn envelope() -> Arc<Envelope> {
         listener: "inside".into(),
         helo: "source.example".into(),
         client: "192.0.2.1".into(),
+        origin: None,
     })
 }
 

@@ -3,8 +3,10 @@
 use clap::{Args, Parser, Subcommand};
 use sluice::config::Config;
 use sluice::demonstration;
+use sluice::program::queue::arguments;
 use sluice::program::{self, CONFIGURATION, Failed};
 use sluice::restore::copy::How;
+use sluice::steering::{Action, SummaryOptions};
 use sluice_queue::QueueId;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,8 +41,9 @@ enum Command {
     Run(ConfigFile),
     /// Verify a configuration and print who may send where; exit code 78 when it is bad
     Check(ConfigFile),
-    /// Look at the queue, of a running relay or of a spool whose relay is down
-    Queue(Queue),
+    /// Look at the queue and steer it
+    #[command(after_help = QUEUE_EXAMPLES)]
+    Queue(Box<Queue>),
 }
 
 #[derive(Args)]
@@ -73,10 +76,31 @@ struct Place {
 
 #[derive(Subcommand)]
 enum QueueCommand {
-    /// All messages, oldest first
-    List,
+    /// The messages, oldest first; all, or those that are meant
+    List(arguments::Which),
     /// One message with the state of each recipient
     Show { id: QueueId },
+    /// Totals, next hops, and recipients by domain and age
+    Summary {
+        /// By the domain of the sender
+        #[arg(long)]
+        senders: bool,
+        /// Rows of each table
+        #[arg(long, value_name = "ROWS", default_value_t = 20)]
+        limit: usize,
+    },
+    /// Do not try these until they are released; also after a restart
+    Hold(arguments::Change),
+    /// Try held mail again, at once
+    Release(arguments::Change),
+    /// Try now, without waiting for the time of the next attempt
+    Retry(arguments::Change),
+    /// Send it elsewhere from now on
+    Reroute(arguments::Reroute),
+    /// End it, and send each sender a DSN that says an administrator has returned it
+    Bounce(arguments::Bounce),
+    /// End it, and tell nobody
+    Delete(arguments::Change),
     /// Read the whole spool and say what is wrong with it; exit code 65 when something is, 74 when the disk
     /// does not read
     Verify,
@@ -98,6 +122,20 @@ enum QueueCommand {
         again: bool,
     },
 }
+
+const QUEUE_EXAMPLES: &str = "\
+list, show, summary, verify, backup and restore also work on a spool whose relay is down; a change wants the
+running relay.
+A change says how many messages and recipients it has changed; exit code 66 when an id is not in the queue.
+
+Examples:
+  sluice queue list --domain away.example --older-than 4h
+  sluice queue hold --recipient '*@winery.example'
+  sluice queue release --recipient '*@winery.example'
+  sluice queue retry --next-hop 10.1.0.10
+  sluice queue reroute --to 10.1.0.11:25 --next-hop 10.1.0.10
+  sluice queue bounce --reason 'mailbox full' --older-than 1d --dry-run
+  sluice queue delete --sender '<>' --domain spam.example";
 
 fn main() -> ExitCode {
     let arguments = Arguments::try_parse().unwrap_or_else(|error| {
@@ -123,30 +161,40 @@ fn execute(arguments: Arguments) -> Result<(), Failed> {
         }
         Some(Command::Check(file)) => program::check::check(&file.config),
         Some(Command::Queue(queue)) => {
-            let (spool, segment_bytes) = spool_of(queue.place)?;
+            let queue = *queue;
+            let (spool, json) = (place_of(queue.place)?, queue.json);
+            let steer = |request| program::queue::change(&spool, &request, json);
             match queue.command {
-                QueueCommand::List => program::queue::list(&spool, queue.json),
-                QueueCommand::Show { id } => program::queue::show(&spool, id, queue.json),
-                QueueCommand::Verify => program::verify::verify(&spool, queue.json),
-                QueueCommand::Backup { directory } => program::backup::backup(&spool, &directory, queue.json),
+                QueueCommand::List(which) => program::queue::list(&spool, &which.condition()?, json),
+                QueueCommand::Show { id } => program::queue::show(&spool, id, json),
+                QueueCommand::Summary { senders, limit } => {
+                    program::queue::summary(&spool, SummaryOptions { senders, limit }, json)
+                }
+                QueueCommand::Hold(change) => steer(change.request(Action::Hold)?),
+                QueueCommand::Release(change) => steer(change.request(Action::Release)?),
+                QueueCommand::Retry(change) => steer(change.request(Action::Retry)?),
+                QueueCommand::Reroute(reroute) => steer(reroute.request()?),
+                QueueCommand::Bounce(bounce) => steer(bounce.request()?),
+                QueueCommand::Delete(change) => steer(change.request(Action::Delete)?),
+                QueueCommand::Verify => program::verify::verify(&spool.spool, json),
+                QueueCommand::Backup { directory } => program::backup::backup(&spool.spool, &directory, json),
                 QueueCommand::Restore { directory, dry_run, again } => {
                     let how = How { again, dry_run };
-                    program::restore::restore(&spool, segment_bytes, &directory, how, queue.json)
+                    program::restore::restore(&spool.spool, spool.segment_bytes(), &directory, how, json)
                 }
             }
         }
     }
 }
 
-/// The spool that a queue command means: named, or that of the named or the usual configuration; and the
-/// size of its segments.
-fn spool_of(place: Place) -> Result<(PathBuf, u64), Failed> {
+/// The spool that a queue command means: named, or that of the named or the usual configuration.
+fn place_of(place: Place) -> Result<program::queue::Place, Failed> {
     if let Some(spool) = place.spool {
-        return Ok((spool, sluice_queue::Options::default().segment_bytes));
+        return Ok(program::queue::Place { spool, config: None });
     }
     let config = place.config.unwrap_or_else(|| "/etc/sluice/relay.toml".into());
-    let spool = program::check::load(&config)?.spool;
-    Ok((spool.path, spool.segment_bytes))
+    let config = program::check::load_for_queue(&config)?;
+    Ok(program::queue::Place { spool: config.spool.path.clone(), config: Some(config.into()) })
 }
 
 fn with_cpus(mut config: Config, cpus: &Cpus) -> Result<Config, Failed> {

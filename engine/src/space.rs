@@ -215,6 +215,18 @@ impl Space {
         self.free_inodes.store(figures.free_inodes.unwrap_or(0), Relaxed);
     }
 
+    /// The level in a sentence, unless it is open.
+    pub fn warning(&self) -> Option<String> {
+        let what = match self.level() {
+            Level::Open => return None,
+            Level::Slow => "the spool runs short of room: new mail is slowed down",
+            Level::Refuse => "too little room: new mail is refused with 452 4.3.1",
+            Level::Full => "no room for another segment: new mail is refused with 452 4.3.1",
+        };
+        let free = self.free_bytes.load(Relaxed);
+        Some(format!("{what}, delivery goes on; {free} bytes free on the file system"))
+    }
+
     /// As `counters::sums` has them: name, kind, help, value.
     pub fn gauges(&self) -> Vec<(&'static str, &'static str, &'static str, u64)> {
         vec![
@@ -328,6 +340,17 @@ mod tests {
         let quota = Marks { quota: 8_000, slow_bytes: 0, refuse_bytes: 0, ..MARKS };
         let half = Figures { spool_bytes: 7_500, ..free(9_000) };
         assert_eq!(delay(Slow, &half, &quota).as_millis(), 500);
+    }
+
+    #[test]
+    fn only_a_level_that_is_not_open_is_a_warning() {
+        let space = Space::default();
+        assert_eq!(space.warning(), None);
+        for (level, part) in [(Slow, "slowed down"), (Refuse, "too little room"), (Full, "another segment")] {
+            space.publish(level, Duration::ZERO, &free(17), &MARKS);
+            let warning = space.warning().unwrap();
+            assert!(warning.contains(part) && warning.contains("17 bytes free"), "{warning}");
+        }
     }
 
     #[test]

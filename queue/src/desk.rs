@@ -92,6 +92,8 @@ pub(crate) struct Desk {
     /// The last batch that was laid out, and the last one that is durable with all before it.
     pub last_batch: u64,
     pub durable_batch: u64,
+    /// Where the durable batches of the active segment end.
+    pub durable_end: u64,
     pub id_micros: u64,
     pub stats: Stats,
     pub compaction: Compaction,
@@ -135,6 +137,7 @@ impl Desk {
             last_segment: 0,
             last_batch: 0,
             durable_batch: 0,
+            durable_end: 0,
             id_micros: 0,
             stats: Stats::default(),
             compaction: Compaction::default(),
@@ -431,9 +434,7 @@ impl Desk {
             Group::Outcomes(held, _) if held.id == finishing.id => {
                 held.outcomes.retain(|held| {
                     let newer = |of: &Outcome| {
-                        // What steers says nothing of attempts.
-                        let tried = of.recipient == held.recipient && !of.kind.steers();
-                        tried && of.attempts >= held.attempts
+                        of.recipient == held.recipient && !of.kind.steers() && of.attempts >= held.attempts
                     };
                     !finishing.outcomes.iter().any(newer)
                 });

@@ -9,7 +9,7 @@ use crate::id::{QueueId, SpoolNumber};
 use crate::index::{Counts, Facts, Index};
 use crate::lineage::Lineage;
 use crate::reading::{self, Message};
-use crate::recovery::{CutAt, Recovery, recover};
+use crate::recovery::{CutAt, Reading, Recovery, recover};
 use crate::segments::Table;
 use crate::storage::ReaderStorage;
 use crate::storage::reader::ReaderFile;
@@ -44,7 +44,7 @@ pub struct Inspection {
 pub fn inspect(dir: &Path, number: SpoolNumber) -> Result<Inspection, OpenError> {
     let mut look = 1;
     loop {
-        let found = block_on(recover(&ReaderStorage::new(dir), number.get()))?;
+        let found = block_on(recover(&ReaderStorage::new(dir), number.get(), Reading::Indexes))?;
         if found.report.damages.is_empty() || look == LOOKS_MAX {
             return Ok(Inspection {
                 index: found.index,

@@ -17,13 +17,14 @@
 //! | `spool`, `draft` | what shards call |
 //! | `desk`, `pending` | what is known and what waits to be written |
 //! | `writer`, `segments` | batches into files; when a file may be used again |
+//! | `sealing`, `digest` | how a segment ends, and the index that is made of it |
 //! | `space` | what may be written when room is short, and what is promised before it arrives |
 //! | `compaction` | moves what waits long, so that files may be used again |
 //! | `index`, `reading` | what waits, and how it is read back |
 //! | `recovery`, `inspect` | from files to an index, at a start and from outside |
 //! | `verify` | all of a spool, and what is wrong with it |
 //! | `snapshot`, `backup` | what a copy of a running spool needs, and the copy (`BACKUP.md`) |
-//! | `layout`, `record` | the bytes |
+//! | `layout`, `record`, `footer` | the bytes |
 //! | `canary` | deliberate faults, for tests of the tests |
 //! | `storage` | files on a device, in memory, on a faulty device, from outside |
 
@@ -33,9 +34,11 @@ pub mod backup;
 mod canary;
 mod compaction;
 mod desk;
+mod digest;
 mod draft;
 mod envelope;
 mod error;
+mod footer;
 mod id;
 mod index;
 mod inspect;
@@ -49,6 +52,7 @@ mod reading;
 mod record;
 mod recovery;
 mod restore;
+mod sealing;
 mod segments;
 mod snapshot;
 mod space;

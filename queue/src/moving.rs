@@ -33,6 +33,8 @@ pub struct Move<S: Storage> {
     to: Spool<S>,
     restore: Restore<S>,
     after: Option<QueueId>,
+    /// Ended the last step, which had moved something: that is told first.
+    failed: Option<CommitError>,
 }
 
 /// What a step did.
@@ -61,7 +63,7 @@ impl<S: Storage> Move<S> {
             again: false,
         };
         let restore = Restore::new(to.clone(), source);
-        Self { from, to, restore, after: None }
+        Self { from, to, restore, after: None, failed: None }
     }
 
     /// Moves some messages, oldest first.
@@ -69,6 +71,9 @@ impl<S: Storage> Move<S> {
     /// # Errors
     /// See [`CommitError`]: what was not moved waits where it was. Begin a new move for it.
     pub async fn step(&mut self, now_micros: u64) -> Result<Moved, CommitError> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         self.from.settle_lineage().await?;
         let mut done = Moved::default();
         let ids = self.next();
@@ -76,10 +81,12 @@ impl<S: Storage> Move<S> {
         (self.after, done.more) = (Some(*last), true);
         let mut departing = Departing::new(&self.from, &ids);
         let mut moved = Vec::new();
-        for id in ids {
-            moved.extend(self.take(id, now_micros, &mut departing, &mut done).await?);
+        if let Err(error) = self.take_all(ids, now_micros, &mut departing, &mut done, &mut moved).await {
+            if moved.is_empty() {
+                return Err(error);
+            }
+            self.failed = Some(error);
         }
-        moved.extend(self.restore.flush(&Ancestry::default()).await?);
         for restored in &moved {
             let text = restored.id.to_string();
             let kept = departing.end(restored.from);
@@ -88,6 +95,22 @@ impl<S: Storage> Move<S> {
         }
         done.moved = moved;
         Ok(done)
+    }
+
+    /// `moved` gets what is durable in the new spool, also when an error follows.
+    async fn take_all(
+        &mut self,
+        ids: Vec<QueueId>,
+        now_micros: u64,
+        departing: &mut Departing<S>,
+        done: &mut Moved,
+        moved: &mut Vec<Restored>,
+    ) -> Result<(), CommitError> {
+        for id in ids {
+            moved.extend(self.take(id, now_micros, departing, done).await?);
+        }
+        moved.extend(self.restore.flush(&Ancestry::default()).await?);
+        Ok(())
     }
 
     fn next(&self) -> Vec<QueueId> {

@@ -59,9 +59,9 @@ impl Options {
         Ok(())
     }
 
-    /// The most that one group can hold: a segment without its header and its seal.
+    /// The most that one group can hold: a segment without its header, its seal and its footer.
     pub(crate) fn group_bytes_max(&self) -> usize {
-        self.segment_bytes as usize - 2 * BLOCK - BATCH_HEADER
+        self.segment_bytes as usize - 3 * BLOCK - BATCH_HEADER
     }
 
     /// Payload of a gathering batch; never more than fits in a segment.

@@ -4,6 +4,7 @@
 //! a batch holds its [`Ticket`]; all are woken at once.
 
 use crate::ancestry::Ancestry;
+use crate::digest::growth_max;
 use crate::draft::OpenDraft;
 use crate::envelope::{Envelope, RecipientState};
 use crate::id::QueueId;
@@ -254,6 +255,25 @@ impl Group {
         }
     }
 
+    /// The message whose last outcomes these are.
+    fn ends(&self) -> Option<QueueId> {
+        match self {
+            Self::Outcomes(outcomes, Some(_)) => Some(outcomes.id),
+            _ => None,
+        }
+    }
+
+    /// Octets of its records, which are `payload_bytes`, but for extents.
+    fn lasting_bytes(&self, payload_bytes: usize) -> usize {
+        let extent = match self {
+            Self::Extent { octets, .. } => Some(octets.len()),
+            Self::Message(message) => message.tail.as_ref().map(|tail| tail.len()),
+            Self::Outcomes(..) | Self::Ancestry(_) | Self::Gone => None,
+        };
+        let extent = extent.map_or(0, |octets| RECORD_HEADER + EXTENT_HEAD + octets);
+        payload_bytes - extent
+    }
+
     fn put(&self, pen: &mut Pen<'_>, segment: u64, base: u64) -> Placed {
         let mut placed = Placed::default();
         match self {
@@ -324,6 +344,8 @@ pub(crate) struct Placed {
 pub(crate) struct Gathering {
     pub groups: Vec<Group>,
     pub payload_bytes: usize,
+    /// Octets by which it makes the entries of the segment's index more, at most.
+    pub index_growth_max: usize,
     /// Holds something else than outcomes and ancestry.
     pub mail: bool,
     /// The most patient of its groups.
@@ -334,6 +356,7 @@ pub(crate) struct Gathering {
 impl Gathering {
     pub fn push(&mut self, group: Group, payload_bytes: usize) {
         self.payload_bytes += payload_bytes;
+        self.index_growth_max += growth_max(group.records() as usize, group.lasting_bytes(payload_bytes));
         self.mail |= !matches!(group, Group::Outcomes(..) | Group::Ancestry(_));
         self.need = self.need.max(group.need());
         self.groups.push(group);
@@ -376,6 +399,11 @@ impl Gathering {
 
     pub fn records(&self) -> u32 {
         self.groups.iter().map(Group::records).sum()
+    }
+
+    /// Messages that are finished when this is durable.
+    pub fn ends(&self) -> impl Iterator<Item = QueueId> {
+        self.groups.iter().filter_map(Group::ends)
     }
 
     pub fn refers_to(&self) -> u64 {

@@ -5,7 +5,7 @@
 //! | at | octets | what |
 //! |---:|---:|---|
 //! | 0 | 4 | payload octets |
-//! | 4 | 1 | type: 1 extent, 2 commit, 3 outcome, 4 seal, 6 ancestry; a reader skips and counts any other |
+//! | 4 | 1 | type: 1 extent, 2 commit, 3 outcome, 4 seal, 5 index, 6 ancestry; a reader skips and counts any other |
 //! | 5 | 3 | zero |
 //! | 8 | 4 | CRC-32C, from the segment's seed, over the 8 octets before and the payload |
 //!
@@ -20,16 +20,24 @@
 //! Outcome: id 8, entry count 4; per entry: recipient 4, kind 1, attempts 2, notified 1, time in µs 8,
 //! text length 2, text. An entry of an unknown kind is skipped.
 //!
-//! Ancestry: octets of [`Ancestry::encode`]: what of other spools was brought into this one.
+//! Seal: why 1 (0 full, 1 cut at recovery, 2 closed), 3 zero, position 4 and octets 4 of the batches of the
+//! index (zero: there is none, or nothing is in it). The last record of a segment.
 //!
-//! Seal: why 1 (0 full, 1 cut at recovery, 2 closed), 3 zero, position 4 and octets 4 of an index (zero:
-//! none). The last record of a segment.
+//! Index: number of this record of the index 4, entry count 4; per entry: what 1, position 4 and octets 4 of
+//! the record that it repeats, octets 4, then by what it is: 1 the payload of a commit record whose listener,
+//! helo and client are empty; 2 the payload of an outcome record; 3 and 4 an id 8 of a message that ended in
+//! this segment (3 it has no commit record here, 4 it has), position and octets being zero; 5 the
+//! payload of an ancestry record.
+//!
+//! Ancestry: octets of [`Ancestry::encode`]: what of other spools was brought into this one.
 
 mod commit;
+mod index;
 mod outcome;
 
 pub use commit::ContentFlags;
 pub(crate) use commit::{CommitToWrite, CommitView, commit_bytes};
+pub(crate) use index::{At, ENTRY_HEAD, IndexView, Noted, index_bytes};
 pub use outcome::{OUTCOME_TEXT_MAX, Outcome, OutcomeKind};
 pub(crate) use outcome::{OutcomeView, outcome_bytes, put_outcomes};
 
@@ -43,6 +51,7 @@ const TYPE_EXTENT: u8 = 1;
 const TYPE_COMMIT: u8 = 2;
 const TYPE_OUTCOME: u8 = 3;
 const TYPE_SEAL: u8 = 4;
+const TYPE_INDEX: u8 = 5;
 const TYPE_ANCESTRY: u8 = 6;
 const SEAL_BYTES: usize = 12;
 /// Octets of the one record of a batch that seals a segment.
@@ -50,6 +59,24 @@ pub(crate) const SEAL_RECORD: usize = RECORD_HEADER + SEAL_BYTES;
 
 const _: () = assert!(4 + 1 + 3 + 4 == RECORD_HEADER && 8 + 8 == EXTENT_HEAD);
 const _: () = assert!(SEAL_RECORD + crate::layout::BATCH_HEADER <= crate::layout::BLOCK);
+
+/// The highest of each that a program knows: what says whether it can make use of another one's index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Knowledge {
+    /// Types of records, kinds of outcomes, tags of attributes.
+    pub types: u8,
+    pub kinds: u8,
+    pub tags: u16,
+}
+
+impl Knowledge {
+    pub const OURS: Self = Self { types: TYPE_ANCESTRY, kinds: outcome::KINDS, tags: commit::TAGS };
+
+    pub fn is_ours(self) -> bool {
+        let ours = Self::OURS;
+        self.types <= ours.types && self.kinds <= ours.kinds && self.tags <= ours.tags
+    }
+}
 
 /// Where a record lies and what it must sum to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +106,7 @@ pub(crate) enum Record<'a> {
     Commit(CommitView<'a>),
     Outcome(OutcomeView<'a>),
     Seal,
+    Index(IndexView<'a>),
     Ancestry(Ancestry),
     /// Of a type that this version does not know.
     Unknown,
@@ -102,28 +130,46 @@ pub(crate) struct Malformed {
 
 /// Reads the record at the start of `bytes`.
 pub(crate) fn read_record(seed: u32, bytes: &[u8]) -> Result<Found<'_>, Malformed> {
-    let lost = Malformed { next: None };
-    let head = bytes.get(..RECORD_HEADER).ok_or(lost)?;
-    let length = u32::from_le_bytes(head[..4].try_into().expect("four octets")) as usize;
-    let payload = bytes[RECORD_HEADER..].get(..length).ok_or(lost)?;
-    let malformed = Malformed { next: Some(RECORD_HEADER + length) };
-    let crc = u32::from_le_bytes(head[8..12].try_into().expect("four octets"));
-    if crc32c_append(crc32c_append(seed, &head[..8]), payload) != crc && !sings(Canary::SkipsChecksums) {
+    let (head, payload) = split(bytes).ok_or(Malformed { next: None })?;
+    let malformed = Malformed { next: Some(RECORD_HEADER + payload.len()) };
+    let whole = crc32c_append(crc32c_append(seed, &head[..8]), payload) == crc_in(head);
+    if !whole && !sings(Canary::SkipsChecksums) {
         return Err(malformed);
     }
+    decode(head, payload).ok_or(malformed)
+}
+
+/// The same for a record that this program has just laid out: its checksum is believed.
+pub(crate) fn read_laid_out(bytes: &[u8]) -> Option<Found<'_>> {
+    let (head, payload) = split(bytes)?;
+    decode(head, payload)
+}
+
+fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (head, rest) = bytes.split_at_checked(RECORD_HEADER)?;
+    let length = u32::from_le_bytes(head[..4].try_into().ok()?) as usize;
+    Some((head, rest.get(..length)?))
+}
+
+fn crc_in(head: &[u8]) -> u32 {
+    u32::from_le_bytes(head[8..12].try_into().expect("four octets"))
+}
+
+fn decode<'a>(head: &[u8], payload: &'a [u8]) -> Option<Found<'a>> {
     let mut rest = Cursor::new(payload);
     let record = match head[4] {
         TYPE_EXTENT => {
-            let (id, offset) = (rest.u64().ok_or(malformed)?, rest.u64().ok_or(malformed)?);
+            let (id, offset) = (rest.u64()?, rest.u64()?);
             Record::Extent { id, offset, octets: rest.rest }
         }
-        TYPE_COMMIT => Record::Commit(CommitView::decode(payload).ok_or(malformed)?),
-        TYPE_OUTCOME => Record::Outcome(OutcomeView::decode(payload).ok_or(malformed)?),
+        TYPE_COMMIT => Record::Commit(CommitView::decode(payload)?),
+        TYPE_OUTCOME => Record::Outcome(OutcomeView::decode(payload)?),
         TYPE_SEAL => Record::Seal,
-        TYPE_ANCESTRY => Record::Ancestry(Ancestry::decode(payload).ok_or(malformed)?),
+        TYPE_INDEX => Record::Index(IndexView::decode(payload)?),
+        TYPE_ANCESTRY => Record::Ancestry(Ancestry::decode(payload)?),
         _ => Record::Unknown,
     };
-    Ok(Found { at: 0, bytes: RECORD_HEADER + length, crc, record })
+    Some(Found { at: 0, bytes: RECORD_HEADER + payload.len(), crc: crc_in(head), record })
 }
 
 /// The id that a record which may not verify seems to be about.
@@ -177,10 +223,21 @@ impl<'a> Pen<'a> {
         self.record(TYPE_ANCESTRY, |pen| pen.bytes(&ancestry.encode()))
     }
 
-    pub fn seal(&mut self, seal: Seal) -> Written {
+    /// `index`: position and octets of its batches.
+    pub fn seal(&mut self, seal: Seal, index: (u32, u32)) -> Written {
         self.record(TYPE_SEAL, |pen| {
             pen.u32(seal as u32);
-            pen.u64(0);
+            pen.u32(index.0);
+            pen.u32(index.1);
+        })
+    }
+
+    /// `entries` holds `count` of them.
+    pub fn index(&mut self, part: u32, count: u32, entries: &[u8]) -> Written {
+        self.record(TYPE_INDEX, |pen| {
+            pen.u32(part);
+            pen.u32(count);
+            pen.bytes(entries);
         })
     }
 

@@ -1,12 +1,14 @@
 //! From files to an index: what a start finds, and what it makes of it. Writes nothing.
 //!
-//! `decide` is the table (pure), `replay` makes records into an index (pure), `scan` reads.
+//! `decide` has the tables (pure), `replay` makes records into an index (pure), `scan` reads batch by batch,
+//! `indexed` reads what a sealed segment says of itself.
 
 mod decide;
+mod indexed;
 mod replay;
 mod scan;
 
-pub(crate) use scan::{CutAt, Unborn, recover};
+pub(crate) use scan::{CutAt, Reading, Unborn, recover};
 
 use crate::id::QueueId;
 use std::fmt;
@@ -19,6 +21,12 @@ pub struct Recovery {
     /// Messages of which octets are missing or do not verify; they are kept, shown, and not delivered.
     pub messages_damaged: Vec<QueueId>,
     pub segments: usize,
+    /// Segments that were taken by their index; of the others all batches were read.
+    pub segments_indexed: usize,
+    /// Segments with an index that could not be used. That is no damage by itself: what was lost, if
+    /// anything, is among the damages.
+    pub indexes_lost: usize,
+    /// In all segments, read or not.
     pub batches: u64,
     pub records: u64,
     /// Records, attributes and entries of kinds that this version does not know; they were stepped over.
@@ -95,6 +103,13 @@ impl fmt::Display for Recovery {
         }
         if !self.messages_damaged.is_empty() {
             write!(f, "; {} damaged messages are set aside", self.messages_damaged.len())?;
+        }
+        if self.indexes_lost > 0 {
+            write!(
+                f,
+                "; {} segment indexes do not verify, all of these segments was read",
+                self.indexes_lost
+            )?;
         }
         match self.damages.len() as u64 + self.damages_more {
             0 => Ok(()),

@@ -12,6 +12,7 @@
 
 use crate::canary::{Canary, sings};
 use crate::compaction::policy::{Figure, Standing};
+use crate::digest::Digest;
 use crate::read_ahead::ReadAhead;
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -57,6 +58,8 @@ pub(crate) struct Segment<F> {
     pub status: Status,
     /// The oldest segment with a commit record that an outcome in this one speaks of.
     pub refers_to: u64,
+    /// What its index will say; while it can be written, and if it is to have one.
+    pub digest: Option<Box<Digest>>,
     /// The file may have other names, those of a backup: it is given back and not written over. Asked of the
     /// storage again before that.
     pub linked: bool,
@@ -165,9 +168,8 @@ mod tests {
         let mut table = Table::new();
         for &(sequence, refers_to, status) in of {
             let mark = Mark::new(sequence);
-            let file = Rc::new(());
-            let segment =
-                Segment { mark, slot: 0, bytes: 0, file, seed: 0, status, refers_to, linked: false };
+            let (slot, bytes, file, seed, linked, digest) = (0, 0, Rc::new(()), 0, false, None);
+            let segment = Segment { mark, slot, bytes, file, seed, status, refers_to, linked, digest };
             table.segments.insert(sequence, segment);
         }
         table

@@ -68,13 +68,14 @@ impl<S: Storage> Spool<S> {
     pub fn snapshot(&self, now_micros: u64) -> Snapshot {
         let desk = self.inner.desk.borrow();
         let mut table = self.inner.table.borrow_mut();
-        let open = desk.active.map(|active| (active.sequence, active.position));
+        // What is in flight has not been acknowledged, and may be half in the file.
+        let open = desk.active.map(|active| (active.sequence, desk.durable_end));
         let segments = needed_of(&table, open);
         let needed = Needed {
             spool: self.inner.number,
             lineage: Some(self.inner.lineage),
             at_micros: now_micros,
-            batch: desk.last_batch,
+            batch: desk.durable_batch,
             messages: desk.index.counts().messages as u64,
             live_bytes: live_bytes(&table),
             drafts: desk.open.borrow().iter().copied().collect(),

@@ -14,6 +14,8 @@
 //! | DSNs with their outcomes; deferrals | what is not promised, and half of the spare segments |
 //! | mail without a reservation; compaction | what is not promised, and none of the spare segments |
 //!
+//! All this is reckoned without the indexes of segments: an index is given up for what is promised.
+//!
 //! Who finds none: mail is refused, outcomes wait in memory; of deferrals the oldest are forgotten when they
 //! are too many (after a crash their recipients count fewer attempts). Spare segments are `Options::spare_segments`, and one for every
 //! [`SEGMENTS_PER_SPARE`] that exist, so that the outcomes of a big backlog fit, in whatever order it ends.
@@ -25,6 +27,7 @@ use crate::layout::{BLOCK, BatchHeader};
 use crate::options::Options;
 use crate::pending::Group;
 use crate::record::{EXTENT_HEAD, RECORD_HEADER};
+use crate::sealing::END_BYTES;
 use crate::spool::Spool;
 use crate::storage::{Storage, is_full, is_short};
 use std::cell::Cell;
@@ -143,7 +146,7 @@ pub(crate) struct Sizes {
 
 impl Sizes {
     pub fn new(options: &Options) -> Self {
-        let segment = options.segment_bytes - 2 * BLOCK as u64;
+        let segment = options.segment_bytes - BLOCK as u64 - END_BYTES;
         let extent = RECORD_HEADER + EXTENT_HEAD + options.extent_bytes_max;
         let batch = options.batch_payload_max().max(extent);
         let waste = (BatchHeader::batch_bytes(batch) as u64).min(segment);
@@ -184,7 +187,7 @@ pub(crate) struct Room {
 
 impl Room {
     /// Whether a batch of `bytes` may be written.
-    fn admits(&self, sizes: &Sizes, bytes: u64, need: Need) -> bool {
+    pub fn admits(&self, sizes: &Sizes, bytes: u64, need: Need) -> bool {
         let (left, ready) = if bytes <= self.active {
             (self.active - bytes, self.ready)
         } else if self.ready > 0 && bytes <= sizes.segment {
@@ -281,22 +284,9 @@ impl<S: Storage> Spool<S> {
 
     async fn promise_or_try(&self, cost: u64, create: bool) -> Result<Reservation, CommitError> {
         loop {
-            let mut desk = self.inner.desk.borrow_mut();
-            desk.admit()?;
-            if desk.space.sure.get() < cost {
-                drop(desk);
-                let free = self.room().free(&self.sizes());
-                desk = self.inner.desk.borrow_mut();
-                desk.space.sure.set(free);
+            if let Some(reservation) = self.promise_now(cost, create)? {
+                return Ok(reservation);
             }
-            if let Some(left) = desk.space.sure.get().checked_sub(cost) {
-                desk.space.sure.set(left);
-                if create {
-                    desk.space.short = None;
-                }
-                return Ok(Reservation::of(&desk.space.reserved, cost));
-            }
-            drop(desk);
             if !create {
                 return Err(CommitError::Full);
             }
@@ -309,6 +299,24 @@ impl<S: Storage> Spool<S> {
                 }
             }
         }
+    }
+
+    /// `None` when another segment is needed for it. `clear`: there is room, so a shortage is over.
+    fn promise_now(&self, cost: u64, clear: bool) -> Result<Option<Reservation>, CommitError> {
+        let mut desk = self.inner.desk.borrow_mut();
+        desk.admit()?;
+        if desk.space.sure.get() < cost {
+            drop(desk);
+            let free = self.room().free(&self.sizes());
+            desk = self.inner.desk.borrow_mut();
+            desk.space.sure.set(free);
+        }
+        let Some(left) = desk.space.sure.get().checked_sub(cost) else { return Ok(None) };
+        desk.space.sure.set(left);
+        if clear {
+            desk.space.short = None;
+        }
+        Ok(Some(Reservation::of(&desk.space.reserved, cost)))
     }
 
     pub(crate) fn sizes(&self) -> Sizes {
@@ -330,8 +338,9 @@ impl<S: Storage> Spool<S> {
     /// Sees to it that a batch of `bytes` has its place and leaves the others theirs.
     pub(crate) async fn provide(&self, bytes: u64, need: Need) -> Result<(), NoRoom> {
         let careless = need <= Need::Reserved;
-        while !(careless && bytes <= self.left_in_active()) && !self.room().admits(&self.sizes(), bytes, need)
-        {
+        let fits =
+            || careless && bytes <= self.left_in_active() || self.room().admits(&self.sizes(), bytes, need);
+        while !fits() {
             self.create_segment().await?;
         }
         Ok(())
@@ -346,9 +355,7 @@ impl<S: Storage> Spool<S> {
     /// Octets left for batches in the active segment.
     pub(crate) fn left_in_active(&self) -> u64 {
         let (desk, table) = (self.inner.desk.borrow(), self.inner.table.borrow());
-        desk.active.map_or(0, |active| {
-            table.segments[&active.sequence].bytes.saturating_sub(active.position + BLOCK as u64)
-        })
+        desk.active.map_or(0, |active| table.segments[&active.sequence].room_without_index(active.position))
     }
 
     /// Whether the deferrals that were held back find room; `false` also when there are none.

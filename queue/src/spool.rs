@@ -26,7 +26,7 @@ use crate::options::Options;
 use crate::pending::{Finishing, Group, NewMessage, Ticket, Verdict, Wait};
 use crate::reading::{self, Message};
 use crate::record::{ContentFlags, Outcome};
-use crate::recovery::{Recovery, recover};
+use crate::recovery::{Reading, Recovery, recover};
 use crate::segments::Table;
 use crate::space::Reservation;
 use crate::storage::Storage;
@@ -85,8 +85,17 @@ impl<S: Storage> Spool<S> {
         number: SpoolNumber,
         options: Options,
     ) -> Result<(Self, Recovery), OpenError> {
+        Self::open_reading(storage, number, options, Reading::Indexes).await
+    }
+
+    pub(crate) async fn open_reading(
+        storage: S,
+        number: SpoolNumber,
+        options: Options,
+        reading: Reading,
+    ) -> Result<(Self, Recovery), OpenError> {
         options.check()?;
-        let found = recover(&storage, number.get()).await?;
+        let found = recover(&storage, number.get(), reading).await?;
         let mut desk = Desk::new(number, &options, found.index);
         (desk.ancestry, desk.ancestry_at) = (found.ancestry, found.ancestry_at);
         desk.last_segment = found.last_segment;
@@ -484,6 +493,7 @@ impl<S: Storage> Spool<S> {
         let (writer, running, ticket) = {
             let mut desk = self.inner.desk.borrow_mut();
             desk.closing = true;
+            desk.release_held();
             (desk.want(), desk.writing, desk.last_ticket())
         };
         writer.into_iter().for_each(|writer| writer.wake());
@@ -496,9 +506,8 @@ impl<S: Storage> Spool<S> {
         };
         self.sealed().await;
         self.outcome_of(verdict)?;
-        // Deferrals that waited for room to the end.
-        let all = self.inner.desk.borrow().space.held.is_empty();
-        if all { Ok(()) } else { Err(CommitError::Full) }
+        let held = !self.inner.desk.borrow().space.held.is_empty();
+        if held { Err(CommitError::Full) } else { Ok(()) }
     }
 }
 

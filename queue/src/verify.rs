@@ -20,7 +20,7 @@ use crate::index::Index;
 use crate::layout::{BATCH_HEADER, BLOCK, BatchHeader, HeaderFound, SegmentHeader};
 use crate::reading;
 use crate::record;
-use crate::recovery::{DamageKind, recover};
+use crate::recovery::{DamageKind, Reading, recover};
 use crate::segments::Table;
 use crate::storage::{ReaderStorage, SegmentFile, Storage};
 use futures_lite::future::block_on;
@@ -95,7 +95,7 @@ pub(crate) async fn verify_storage<S: Storage>(
 
 /// Reads everything once.
 async fn look<S: Storage>(storage: &S, number: SpoolNumber) -> Result<Verified, OpenError> {
-    let recovered = recover(storage, number.get()).await?;
+    let recovered = recover(storage, number.get(), Reading::Batches).await?;
     let report = recovered.report;
     let mut found = Verified {
         segments: report.segments,

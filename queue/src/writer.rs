@@ -4,15 +4,15 @@
 //! segment is sealed before the next one gets its header, and that header is durable before a batch
 //! follows it.
 
-use crate::canary::{Canary, sings};
 use crate::desk::Active;
+use crate::digest::Digest;
 use crate::error::Fault;
-use crate::layout::{BATCH_HEADER, BLOCK, BatchHeader, FORMAT_VERSION, SegmentHeader};
+use crate::layout::{BLOCK, BatchHeader, FORMAT_VERSION, SegmentHeader};
 use crate::pending::Gathering;
-use crate::record::{Pen, SEAL_RECORD, Seal};
-use crate::recovery::{CutAt, Unborn};
+use crate::record::Seal;
+use crate::recovery::Unborn;
 use crate::segments::{Mark, REFERS_TO_NONE, Segment, Status};
-use crate::space::{Need, NoRoom};
+use crate::space::{Need, NoRoom, Room};
 use crate::spool::Spool;
 use crate::storage::{SegmentFile, Storage};
 use flight::{Flight, Next};
@@ -59,14 +59,17 @@ impl<S: Storage> Spool<S> {
 
     /// Finds place for a batch and begins to write it.
     async fn write(&self, flight: &mut Flight, mut batch: Gathering) {
-        if !flight.is_empty() && !self.has_place(batch.batch_bytes() as u64, batch.need) {
+        let bytes = batch.batch_bytes() as u64;
+        let beside_index = bytes <= self.left_beside_index(batch.index_growth_max);
+        let may_join = beside_index && self.has_place(bytes, batch.need);
+        if !flight.is_empty() && !may_join {
             // Files change, and batches are refused, with nothing in flight.
             if let Err(fault) = self.land_all(flight).await {
                 return self.poison(fault);
             }
         }
         let active = loop {
-            let place = self.make_room(batch.batch_bytes() as u64, batch.need).await;
+            let place = self.make_room(batch.batch_bytes() as u64, batch.index_growth_max, batch.need).await;
             if self.fault().is_some() {
                 // Somebody else's: a segment was created for a reservation. Who waits has been told.
                 return;
@@ -98,7 +101,7 @@ impl<S: Storage> Spool<S> {
         wakers.into_iter().for_each(|waker| waker.wake());
     }
 
-    fn batch_header(&self, active: Active, payload_bytes: usize, records: u32) -> BatchHeader {
+    pub(crate) fn batch_header(&self, active: Active, payload_bytes: usize, records: u32) -> BatchHeader {
         let desk = self.inner.desk.borrow();
         BatchHeader {
             segment: active.sequence,
@@ -110,12 +113,24 @@ impl<S: Storage> Spool<S> {
         }
     }
 
-    /// Finds place for a batch; the last block of a segment is left for its seal.
-    async fn make_room(&self, bytes: u64, need: Need) -> Result<Active, NoRoom> {
+    /// Octets left for a batch in the active segment, when its index and what the batch adds to that, at
+    /// most `growth`, have their place too.
+    fn left_beside_index(&self, growth: usize) -> u64 {
+        self.active().map_or(0, |active| {
+            self.inner.table.borrow().segments[&active.sequence].room(active.position, growth)
+        })
+    }
+
+    /// Finds place for a batch, with what the end of the segment will need.
+    async fn make_room(&self, bytes: u64, growth: usize, need: Need) -> Result<Active, NoRoom> {
         loop {
             self.provide(bytes, need).await?;
             if let Some(active) = self.active() {
-                if bytes <= self.left_in_active() {
+                if bytes <= self.left_beside_index(growth) {
+                    return Ok(active);
+                }
+                if bytes <= self.left_in_active() && !self.may_seal_early(active, bytes).await? {
+                    self.give_index_up(active);
                     return Ok(active);
                 }
                 self.seal(active, Seal::Full).await?;
@@ -124,47 +139,31 @@ impl<S: Storage> Spool<S> {
         }
     }
 
-    fn active(&self) -> Option<Active> {
-        self.inner.desk.borrow().active
+    /// Whether a segment that has place for the batch, but not for an index too, may be sealed for the sake
+    /// of the index: not an empty one, as no other has more place, and not when that would leave too little
+    /// for what is promised and spare. Promises are reckoned without indexes.
+    async fn may_seal_early(&self, active: Active, bytes: u64) -> Result<bool, NoRoom> {
+        if active.position == BLOCK as u64 {
+            return Ok(false);
+        }
+        while !(Room { active: 0, ..self.room() }).admits(&self.sizes(), bytes, Need::Mail) {
+            match self.create_segment().await {
+                Ok(()) => {}
+                Err(NoRoom::Full) => return Ok(false),
+                Err(fault) => return Err(fault),
+            }
+        }
+        Ok(true)
     }
 
-    /// Ends a segment, with nothing in flight. It cannot be written any more, whatever happens.
-    async fn seal(&self, active: Active, seal: Seal) -> Result<(), Fault> {
-        let (file, seed) = {
-            let table = self.inner.table.borrow();
-            let segment = &table.segments[&active.sequence];
-            (segment.file.clone(), segment.seed)
-        };
-        let header = self.batch_header(active, SEAL_RECORD, 1);
-        let mut buffer = file.buffer(BLOCK);
-        let out = buffer.as_mut();
-        out.fill(0);
-        Pen::new(out, BATCH_HEADER, seed).seal(seal);
-        header.encode(seed, out);
-        if !sings(Canary::ForgetsSeals) {
-            let written = file.write(active.position, buffer).await;
-            written.map_err(|error| Fault::new("sealing a segment", &error))?;
-        }
-        let mut desk = self.inner.desk.borrow_mut();
-        desk.last_batch = header.sequence;
-        desk.durable_batch = header.sequence;
-        desk.active = None;
-        desk.stats.bytes_written += BLOCK as u64;
+    fn give_index_up(&self, active: Active) {
         let mut table = self.inner.table.borrow_mut();
         let segment = table.segments.get_mut(&active.sequence).expect("the active segment is there");
-        if segment.status == Status::Active {
-            segment.status = Status::Sealed;
-        }
-        Ok(())
+        segment.digest = None;
     }
 
-    /// Ends the log that a crash left open.
-    pub(crate) async fn seal_cut(&self, cut: CutAt) -> Result<(), Fault> {
-        let end = self.inner.table.borrow().segments[&cut.segment].bytes;
-        if cut.position + BLOCK as u64 > end {
-            return Ok(());
-        }
-        self.seal(Active { sequence: cut.segment, position: cut.position }, Seal::Cut).await
+    fn active(&self) -> Option<Active> {
+        self.inner.desk.borrow().active
     }
 
     /// Files that were never taken into use: of the right size they are kept for it.
@@ -265,11 +264,13 @@ impl<S: Storage> Spool<S> {
             seed: header.seed(),
             status: Status::Active,
             refers_to: REFERS_TO_NONE,
+            digest: Some(Box::new(Digest::new(header.id_floor))),
             linked: false,
         };
         table.segments.insert(sequence, segment);
         desk.last_segment = sequence;
         desk.stats.bytes_written += BLOCK as u64;
+        desk.durable_end = BLOCK as u64;
         desk.active = Some(Active { sequence, position: BLOCK as u64 });
     }
 

@@ -81,6 +81,16 @@ pub fn signal(pid: u32, name: &str) {
     assert!(status.is_ok_and(|status| status.success()), "kill -{name} {pid}");
 }
 
+/// CPU time of a process so far, its own and the kernel's for it, in seconds.
+pub fn cpu_seconds(pid: u32) -> f64 {
+    /// Linux gives these figures in hundredths, whatever the kernel's own tick.
+    const TICKS: f64 = 100.0;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a running process");
+    let fields = stat.rsplit_once(')').expect("the name in parentheses").1.split_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("ticks")).sum();
+    ticks as f64 / TICKS
+}
+
 /// Resident memory of a process in bytes.
 pub fn resident_bytes(pid: u32) -> u64 {
     status_kib(pid, "VmRSS:") * 1024

@@ -187,6 +187,7 @@ fn envelope(now_micros: u64) -> Arc<Envelope> {
         listener: "inside".into(),
         helo: "source.example".into(),
         client: "192.0.2.1".into(),
+        origin: None,
     })
 }
 

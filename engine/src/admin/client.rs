@@ -49,6 +49,18 @@ pub fn stream(spool: &Path, path: &str, mut body: mpsc::Receiver<Vec<u8>>) -> io
     })
 }
 
+/// A text as part of a query (RFC 3986 section 2.1).
+pub fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for octet in text.bytes() {
+        match octet {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => escaped.push(octet.into()),
+            _ => escaped.push_str(&format!("%{octet:02X}")),
+        }
+    }
+    escaped
+}
+
 fn send(spool: &Path, request: Builder, body: Vec<u8>) -> io::Result<Answered> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

@@ -8,33 +8,32 @@
 //! |---|---|
 //! | `/` | a page for a browser |
 //! | `/metrics` | counters in the Prometheus text format |
-//! | `/v1/queue?after=ID&limit=N` | up to N messages by id |
+//! | `/v1/queue?after=ID&limit=N&condition=JSON` | up to N messages by id that match ([`Condition`](crate::steering::Condition)) |
 //! | `/v1/queue/ID` | one message, or 404 |
+//! | `/v1/queue/summary?senders=true&limit=N` | totals, next hops, domains by age ([`Summary`](crate::steering::Summary)) |
+//! | POST `/v1/queue/change` | a [`Request`](crate::steering::Request) carried out, and its counts; 403 on TCP |
 //! | POST `/v1/backup` | copies the queue (`backup`); on the socket only |
+//! | GET, POST `/v1/restore` | brings in the copy of a spool (`restore`); on the socket only |
 
 pub mod backup;
 pub mod client;
+mod queue;
 pub mod restore;
 
 use crate::config::Config;
 use crate::observe::{counters, log};
-use crate::shard::links::{Links, QueueItem, ToIngest};
+use crate::shard::links::Links;
 use crate::space::Space;
-use axum::extract::{DefaultBodyLimit, Path as UrlPath, Query, State as Shared};
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, State as Shared};
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse};
 use axum::routing::{get, post};
-use axum::{Json, Router};
-use sluice_queue::QueueId;
 use std::fmt::Write;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::sync::oneshot;
-
-/// Messages in one answer.
-const LIMIT_DEFAULT: usize = 1_000;
 
 /// What the handlers see of the relay.
 pub struct State {
@@ -42,6 +41,8 @@ pub struct State {
     pub links: Arc<Links>,
     pub ingest: Vec<Arc<counters::Ingest>>,
     pub delivery: Vec<Arc<counters::Delivery>>,
+    /// Held by the change of the queue that is being carried out.
+    pub changes: tokio::sync::Mutex<()>,
     pub space: Arc<Space>,
 }
 
@@ -75,63 +76,28 @@ pub fn bind(config: &Config) -> io::Result<Bound> {
 
 /// Serves until the process ends.
 pub async fn serve(bound: Bound, state: Arc<State>) {
-    let router = Router::new()
+    let shows = Router::new()
         .route("/", get(page))
         .route("/metrics", get(metrics))
-        .route("/v1/queue", get(list))
-        .route("/v1/queue/{id}", get(show));
-    let all = router
+        .route("/v1/queue", get(queue::list))
+        .route("/v1/queue/summary", get(queue::summary))
+        .route("/v1/queue/{id}", get(queue::show));
+    let all = shows
         .clone()
+        .route("/v1/queue/change", post(queue::change))
         .route("/v1/backup", post(backup::backup))
         .route("/v1/restore", get(restore::known).post(restore::restore).layer(DefaultBodyLimit::disable()))
         .with_state(state.clone());
-    let router = router.with_state(state);
+    let shows = shows.route("/v1/queue/change", post(queue::change_refused)).with_state(state);
     if let Some(tcp) = bound.tcp {
         match tokio::net::TcpListener::from_std(tcp) {
-            Ok(tcp) => drop(tokio::spawn(axum::serve(tcp, router).into_future())),
+            Ok(tcp) => drop(tokio::spawn(axum::serve(tcp, shows).into_future())),
             Err(error) => log::note("admin", &format!("error: admin.bind: {error}")),
         }
     }
     match tokio::net::UnixListener::from_std(bound.unix) {
-        Ok(unix) => drop(axum::serve(unix, all).await),
+        Ok(unix) => drop(axum::serve(unix, all.into_make_service_with_connect_info::<queue::Peer>()).await),
         Err(error) => log::note("admin", &format!("error: admin.sock: {error}")),
-    }
-}
-
-#[derive(serde::Deserialize)]
-struct Window {
-    after: Option<String>,
-    limit: Option<usize>,
-}
-
-async fn list(
-    Shared(state): Shared<Arc<State>>,
-    Query(window): Query<Window>,
-) -> Result<Json<Vec<QueueItem>>, Refused> {
-    let after = window.after.map(|text| text.parse()).transpose().map_err(Refused::bad_id)?;
-    let limit = window.limit.unwrap_or(LIMIT_DEFAULT).clamp(1, LIMIT_DEFAULT);
-    let mut items = Vec::new();
-    for shard in &state.links.ingest {
-        let (reply, answer) = oneshot::channel();
-        shard.send(ToIngest::Page { after, limit, reply }).await;
-        items.extend(answer.await.map_err(|_| Refused::stopping())?);
-    }
-    items.sort_unstable_by(|a, b| a.id.cmp(&b.id));
-    items.truncate(limit);
-    Ok(Json(items))
-}
-
-async fn show(
-    Shared(state): Shared<Arc<State>>,
-    UrlPath(id): UrlPath<String>,
-) -> Result<Json<QueueItem>, Refused> {
-    let id: QueueId = id.parse().map_err(Refused::bad_id)?;
-    let (reply, answer) = oneshot::channel();
-    state.links.owner_of(id).send(ToIngest::Show { id, reply }).await;
-    match answer.await {
-        Ok(Some(item)) => Ok(Json(item)),
-        Ok(None) => Err(Refused(StatusCode::NOT_FOUND, format!("no message {id} in the queue"))),
-        Err(_) => Err(Refused::stopping()),
     }
 }
 
@@ -167,6 +133,10 @@ struct Refused(StatusCode, String);
 impl Refused {
     fn bad_id(error: sluice_queue::NotAQueueId) -> Self {
         Self(StatusCode::BAD_REQUEST, error.to_string())
+    }
+
+    fn bad(sentence: String) -> Self {
+        Self(StatusCode::BAD_REQUEST, sentence)
     }
 
     fn stopping() -> Self {

@@ -31,16 +31,27 @@ pub(super) struct Notes {
     line_starts: Vec<usize>,
     faults: RefCell<Vec<Fault>>,
     asked: RefCell<BTreeSet<String>>,
+    purpose: Purpose,
+}
+
+/// What a configuration is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Everything that it names must be there.
+    Run,
+    /// Only to find the spool and to name next hops: the files of certificates are not looked at.
+    Queue,
 }
 
 impl Notes {
-    pub(super) fn new(text: &str, origin: &str) -> Self {
+    pub(super) fn new(text: &str, origin: &str, purpose: Purpose) -> Self {
         let starts = std::iter::once(0).chain(memchr::memchr_iter(b'\n', text.as_bytes()).map(|at| at + 1));
         Self {
             origin: origin.to_owned(),
             line_starts: starts.collect(),
             faults: RefCell::default(),
             asked: RefCell::default(),
+            purpose,
         }
     }
 
@@ -53,6 +64,10 @@ impl Notes {
         if faults.len() < FAULTS_MAX {
             faults.push(Fault { line, key: key.to_owned(), sentence: sentence.into() });
         }
+    }
+
+    pub(super) fn purpose(&self) -> Purpose {
+        self.purpose
     }
 
     pub(super) fn is_clean(&self) -> bool {
@@ -91,6 +106,11 @@ struct Found<'d> {
 }
 
 impl<'d> Section<'d> {
+    /// Whether files that are named are looked at.
+    pub(super) fn reads_files(&self) -> bool {
+        self.notes.purpose() == Purpose::Run
+    }
+
     pub(super) fn root(table: &'d DeTable<'d>, notes: &'d Notes) -> Self {
         Self { notes, path: String::new(), table: Some(table), asked: Vec::new(), line: 1 }
     }

@@ -29,10 +29,11 @@ use std::path::Path;
 use toml::de::DeTable;
 
 pub(crate) use check::matches_domain;
-use document::{At, Notes, Section};
+use document::{At, Notes, Purpose, Section};
 pub use error::{ConfigError, Fault};
 use read::{ListenerDraft, ResolverDraft, RouteDraft};
 pub use types::*;
+pub(crate) use value::{domain, duration, size, smart_host};
 
 /// A longer file is no configuration.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -45,6 +46,16 @@ const DEMONSTRATION: &str = include_str!("demonstration.toml");
 impl Config {
     /// Reads and checks a file. Relative paths in it count from the working directory.
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
+        Self::load_for(path, Purpose::Run)
+    }
+
+    /// As [`Config::load`], but only to look at the queue and steer it: certificates that cannot be read are no
+    /// fault.
+    pub fn load_for_queue(path: &Path) -> Result<Config, ConfigError> {
+        Self::load_for(path, Purpose::Queue)
+    }
+
+    fn load_for(path: &Path, purpose: Purpose) -> Result<Config, ConfigError> {
         let origin = path.display().to_string();
         let mut text = String::new();
         let read = std::fs::File::open(path)
@@ -57,12 +68,16 @@ impl Config {
         if text.len() as u64 > FILE_BYTES_MAX {
             return Err(ConfigError::one(&origin, "", "is too long; allowed: at most 1MiB".to_owned()));
         }
-        Self::parse(&text, &origin)
+        Self::parse_for(&text, &origin, purpose)
     }
 
     /// Reads and checks a text; `origin` stands for the file's name in the errors.
     pub fn parse(text: &str, origin: &str) -> Result<Config, ConfigError> {
-        let notes = Notes::new(text, origin);
+        Self::parse_for(text, origin, Purpose::Run)
+    }
+
+    fn parse_for(text: &str, origin: &str, purpose: Purpose) -> Result<Config, ConfigError> {
+        let notes = Notes::new(text, origin, purpose);
         let config = read_all(text, &notes, &sluice_tuning::cpus_allowed());
         match notes.into_error() {
             Some(error) => Err(error),

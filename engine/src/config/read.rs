@@ -223,7 +223,7 @@ pub(super) fn delivery(mut section: Section<'_>) -> Delivery {
     delivery
 }
 
-/// `[tls]` and `[listener.own_tls]`. The files are read, so that a wrong pair is found here and not by a peer.
+/// `[tls]` and `[listener.own_tls]`. The files are read (where the relay is to run), so that a wrong pair is found here and not by a peer.
 pub(super) fn tls(mut section: Section<'_>) -> Option<Tls> {
     let pair = certificate_pair(&mut section);
     let named = section.sections("name").into_iter().map(named_pair).collect::<Vec<_>>();
@@ -260,7 +260,9 @@ fn certificate_pair(section: &mut Section<'_>) -> Option<CertificatePair> {
     }
     let (certificate, key) = certificate.zip(key)?;
     let pair = CertificatePair { certificate: certificate.value, key: key.value };
-    if let Err(fault) = files::certified_key(&pair) {
+    if section.reads_files()
+        && let Err(fault) = files::certified_key(&pair)
+    {
         match fault.file {
             TlsFile::Certificate => section.fault(certificate.line, "certificate", fault.sentence),
             TlsFile::Key => section.fault(key.line, "key", fault.sentence),
@@ -300,7 +302,9 @@ fn client_certificates(section: &mut Section<'_>) -> Option<ClientCertificates> 
         }
         return None;
     };
-    if let Err(sentence) = files::authorities(&authorities.value) {
+    if section.reads_files()
+        && let Err(sentence) = files::authorities(&authorities.value)
+    {
         section.fault(authorities.line, "client_authorities", sentence);
     }
     Some(match word.value {

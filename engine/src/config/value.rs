@@ -12,7 +12,7 @@ use sluice_tuning::CPUS_MAX;
 use super::types::{Network, SmartHost};
 
 /// What was found and what is allowed, for people.
-pub(super) type Wrong = String;
+pub(crate) type Wrong = String;
 
 const SMTP_PORT: u16 = 25;
 const DNS_PORT: u16 = 53;
@@ -33,7 +33,7 @@ const SIZE_UNITS: [(&str, u64); 9] = [
 ];
 
 /// `"30s"`, `"5m"`, `"4h"`, `"5d"`, `"200ms"`: one whole number and one unit.
-pub(super) fn duration(text: &str, range: &RangeInclusive<Duration>) -> Result<Duration, Wrong> {
+pub(crate) fn duration(text: &str, range: &RangeInclusive<Duration>) -> Result<Duration, Wrong> {
     let allowed =
         || format!("a duration from {} to {}", show_duration(*range.start()), show_duration(*range.end()));
     let millis = quantity(text, &DURATION_UNITS).ok_or_else(|| {
@@ -47,7 +47,7 @@ pub(super) fn duration(text: &str, range: &RangeInclusive<Duration>) -> Result<D
 }
 
 /// `"64MiB"`, `"10MB"`, `"512KiB"`: one whole number and one unit, decimal or binary. The result is in bytes.
-pub(super) fn size(text: &str, range: &RangeInclusive<u64>) -> Result<u64, Wrong> {
+pub(crate) fn size(text: &str, range: &RangeInclusive<u64>) -> Result<u64, Wrong> {
     let allowed = || format!("a size from {} to {}", show_size(*range.start()), show_size(*range.end()));
     let found = quantity(text, &SIZE_UNITS).ok_or_else(|| {
         format!(
@@ -86,7 +86,7 @@ fn show(amount: u64, units: &[(&str, u64)]) -> String {
 
 /// A host or mail domain in its ASCII form (RFC 5321 section 4.1.2, RFC 1035 section 2.3.1), returned in
 /// lower case and without a trailing dot.
-pub(super) fn domain(text: &str) -> Result<String, Wrong> {
+pub(crate) fn domain(text: &str) -> Result<String, Wrong> {
     let name = text.strip_suffix('.').unwrap_or(text);
     if !text.is_ascii() {
         return Err(format!("\"{text}\" is not ASCII; allowed: the name in its xn-- form"));
@@ -180,7 +180,7 @@ pub(super) fn dns_server(text: &str) -> Result<SocketAddr, Wrong> {
 }
 
 /// `10.1.0.10:25`, `[2001:db8::1]:25`, `mail.inside.example:25`; without a port it is 25.
-pub(super) fn smart_host(text: &str) -> Result<SmartHost, Wrong> {
+pub(crate) fn smart_host(text: &str) -> Result<SmartHost, Wrong> {
     let refuse = || {
         format!("\"{text}\" is not a host; allowed: 10.1.0.10:25, [2001:db8::1]:25, mail.inside.example:25")
     };

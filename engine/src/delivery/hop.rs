@@ -65,6 +65,8 @@ pub struct Hop {
 struct Down {
     trouble: Trouble,
     probes: u32,
+    /// Wall clock, microseconds.
+    since_micros: u64,
 }
 
 #[derive(Default)]
@@ -119,6 +121,15 @@ impl Hop {
 
     pub fn take_unannounced(&self) -> Option<Item> {
         self.unannounced.borrow_mut().pop_front()
+    }
+
+    pub fn has_unannounced(&self) -> bool {
+        !self.unannounced.borrow().is_empty()
+    }
+
+    /// Takes everything that waits here out: what is ready, and what came unannounced.
+    pub fn take_all(&self) -> (VecDeque<Item>, VecDeque<Item>) {
+        (self.ready.take(), self.unannounced.take())
     }
 
     /// Nobody waits for this hop, in whatever state.
@@ -227,13 +238,26 @@ impl Hop {
         self.down.take().is_some()
     }
 
-    /// The hop answers at no address. Returns how often in a row that was found.
-    pub fn set_down(&self, trouble: Trouble) -> u32 {
+    /// The hop answers at no address, as was found at `now_micros`. Returns how often in a row that was found.
+    pub fn set_down(&self, trouble: Trouble, now_micros: u64) -> u32 {
         self.connections_allowed.set(1);
         let mut down = self.down.borrow_mut();
         let probes = down.as_ref().map_or(0, |down| down.probes).saturating_add(1);
-        *down = Some(Down { trouble, probes });
+        let since_micros = down.as_ref().map_or(now_micros, |down| down.since_micros);
+        *down = Some(Down { trouble, probes, since_micros });
         probes
+    }
+
+    /// What is wrong with it, and since when (wall clock, microseconds).
+    pub fn down_since(&self) -> Option<(Trouble, u64)> {
+        self.down.borrow().as_ref().map(|down| (down.trouble.clone(), down.since_micros))
+    }
+
+    /// The waits between probes begin anew.
+    pub fn reset_probes(&self) {
+        if let Some(down) = &mut *self.down.borrow_mut() {
+            down.probes = 0;
+        }
     }
 
     pub fn trouble(&self) -> Option<Trouble> {
@@ -277,7 +301,7 @@ mod tests {
     use sluice_queue::SpoolNumber;
 
     fn hop(connections_max: usize) -> Hop {
-        Hop::new(NextHop { route: 0, domain: None }, connections_max)
+        Hop::new(NextHop { route: 0, domain: None, via: None }, connections_max)
     }
 
     fn item(n: u64) -> Item {
@@ -335,11 +359,12 @@ mod tests {
     fn a_hop_that_is_down_gets_one_probe_and_then_grows_from_one_connection() {
         let hop = hop(20);
         hop.push(item(1));
-        assert_eq!(hop.set_down(trouble()), 1);
+        assert_eq!(hop.set_down(trouble(), 10), 1);
         assert_eq!(hop.call(), Call::Nobody);
         assert!(hop.begin_probe());
         assert!(!hop.begin_probe());
-        assert_eq!(hop.set_down(trouble()), 2);
+        assert_eq!(hop.set_down(trouble(), 20), 2);
+        assert_eq!(hop.down_since(), Some((trouble(), 10)));
         hop.connection_ended();
         assert!(hop.begin_probe());
         assert!(hop.set_up());

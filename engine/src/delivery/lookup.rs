@@ -54,6 +54,10 @@ impl Lookup {
         next_hop: &NextHop,
     ) -> Result<Vec<Peer>, NotFound> {
         let route = config.routes.get(usize::from(next_hop.route));
+        if let Some(via) = &next_hop.via {
+            let resolver = route.and_then(|route| route.resolver);
+            return self.smart_hosts(std::slice::from_ref(&**via), resolver, links).await;
+        }
         let (target, resolver) = match route {
             Some(route) => (&route.target, route.resolver),
             None => return Err(no_route(next_hop)),
@@ -141,6 +145,12 @@ impl Lookup {
         let answer = answer.await.unwrap_or_else(|_| stopped(&host));
         keep(&self.addresses, key, answer.clone());
         answer
+    }
+
+    /// The next look-up asks again for what was not found.
+    pub fn forget_failed(&self) {
+        self.mx.borrow_mut().retain(|_, kept| kept.answer.result.is_ok());
+        self.addresses.borrow_mut().retain(|_, kept| kept.answer.result.is_ok());
     }
 
     pub fn forget_expired(&self) {

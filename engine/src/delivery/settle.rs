@@ -202,7 +202,7 @@ pub async fn settle_trouble(
     let delays = Timing { began_micros: now, setup_micros: 0, ended_micros: now }.delays(&message);
     let mut fates = Vec::new();
     for &recipient in item.group.indexes() {
-        if states.as_ref().is_some_and(|states| states[recipient as usize].is_finished()) {
+        if states.as_ref().is_some_and(|states| !states[recipient as usize].is_open()) {
             continue;
         }
         let address = &message.envelope.recipients[recipient as usize].address;
@@ -233,8 +233,7 @@ pub async fn settle_trouble(
 const FAULTS_MAX: u8 = 2;
 
 /// Puts a message off when the code that delivers it panics: dropped while armed, that is, while the
-/// stack unwinds. After [`FAULTS_MAX`] such ends the message is held: it stays in the spool, shown in
-/// the queue, and is not tried again before a restart.
+/// stack unwinds. After [`FAULTS_MAX`] such ends the message is held, until an administrator releases it.
 pub struct FaultGuard {
     shard: Rc<DeliveryShard>,
     hop: Rc<Hop>,
@@ -264,11 +263,9 @@ impl Drop for FaultGuard {
         let Some(mut item) = self.item.take() else { return };
         item.faults = item.faults.saturating_add(1);
         if item.faults >= FAULTS_MAX {
-            let id = item.id;
-            return log::note(
-                "delivery",
-                &format!("{id}: error: delivery ended by an internal fault again; held"),
-            );
+            let (id, recipients) = (item.id, item.group.indexes().to_vec());
+            log::note("delivery", &format!("{id}: error: delivery ended by an internal fault again; held"));
+            return self.shard.tell(ToIngest::HoldFaulty { id, recipients }, id);
         }
         log::note("delivery", &format!("{}: error: delivery ended by an internal fault; put off", item.id));
         item.attempts = item.attempts.saturating_add(1);

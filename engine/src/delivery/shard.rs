@@ -1,11 +1,12 @@
 //! One delivery shard: its next hops, its timetable, its connections.
 //!
 //! Lives on one glommio executor. Every message it has been handed is, at every moment, in exactly
-//! one of four places: ready in a hop, in the timetable, in the hands of one connection, or finished
-//! and reported.
+//! one of four places: ready in a hop, in the timetable, in the hands of one connection or settling task
+//! ([`hands`](super::hands)), or finished and reported. What an administrator withdraws is in none of them.
 
 use super::client::ClientSettings;
 use super::connection::Scratch;
+use super::hands::Hands;
 use super::hop::{Call, Hop, Item, Trouble};
 use super::lookup::{Lookup, NotFound};
 use super::settle::{Waits, settle_trouble};
@@ -13,12 +14,13 @@ use super::verdict::Peer;
 use super::worker;
 use crate::channel::Receiver;
 use crate::clock::{monotonic_millis, wall_micros};
-use crate::config::{Config, Retry, Target};
+use crate::config::{Config, Retry, SmartHost, Target};
 use crate::observe::{counters, log};
 use crate::schedule::retry;
 use crate::schedule::timetable::Timetable;
 use crate::shard::event::Event;
-use crate::shard::links::{Handover, Links, NextHop, ToDelivery};
+use crate::shard::links::{Handover, Links, NextHop, ToDelivery, ToIngest};
+use crate::steering::Destination;
 use futures_lite::FutureExt;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -40,9 +42,12 @@ pub struct DeliveryShard {
     pub counters: Arc<counters::Delivery>,
     pub settings: Arc<ClientSettings>,
     pub scratch: Scratch,
-    lookup: Lookup,
-    hops: RefCell<HashMap<NextHop, Rc<Hop>>>,
-    timetable: RefCell<Timetable<Due>>,
+    pub(super) lookup: Lookup,
+    pub(super) hops: RefCell<HashMap<NextHop, Rc<Hop>>>,
+    pub(super) timetable: RefCell<Timetable<Due>>,
+    pub(super) hands: Hands,
+    /// Items that a pass has taken out of their places and not put back yet.
+    pub(super) passing: Cell<usize>,
     timer_is_late: Event,
     stopping: Cell<bool>,
     transactions: Cell<usize>,
@@ -54,7 +59,7 @@ pub struct DeliveryShard {
     starved: RefCell<VecDeque<Rc<Hop>>>,
 }
 
-enum Due {
+pub(super) enum Due {
     Item(Rc<Hop>, Item),
     Probe(Rc<Hop>),
 }
@@ -71,6 +76,8 @@ impl DeliveryShard {
             scratch: Scratch::default(),
             hops: RefCell::default(),
             timetable: RefCell::default(),
+            hands: Hands::default(),
+            passing: Cell::new(0),
             timer_is_late: Event::default(),
             stopping: Cell::new(false),
             transactions: Cell::new(0),
@@ -108,7 +115,7 @@ impl DeliveryShard {
         if self.stopping.get() || hop.call() != Call::Open {
             return;
         }
-        if self.connections.get() < self.connections_total_max {
+        if self.has_place() {
             self.open(hop.clone());
         } else {
             hop.connection_ended();
@@ -118,8 +125,13 @@ impl DeliveryShard {
         }
     }
 
+    /// Whether one more connection may be opened, of all that there may be.
+    pub(super) fn has_place(&self) -> bool {
+        self.connections.get() < self.connections_total_max
+    }
+
     /// Starts the task of a connection for which the hop has given a place.
-    fn open(self: &Rc<Self>, hop: Rc<Hop>) {
+    pub(super) fn open(self: &Rc<Self>, hop: Rc<Hop>) {
         self.connections.set(self.connections.get() + 1);
         glommio::spawn_local(worker::run(self.clone(), hop)).detach();
     }
@@ -141,7 +153,7 @@ impl DeliveryShard {
             return hop.clone();
         }
         // Smart hosts are spread over all delivery shards, each with its slice of the limit.
-        let slices = if next_hop.domain.is_none() { self.links.delivery.len() } else { 1 };
+        let slices = if next_hop.is_spread() { self.links.delivery.len() } else { 1 };
         let hop = Rc::new(Hop::new(next_hop.clone(), self.config.delivery.connections_max.div_ceil(slices)));
         self.hops.borrow_mut().insert(next_hop.clone(), hop.clone());
         hop
@@ -180,7 +192,7 @@ impl DeliveryShard {
         }
     }
 
-    fn make_ready(self: &Rc<Self>, hop: &Rc<Hop>, item: Item) {
+    pub(super) fn make_ready(self: &Rc<Self>, hop: &Rc<Hop>, item: Item) {
         if hop.trouble().is_some() && !item.announced {
             hop.push_unannounced(item);
             self.settle_down(hop, false);
@@ -190,9 +202,16 @@ impl DeliveryShard {
         }
     }
 
-    /// A message waits for its next attempt.
+    /// A message waits for its next attempt, but for recipients that were withdrawn.
     pub fn put_off(&self, hop: &Rc<Hop>, item: Item, due: u64) {
-        self.plan(due, Due::Item(hop.clone(), item));
+        if let Some(item) = self.hands.strain(item) {
+            self.plan(due, Due::Item(hop.clone(), item));
+        }
+    }
+
+    /// A message that was taken and not tried goes back to the front, but for recipients that were withdrawn.
+    pub fn give_back(&self, hop: &Hop, item: Item) {
+        self.hands.strain(item).into_iter().for_each(|item| hop.push_front(item));
     }
 
     /// The spool cannot give the message: it stays there, and the log says so.
@@ -201,7 +220,7 @@ impl DeliveryShard {
         self.put_off(hop, item, monotonic_millis() + UNREADABLE_WAIT.as_millis() as u64);
     }
 
-    fn plan(&self, due: u64, what: Due) {
+    pub(super) fn plan(&self, due: u64, what: Due) {
         if self.timetable.borrow_mut().insert(due, what) {
             self.timer_is_late.raise();
         }
@@ -215,7 +234,7 @@ impl DeliveryShard {
 
     /// No host of the hop can be reached now. Its messages wait, and one probe at a time looks.
     pub fn hop_is_down(self: &Rc<Self>, hop: &Rc<Hop>, trouble: Trouble) {
-        let probes = hop.set_down(trouble.clone());
+        let probes = hop.set_down(trouble.clone(), wall_micros());
         let longest = match hop.next_hop.domain {
             None => PROBE_LONGEST.min(self.retry_of(&hop.next_hop).first),
             Some(_) => self.retry_of(&hop.next_hop).first,
@@ -249,7 +268,7 @@ impl DeliveryShard {
         if hop.is_empty() {
             // Nobody waits for it now; the next message finds out how it is.
             hop.set_up();
-        } else if self.connections.get() < self.connections_total_max && hop.begin_probe() {
+        } else if self.has_place() && hop.begin_probe() {
             self.open(hop);
         } else if hop.begin_planning() {
             self.plan(monotonic_millis() + PROBE_FIRST.as_millis() as u64, Due::Probe(hop));
@@ -261,6 +280,7 @@ impl DeliveryShard {
         hop.set_up();
         for _ in 0..hop.ready_len() {
             let Some(item) = hop.take() else { return };
+            let _hands = self.in_hands(&item);
             settle_trouble(self, hop, item, &trouble, Waits::Refused).await;
             glommio::yield_if_needed().await;
         }
@@ -268,7 +288,7 @@ impl DeliveryShard {
 
     /// Has one task look after the messages of a hop that is down: tell of those that have just come, and
     /// with `all` see which of the others expire or are due for a notice.
-    fn settle_down(self: &Rc<Self>, hop: &Rc<Hop>, all: bool) {
+    pub(super) fn settle_down(self: &Rc<Self>, hop: &Rc<Hop>, all: bool) {
         if !hop.begin_settling() {
             return;
         }
@@ -288,32 +308,37 @@ impl DeliveryShard {
     /// Goes once through the messages that are ready, in order; those that go on waiting stay in order.
     async fn settle_waiting(self: &Rc<Self>, hop: &Rc<Hop>, all: bool) {
         for _ in 0..if all { hop.ready_len() } else { 0 } {
+            // Asked first: an item that is taken must be put back.
             let Some(trouble) = hop.trouble() else { break };
             let Some(item) = hop.take() else { break };
+            let _hands = self.in_hands(&item);
             if let Some(item) = settle_trouble(self, hop, item, &trouble, Waits::Down).await {
-                hop.push(item);
+                self.hands.strain(item).into_iter().for_each(|item| hop.push(item));
             }
             glommio::yield_if_needed().await;
         }
         while let Some(item) = hop.take_unannounced() {
+            let _hands = self.in_hands(&item);
             let item = match hop.trouble() {
                 Some(trouble) => settle_trouble(self, hop, item, &trouble, Waits::Down).await,
                 None => Some(item),
             };
-            item.into_iter().for_each(|item| hop.push(item));
+            item.and_then(|item| self.hands.strain(item)).into_iter().for_each(|item| hop.push(item));
             glommio::yield_if_needed().await;
         }
     }
 
-    fn name_of(&self, next_hop: &NextHop) -> String {
+    pub(super) fn name_of(&self, next_hop: &NextHop) -> String {
+        let name = |host: &SmartHost| Destination::Host(host.clone()).to_string();
+        if let Some(via) = &next_hop.via {
+            return name(via);
+        }
         match (
             &next_hop.domain,
             self.config.routes.get(usize::from(next_hop.route)).map(|route| &route.target),
         ) {
             (Some(domain), _) => domain.to_string(),
-            (None, Some(Target::SmartHosts(hosts))) => {
-                hosts.iter().map(|host| format!("{}:{}", host.host, host.port)).collect::<Vec<_>>().join(", ")
-            }
+            (None, Some(Target::SmartHosts(hosts))) => hosts.iter().map(name).collect::<Vec<_>>().join(", "),
             (None, _) => "without a route".into(),
         }
     }
@@ -324,9 +349,9 @@ impl DeliveryShard {
         let ready: usize = hops.values().map(|hop| hop.waiting_len()).sum();
         let probes = hops.values().filter(|hop| hop.is_planned()).count();
         let down = hops.values().filter(|hop| hop.trouble().is_some()).count();
-        self.counters
-            .messages_waiting
-            .set((ready + self.timetable.borrow().len().saturating_sub(probes)) as u64);
+        self.counters.messages_waiting.set(
+            (ready + (self.timetable.borrow().len() + self.passing.get()).saturating_sub(probes)) as u64,
+        );
         self.counters.next_hops.set(hops.len() as u64);
         self.counters.next_hops_down.set(down as u64);
         self.counters.connections_out.set(self.connections.get() as u64);
@@ -351,6 +376,12 @@ pub async fn serve_inbox(shard: Rc<DeliveryShard>, mut inbox: Receiver<ToDeliver
     loop {
         match inbox.receive().await {
             ToDelivery::Handover(handover) => shard.accept(handover),
+            // Later handovers wait: they must find everything in its place.
+            ToDelivery::Steer { order, targets, ingest, reply } => {
+                let steered = shard.steer(order, &targets).await;
+                shard.links.ingest[ingest].send(ToIngest::Steered { steered, reply }).await;
+            }
+            ToDelivery::Troubles { reply } => drop(reply.send(shard.troubles())),
             ToDelivery::Stop => {
                 shard.stopping.set(true);
                 shard.hops.borrow().values().for_each(|hop| hop.call_all());

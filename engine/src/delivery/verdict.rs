@@ -33,6 +33,8 @@ impl Status {
     /// The same, for good.
     pub const NO_ROUTE: Self = Self(5, 4, 4);
     pub const LOOP: Self = Self(5, 4, 6);
+    /// Returned by an administrator (RFC 3463: delivery not authorized, message refused).
+    pub const RETURNED: Self = Self(5, 7, 1);
     pub const EXPIRED: Self = Self(4, 4, 7);
     pub const PROTOCOL: Self = Self(4, 5, 0);
 

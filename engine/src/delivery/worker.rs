@@ -10,6 +10,7 @@ use super::hop::{Hop, Item, Trouble};
 use super::message::Message;
 use super::settle::{Attempted, FaultGuard, Timing, settle_attempt};
 use super::shard::DeliveryShard;
+use super::steer::InHands;
 use super::verdict::{Fate, Outcome, Peer, Status, Verdict};
 use crate::clock::wall_micros;
 use crate::observe::log;
@@ -79,10 +80,12 @@ async fn serve(shard: &Rc<DeliveryShard>, hop: &Rc<Hop>, mut connection: Connect
     let messages_max = shard.config.delivery.messages_per_connection_max;
     while !shard.is_stopping() && (connection.transactions() as usize) < messages_max {
         let Some(item) = hop.take() else { if wait_for_work(shard, hop).await { continue } else { break } };
+        let hands = shard.in_hands(&item);
         shard.feed(hop);
         shard.transaction_began();
-        let delivered =
-            AssertUnwindSafe(deliver(shard, hop, &mut connection, item, backups, setup)).catch_unwind().await;
+        let delivery = deliver(shard, hop, &mut connection, (item, &hands), backups, setup);
+        let delivered = AssertUnwindSafe(delivery).catch_unwind().await;
+        drop(hands);
         shard.transaction_ended();
         setup = 0;
         if delivered.is_err() {
@@ -115,7 +118,7 @@ async fn deliver(
     shard: &Rc<DeliveryShard>,
     hop: &Rc<Hop>,
     connection: &mut Connection,
-    item: Item,
+    (item, hands): (Item, &InHands),
     backups: &[Peer],
     setup_micros: u64,
 ) {
@@ -129,7 +132,8 @@ async fn deliver(
     };
     let mut open = still_waiting(&item, states.as_deref(), shard.config.delivery.recipients_max);
     if let Some(rest) = open.rest.take() {
-        hop.push_front(rest);
+        shard.give_back(hop, rest);
+        hands.cover(&open.now);
         shard.feed(hop);
     }
     guard.cover(&open.now);
@@ -217,7 +221,7 @@ impl Attempt<'_> {
             Tried::Stale | Tried::Host => {
                 let mut rest = self.item.with_group(self.recipients);
                 rest.fresh = self.item.fresh;
-                self.hop.push_front(rest);
+                self.shard.give_back(self.hop, rest);
             }
         }
     }

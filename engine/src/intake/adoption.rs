@@ -7,8 +7,13 @@
 //! Before anything that an earlier run left is handed over, all shards have told each other what their
 //! spools know: a message that was moved out of a spool just before a crash may wait in both, and the shard
 //! that has the old copy need not be the one that has the new.
+//!
+//! A change of the queue takes turns with the steps of the move (`turn`): what it records of a message that
+//! is not moved yet goes with it.
 
 use super::recovery::{hand_over_recovered, spool_directory};
+use super::steer::OVERFLOW_MAX;
+use super::turn;
 use super::{IngestShard, ShardSpool};
 use crate::clock;
 use crate::observe::log;
@@ -48,7 +53,11 @@ impl Relatives {
 }
 
 /// Brings everything that earlier runs left on its way; ends when that is done.
-pub(crate) async fn resume(shard: Rc<IngestShard>, unfinished: Vec<(ShardSpool, QueueId)>) {
+pub(crate) async fn resume(
+    shard: Rc<IngestShard>,
+    first: turn::Held,
+    unfinished: Vec<(ShardSpool, QueueId)>,
+) {
     let others = shard.links.ingest.iter().enumerate().filter(|(index, _)| *index != shard.index);
     for (_, other) in others {
         let mut ancestry = Ancestry::default();
@@ -61,16 +70,20 @@ pub(crate) async fn resume(shard: Rc<IngestShard>, unfinished: Vec<(ShardSpool, 
     }
     for (spool, last) in unfinished {
         if spool.number() == shard.spool.number() {
-            hand_over_recovered(shard.clone(), spool, last).await;
+            hand_over_recovered(&shard, &spool, last).await;
         }
     }
+    shard.adopted.iter().for_each(|spool| shard.unmoved.begin(spool.number()));
+    drop(first);
     for spool in &shard.adopted {
         if let Err(error) = empty(&shard, spool).await {
             let name = spool_name(spool.number());
             log::note("ingest", &format!("{name} is not emptied now ({error}); its mail goes from there"));
+            let _turn = shard.turn.take().await;
             if let Some(last) = spool.live(None, usize::MAX).last().copied() {
-                hand_over_recovered(shard.clone(), spool.clone(), last).await;
+                hand_over_recovered(&shard, spool, last).await;
             }
+            shard.unmoved.end(spool.number());
         }
     }
 }
@@ -101,25 +114,30 @@ async fn empty(shard: &IngestShard, from: &ShardSpool) -> Result<(), CommitError
     let name = spool_name(from.number());
     let mut moving = Move::new(from.clone(), shard.spool.clone());
     let mut count = 0;
-    loop {
+    let _turn = loop {
+        let turn = shard.turn.take().await;
         if shard.stop.is_stopped() {
             return Ok(());
         }
         let step = moving.step(clock::wall_micros()).await?;
         count += step.moved.len();
-        shard.hand_over_arrived(&step.moved, "moved").await;
+        shard.hand_over_arrived(&step.moved, "moved");
         for id in step.unreadable {
             log::note("ingest", &format!("{id}: error: cannot be read, stays in {name}"));
         }
         for id in step.stay {
             log::note("ingest", &format!("{id}: does not fit into this shard's spool, goes from {name}"));
-            from.facts(id, |facts| shard.hand_over_stored(facts));
+            shard.hand_over_left(from, id, &shard.unmoved.take_forward(id));
+            shard.unmoved.hand_over(id);
         }
         if !step.more {
-            break;
+            break turn;
         }
+        drop(turn);
+        shard.overflow_below(OVERFLOW_MAX).await;
         glommio::executor().yield_task_queue_now().await;
-    }
+    };
+    shard.unmoved.end(from.number());
     if from.messages() > 0 || !from.damaged().is_empty() || shard.is_damaged(from.number()) {
         log::note("ingest", &format!("{name}: {count} messages moved; it stays for what cannot be read"));
         return Ok(());

@@ -1,23 +1,33 @@
 //! From the spool to the schedule: which delivery shard gets which recipients of a message.
 
 use super::IngestShard;
+use super::ShardSpool;
+use super::known::{self, Known};
 use crate::config::{Config, Target};
 use crate::shard::links::{Fresh, Group, Handover, NextHop, ToDelivery};
-use sluice_queue::{ContentFlags, Envelope, Facts, QueueId};
+use crate::steering::{Destination, Subject, domain_of};
+use sluice_queue::{ContentFlags, Envelope, QueueId};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-/// Recipients, by their index and address, by next hop; in the order of their first recipient.
+/// Places of the overflow that are kept when it is empty.
+const OVERFLOW_KEPT: usize = 1024;
+/// Between looks at an overflow that is to become smaller.
+const OVERFLOW_LOOK: Duration = Duration::from_millis(1);
+
+/// Recipients by next hop, in the order of their first recipient. Of each its index in the envelope, its
+/// address, and where an administrator has rerouted it.
 pub fn groups<'a>(
     config: &Config,
-    recipients: impl Iterator<Item = (u32, &'a str)>,
+    recipients: impl Iterator<Item = (u32, &'a str, Option<&'a str>)>,
 ) -> Vec<(NextHop, Vec<u32>)> {
     let mut groups: Vec<(NextHop, Vec<u32>)> = Vec::with_capacity(1);
     let mut places: HashMap<NextHop, usize> = HashMap::new();
-    for (index, address) in recipients {
-        let next_hop = next_hop(config, address);
+    for (index, address, via) in recipients {
+        let next_hop = next_hop(config, address, via);
         let place = match groups.last() {
             // One recipient, or all in one domain: no table is needed.
             Some((last, _)) if *last == next_hop => groups.len() - 1,
@@ -37,37 +47,58 @@ pub fn groups<'a>(
     groups
 }
 
-fn addresses(envelope: &Envelope) -> impl Iterator<Item = (u32, &str)> {
-    (0..).zip(envelope.recipients.iter().map(|recipient| &recipient.address[..]))
-}
-
 /// Where a recipient goes. One whose domain no route covers is given to a next hop without a route,
 /// where it gets its answer (5.4.4): the configuration may have changed while it waited.
-fn next_hop(config: &Config, address: &str) -> NextHop {
-    let domain = address.rsplit_once('@').map_or("", |(_, domain)| domain);
-    match config.route_for(domain) {
-        None => NextHop { route: u16::MAX, domain: Some(domain.to_ascii_lowercase().into()) },
+fn next_hop(config: &Config, address: &str, via: Option<&str>) -> NextHop {
+    let domain = domain_of(address);
+    let route = config.route_for(domain);
+    // What this configuration cannot do (no MX route any more) goes its usual way rather than nowhere.
+    if let Some(rerouted) = via.and_then(|via| rerouted(config, route, via)) {
+        return rerouted;
+    }
+    match route {
+        None => NextHop { route: u16::MAX, domain: Some(domain.to_ascii_lowercase().into()), via: None },
         Some(route) => {
             let domain = match config.routes[route].target {
                 Target::SmartHosts(_) => None,
                 Target::Mx { .. } => Some(domain.to_ascii_lowercase().into()),
             };
-            NextHop { route: route as u16, domain }
+            NextHop { route: route as u16, domain, via: None }
         }
     }
+}
+
+/// The next hop of a rerouted recipient: with the retry schedule and the resolver of its own route, or for
+/// `mx:DOMAIN` of the route that looks that domain up.
+fn rerouted(config: &Config, route: Option<usize>, via: &str) -> Option<NextHop> {
+    match via.parse().ok()? {
+        Destination::Route => None,
+        Destination::Host(host) => {
+            let route = route.map_or(u16::MAX, |route| route as u16);
+            Some(NextHop { route, domain: None, via: Some(Arc::new(host)) })
+        }
+        Destination::Mx(domain) => {
+            let route = mx_route(config, &domain)?;
+            Some(NextHop { route: route as u16, domain: Some((*domain).into()), via: None })
+        }
+    }
+}
+
+/// The route by which the mail exchangers of a domain are looked up: its own, or the first that looks any up.
+pub fn mx_route(config: &Config, domain: &str) -> Option<usize> {
+    let by_mx = |route: &usize| matches!(config.routes[*route].target, Target::Mx { .. });
+    config.route_for(domain).filter(by_mx).or_else(|| (0..config.routes.len()).find(by_mx))
 }
 
 /// A next hop belongs to one delivery shard, so that its connections and limits need no lock. Smart
 /// hosts take more than one core's worth, so each delivery shard has a slice of them.
 fn delivery_shard(next_hop: &NextHop, id: QueueId, shards: usize) -> usize {
-    match &next_hop.domain {
-        None => (id.micros() % shards as u64) as usize,
-        Some(_) => {
-            let mut hasher = DefaultHasher::new();
-            next_hop.hash(&mut hasher);
-            (hasher.finish() % shards as u64) as usize
-        }
+    if next_hop.is_spread() {
+        return (id.micros() % shards as u64) as usize;
     }
+    let mut hasher = DefaultHasher::new();
+    next_hop.hash(&mut hasher);
+    (hasher.finish() % shards as u64) as usize
 }
 
 impl IngestShard {
@@ -81,7 +112,11 @@ impl IngestShard {
         flags: ContentFlags,
     ) {
         let content = content.and_then(|content| self.budget.hold(content));
-        for (next_hop, indexes) in groups(&self.config, addresses(envelope)) {
+        self.steering.has_arrived(id);
+        let recipients = envelope.recipients.iter().zip(0..);
+        for (next_hop, indexes) in
+            groups(&self.config, recipients.map(|(recipient, index)| (index, &*recipient.address, None)))
+        {
             let fresh =
                 content.clone().map(|content| Box::new(Fresh { envelope: envelope.clone(), content, flags }));
             let group = Group::new(indexes);
@@ -99,19 +134,50 @@ impl IngestShard {
         }
     }
 
-    /// Hands over what is left of a message that an earlier run accepted, and is not held.
-    pub fn hand_over_stored(&self, facts: &Facts<'_>) {
-        let open = || facts.recipients().filter(|recipient| recipient.state.is_open());
-        for (next_hop, indexes) in groups(&self.config, open().map(|it| (it.index, it.address))) {
-            let Some(first) = open().find(|recipient| recipient.index == indexes[0]) else { continue };
+    /// Hands over what is left of a message that an earlier run accepted, each recipient with what is left
+    /// of its wait.
+    pub fn hand_over_stored(&self, spool: &ShardSpool, id: QueueId) {
+        self.hand_over_left(spool, id, &[]);
+    }
+
+    /// As [`Self::hand_over_stored`], but that the wait of some recipients is over.
+    pub fn hand_over_left(&self, spool: &ShardSpool, id: QueueId, forward: &[u32]) {
+        known::one(spool, id, |subject, known| {
+            self.steering.has_arrived(id);
+            self.hand_over_known(subject, known, |_| true, |index| !forward.contains(&index));
+        });
+    }
+
+    /// Hands over these recipients, as far as they are to be tried, to be tried at once.
+    pub fn hand_over_some(&self, spool: &ShardSpool, id: QueueId, recipients: &[u32]) {
+        known::one(spool, id, |subject, known| {
+            self.hand_over_known(subject, known, |index| recipients.contains(&index), |_| false);
+        });
+    }
+
+    pub(super) fn hand_over_known(
+        &self,
+        subject: &Subject<'_>,
+        known: &[Known<'_>],
+        wanted: impl Fn(u32) -> bool,
+        waits: impl Fn(u32) -> bool,
+    ) {
+        if subject.damaged {
+            return;
+        }
+        let open = known.iter().filter(|known| known.part.state.is_open() && wanted(known.index));
+        let open = open.map(|known| (known.index, known.part.address, known.part.via));
+        for (next_hop, indexes) in groups(&self.config, open) {
+            let first = &known[indexes[0] as usize];
+            let all_wait = indexes.iter().all(|index| waits(*index));
             self.send(Handover {
-                id: facts.id(),
+                id: subject.id,
                 next_hop,
                 group: Group::new(indexes),
-                attempts: first.state.attempts,
-                notified: first.state.notified,
-                arrived_micros: facts.arrived_micros(),
-                tried_micros: first.tried_micros,
+                attempts: first.part.state.attempts,
+                notified: first.part.state.notified,
+                arrived_micros: subject.arrived_micros,
+                tried_micros: first.tried_micros.filter(|_| all_wait),
                 fresh: None,
             });
         }
@@ -119,16 +185,29 @@ impl IngestShard {
 
     fn send(&self, handover: Handover) {
         let shard = delivery_shard(&handover.next_hop, handover.id, self.links.delivery.len());
+        self.send_to(shard, ToDelivery::Handover(handover));
+    }
+
+    /// Everything for one delivery shard arrives in the order in which it was sent.
+    pub(super) fn send_to(&self, shard: usize, what: ToDelivery) {
         let mut overflow = self.overflow.borrow_mut();
-        let refused = if overflow.is_empty() {
-            self.links.delivery[shard].try_send(ToDelivery::Handover(handover)).err()
-        } else {
-            Some(ToDelivery::Handover(handover))
+        let refused = match overflow.is_empty() {
+            true => self.links.delivery[shard].try_send(what).err(),
+            false => Some(what),
         };
-        if let Some(ToDelivery::Handover(mut handover)) = refused {
-            handover.fresh = None;
-            overflow.push_back((shard, handover));
+        if let Some(mut what) = refused {
+            if let ToDelivery::Handover(handover) = &mut what {
+                handover.fresh = None;
+            }
+            overflow.push_back((shard, Some(what)));
             self.overflow_grew.raise();
+        }
+    }
+
+    /// Waits until at most `count` things wait to be handed over.
+    pub(super) async fn overflow_below(&self, count: usize) {
+        while self.overflow.borrow().len() > count {
+            glommio::timer::sleep(OVERFLOW_LOOK).await;
         }
     }
 }
@@ -137,48 +216,23 @@ impl IngestShard {
 pub async fn pump_overflow(shard: Rc<IngestShard>) {
     loop {
         // The first entry stays in the queue while it waits, so that later ones line up behind it.
-        let next = shard.overflow.borrow_mut().front_mut().map(|(index, handover)| (*index, take(handover)));
+        let next = shard.overflow.borrow_mut().front_mut().map(|(index, what)| (*index, what.take()));
         match next {
-            None => shard.overflow_grew.wait().await,
-            Some((index, handover)) => {
-                shard.links.delivery[index].send(ToDelivery::Handover(handover)).await;
+            Some((index, Some(what))) => {
+                shard.links.delivery[index].send(what).await;
                 shard.overflow.borrow_mut().pop_front();
             }
+            _ => {
+                shard.overflow.borrow_mut().shrink_to(OVERFLOW_KEPT);
+                shard.overflow_grew.wait().await;
+            }
         }
-    }
-}
-
-fn take(handover: &mut Handover) -> Handover {
-    Handover {
-        id: handover.id,
-        next_hop: handover.next_hop.clone(),
-        group: std::mem::replace(&mut handover.group, Group::One(0)),
-        attempts: handover.attempts,
-        notified: handover.notified,
-        arrived_micros: handover.arrived_micros,
-        tried_micros: handover.tried_micros,
-        fresh: None,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sluice_queue::{Body, Recipient};
-
-    fn envelope(addresses: &[&str]) -> Envelope {
-        let recipients = addresses.iter().map(|address| Recipient { address: (*address).into() });
-        Envelope {
-            sender: String::new(),
-            recipients: recipients.collect(),
-            body: Body::SevenBit,
-            arrived_micros: 0,
-            listener: String::new(),
-            helo: String::new(),
-            client: String::new(),
-            origin: None,
-        }
-    }
 
     fn config() -> Config {
         let routes = r#"
@@ -207,7 +261,8 @@ mod tests {
     }
 
     fn grouped(addresses: &[&str]) -> Vec<(Option<String>, Vec<u32>)> {
-        let groups = groups(&config(), super::addresses(&envelope(addresses)));
+        let groups =
+            groups(&config(), addresses.iter().zip(0..).map(|(address, index)| (index, *address, None)));
         groups
             .into_iter()
             .map(|(hop, indexes)| (hop.domain.map(|domain| domain.to_string()), indexes))
@@ -224,9 +279,21 @@ mod tests {
     }
 
     #[test]
-    fn recipients_that_are_left_out_keep_the_indexes_of_the_others() {
-        let groups = groups(&config(), [(1, "b@x.example")].into_iter());
-        assert_eq!(groups.len(), 1);
-        assert_eq!(groups[0].1, [1]);
+    fn a_rerouted_recipient_goes_there_with_its_own_routes_schedule() {
+        let host = |text: &str| match text.parse().unwrap() {
+            Destination::Host(host) => Some(Arc::new(host)),
+            _ => None,
+        };
+        let table = [
+            ("a@winery.example", "10.9.9.9:26", 0, None, host("10.9.9.9:26")),
+            ("a@x.example", "10.9.9.9:26", 1, None, host("10.9.9.9:26")),
+            ("a@winery.example", "mx:y.example", 1, Some("y.example"), None),
+            ("a@winery.example", "mx:winery.example", 1, Some("winery.example"), None),
+            ("a@winery.example", "what nobody can read", 0, None, None),
+        ];
+        for (address, to, route, domain, via) in table {
+            let expected = NextHop { route, domain: domain.map(Arc::from), via };
+            assert_eq!(next_hop(&config(), address, Some(to)), expected, "{address} to {to}");
+        }
     }
 }

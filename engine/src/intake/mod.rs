@@ -13,19 +13,23 @@ mod buffers;
 mod compact;
 mod handover;
 mod inbox;
+pub mod known;
+mod look;
 mod outcomes;
 mod recovery;
 pub mod restore;
 mod room;
 pub mod session_task;
 mod shares;
+mod steer;
 mod transport;
+mod turn;
 
 use crate::config::Config;
 use crate::observe::counters;
 use crate::session::{self, Refusal};
 use crate::shard::event::{Event, Stop};
-use crate::shard::links::{Budget, Handover, Links};
+use crate::shard::links::{Budget, Links, ToDelivery};
 use crate::space::Space;
 use crate::tls;
 use adoption::Relatives;
@@ -36,15 +40,19 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
+use steer::Steering;
+use turn::Unmoved;
 
 pub(crate) use adoption::resume;
 pub(crate) use compact::compact;
+pub use handover::mx_route;
 pub(crate) use handover::pump_overflow;
-pub use inbox::describe;
 pub(crate) use inbox::serve_inbox;
+pub use look::{describe, tell_origin};
 pub(crate) use recovery::{OpenedSpools, open_spools};
 pub use recovery::{Size, open_spool, spool_directory, spool_numbers};
 pub(crate) use room::look_for_room;
+pub use turn::Turn;
 
 /// The spools that a start has opened for a shard.
 pub(crate) struct Opened {
@@ -75,7 +83,7 @@ pub struct IngestShard {
     pub budget: Arc<Budget>,
     /// Why this shard takes no new mail, whatever the level.
     refusing: Cell<Option<Refusal>>,
-    /// By spool, in the order of `spools`.
+    /// By spool: the own, then all that were adopted.
     conditions: RefCell<Vec<room::Condition>>,
     /// Said while a write hangs.
     hang: RefCell<Rc<Stop>>,
@@ -84,9 +92,12 @@ pub struct IngestShard {
     sessions: Cell<usize>,
     session_ended: Event,
     buffers: Buffers,
-    /// Handovers whose mailbox was full.
-    overflow: RefCell<VecDeque<(usize, Handover)>>,
+    /// What found a delivery shard's mailbox full, in order; `None` in front while that one is on its way.
+    overflow: RefCell<VecDeque<(usize, Option<ToDelivery>)>>,
     overflow_grew: Event,
+    steering: Steering,
+    turn: Turn,
+    unmoved: Unmoved,
     /// What the other shards said at the start.
     relatives: Relatives,
     /// Adopted spools in which the start found damage: they are kept for people to look at.
@@ -130,6 +141,9 @@ impl IngestShard {
             buffers: Buffers::default(),
             overflow: RefCell::default(),
             overflow_grew: Event::default(),
+            steering: Steering::default(),
+            turn: Turn::default(),
+            unmoved: Unmoved::default(),
             relatives: Relatives::default(),
             damaged: opened.damaged,
         }
@@ -138,6 +152,11 @@ impl IngestShard {
     /// The spool that holds a message, when this shard looks after it.
     pub fn spool_of(&self, id: QueueId) -> Option<&ShardSpool> {
         self.spools().find(|spool| spool.number() == id.spool())
+    }
+
+    /// The first turn of a run: for what earlier ones have left. Changes of the queue wait for it.
+    pub(crate) fn first_turn(&self) -> turn::Held {
+        self.turn.first()
     }
 
     pub fn spools(&self) -> impl Iterator<Item = &ShardSpool> {
@@ -157,18 +176,23 @@ impl IngestShard {
 
     /// What a ticker does a few times a second.
     pub fn tick(self: &Rc<Self>) {
-        let mut live = 0;
+        let (mut live, mut deferred, mut held) = (0, 0, 0);
         let (mut batches, mut bytes, mut moved) = (0, 0, 0);
         for spool in self.spools() {
             spool.nudge();
             self.claim(spool);
             let stats = spool.stats();
             live += stats.messages as u64;
+            let counts = spool.counts();
+            deferred += counts.deferred as u64;
+            held += counts.held as u64;
             batches += stats.batches;
             bytes += stats.bytes_written;
             moved += stats.moved;
         }
         self.counters.messages_queued.set(live);
+        self.counters.recipients_deferred.set(deferred);
+        self.counters.recipients_held.set(held);
         self.counters.batches_total.set(batches);
         self.counters.spool_bytes_written_total.set(bytes);
         self.counters.messages_moved_total.set(moved);
@@ -179,7 +203,7 @@ impl IngestShard {
     /// A session that ended by a fault while its message was being committed has told nobody of it.
     fn claim(self: &Rc<Self>, spool: &ShardSpool) {
         for id in spool.unclaimed() {
-            spool.facts(id, |facts| self.hand_over_stored(facts));
+            self.hand_over_stored(spool, id);
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::dsn::{self, Action, Dsn, ReportedRecipient};
 use crate::observe::{line, log};
 use crate::schedule::retry;
 use crate::shard::links::{Disposition, Fate, Report};
-use sluice_queue::{CommitError, ContentFlags, Message, Outcome, OutcomeKind, QueueId};
+use sluice_queue::{CommitError, ContentFlags, Draft, Message, Outcome, OutcomeKind, QueueId};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,7 +25,16 @@ pub fn apply_report(shard: &Rc<IngestShard>, report: Report) {
     let now = clock::wall_micros();
     if report.fates.iter().any(is_told) {
         let shard = shard.clone();
-        glommio::spawn_local(async move { tell(&shard, &spool, report, now).await }).detach();
+        let id = report.id;
+        // Nothing may be steered of what is decided and only waits for its DSN.
+        let decided: Vec<u32> =
+            report.fates.iter().filter(|fate| is_final(fate)).map(|fate| fate.recipient).collect();
+        shard.steering.begin_telling(id, decided.iter().copied());
+        glommio::spawn_local(async move {
+            tell(&shard, &spool, report, now, Has::None).await;
+            shard.steering.end_telling(id, decided.into_iter());
+        })
+        .detach();
     } else {
         spool.record(report.id, outcomes(&report.fates, now));
     }
@@ -38,6 +47,29 @@ fn is_told(fate: &Fate) -> bool {
         Disposition::Deferred { notice, .. } => notice,
         Disposition::Bounced | Disposition::Expired => true,
     }
+}
+
+fn is_final(fate: &Fate) -> bool {
+    !matches!(fate.disposition, Disposition::Deferred { .. })
+}
+
+/// Recipients, each with its attempts, that an administrator returns to the sender: in these words, or in
+/// the usual ones.
+pub fn returned(shard: &IngestShard, id: QueueId, recipients: &[(u32, u16)], words: &str) -> Report {
+    let text = match words {
+        "" => format!("the administrator of {} has returned this message", shard.config.hostname),
+        words => format!("the administrator of {} has returned this message: {words}", shard.config.hostname),
+    };
+    let fate = |&(recipient, attempts): &(u32, u16)| Fate {
+        recipient,
+        attempts,
+        disposition: Disposition::Bounced,
+        dsn: Status::RETURNED.to_string(),
+        text: text.clone(),
+        reply: None,
+        remote: String::new(),
+    };
+    Report { id, fates: recipients.iter().map(fate).collect() }
 }
 
 fn outcomes(fates: &[Fate], now: u64) -> Vec<Outcome> {
@@ -64,8 +96,15 @@ fn outcomes(fates: &[Fate], now: u64) -> Vec<Outcome> {
         .collect()
 }
 
+/// Whether the caller has the shard's turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Has {
+    Turn,
+    None,
+}
+
 /// Makes the DSN and commits it with the outcomes; tries again while the spool has no room.
-async fn tell(shard: &IngestShard, spool: &ShardSpool, report: Report, now: u64) {
+pub async fn tell(shard: &IngestShard, spool: &ShardSpool, report: Report, now: u64, has: Has) {
     let message = match spool.load(report.id).await {
         Ok(message) => message,
         Err(error) => {
@@ -78,7 +117,7 @@ async fn tell(shard: &IngestShard, spool: &ShardSpool, report: Report, now: u64)
         return spool.record(report.id, outcomes(&report.fates, now));
     };
     loop {
-        match commit(spool, &dsn, &report, now).await {
+        match commit(shard, spool, &dsn, &report, now, has).await {
             Ok(id) => return hand_over(shard, id, dsn, report.id),
             Err(CommitError::Full) => glommio::timer::sleep(DSN_AGAIN).await,
             // The spool takes nothing until a restart, which finds the message unfinished.
@@ -87,13 +126,40 @@ async fn tell(shard: &IngestShard, spool: &ShardSpool, report: Report, now: u64)
     }
 }
 
-async fn commit(spool: &ShardSpool, dsn: &Dsn, report: &Report, now: u64) -> Result<QueueId, CommitError> {
-    let mut draft = spool.begin(now);
+async fn commit(
+    shard: &IngestShard,
+    spool: &ShardSpool,
+    dsn: &Dsn,
+    report: &Report,
+    now: u64,
+    has: Has,
+) -> Result<QueueId, CommitError> {
+    // A move must not pass between the id of the DSN and its commit.
+    let _turn = match has == Has::None && shard.unmoved.is_emptied(spool.number()) {
+        true => Some(shard.turn.take().await),
+        false => None,
+    };
+    let draft = spool.begin(now);
     let id = draft.id();
+    shard.steering.arrives(id);
+    let committed = commit_draft(spool, draft, dsn, report, now).await;
+    if committed.is_err() {
+        shard.steering.has_arrived(id);
+    }
+    committed.map(|()| id)
+}
+
+async fn commit_draft(
+    spool: &ShardSpool,
+    mut draft: Draft,
+    dsn: &Dsn,
+    report: &Report,
+    now: u64,
+) -> Result<(), CommitError> {
     spool.append(&mut draft, &dsn.content).await?;
     let finishing = (report.id, outcomes(&report.fates, now));
     spool.commit_with(draft, Arc::new(dsn.envelope.clone()), flags(&dsn.content), finishing).await?;
-    Ok(id)
+    Ok(())
 }
 
 fn flags(content: &[u8]) -> ContentFlags {
@@ -106,6 +172,10 @@ fn hand_over(shard: &IngestShard, id: QueueId, dsn: Dsn, about: QueueId) {
     let octets = dsn.content.len() as u64;
     log::note("ingest", &format!("{about}: sender notification: {id}"));
     log::write("ingest", |text| line::accepted(text, id, &dsn.envelope, octets));
+    if shard.unmoved.contains(id) {
+        // It is handed over when it has moved.
+        return shard.steering.has_arrived(id);
+    }
     let flags = flags(&dsn.content);
     shard.hand_over_fresh(id, &Arc::new(dsn.envelope), Some(Arc::new(dsn.content)), flags);
 }

@@ -5,17 +5,16 @@
 //! `number % shards` ([`Links::owner`](crate::shard::links::Links::owner)). It is emptied like any other; it takes no new mail but the
 //! DSNs about its own messages.
 
+use super::known;
+use super::steer::OVERFLOW_MAX;
 use super::{IngestShard, Opened, ShardSpool};
 use crate::config::Config;
 use crate::observe::log;
 use sluice_queue::{GlommioStorage, Options, QueueId, Recovery, Spool, SpoolNumber};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 
-/// How many messages are read at the same time where many are.
-pub const LOADS_AT_ONCE: usize = 64;
-/// Messages handed over between two looks at what else the shard has to do: some hundred microseconds.
-const SLICE: usize = 256;
+/// Messages of an earlier run that are handed over between two yields.
+const HANDED_AT_ONCE: usize = 256;
 
 /// A spool cannot work with less: one that is written, one spare, and two to go on with.
 const SEGMENTS_MIN: u64 = 4;
@@ -118,17 +117,20 @@ fn report(directory: &Path, recovery: &Recovery) {
 
 /// Hands everything unfinished to the delivery shards, from memory, in slices. Mail is accepted meanwhile:
 /// what came in during this run is handed over by its session, and ids tell which is which.
-pub async fn hand_over_recovered(shard: Rc<IngestShard>, spool: ShardSpool, last: QueueId) {
+/// Whoever calls has the turn.
+pub async fn hand_over_recovered(shard: &IngestShard, spool: &ShardSpool, last: QueueId) {
     let mut after = None;
     loop {
-        after = spool.survey(after, SLICE, |facts| {
-            if facts.id() <= last && !facts.damaged() {
-                shard.hand_over_stored(facts);
+        after = known::slice(spool, after, HANDED_AT_ONCE, |subject, known| {
+            if subject.id <= last && !shard.unmoved.was_handed_over(subject.id) {
+                let forward = shard.unmoved.take_forward(subject.id);
+                shard.hand_over_known(subject, known, |_| true, |index| !forward.contains(&index));
             }
         });
         if after.is_none_or(|after| after >= last) {
             return;
         }
+        shard.overflow_below(OVERFLOW_MAX).await;
         glommio::executor().yield_task_queue_now().await;
     }
 }

@@ -3,6 +3,7 @@
 //! Lives on the ingest shard, or, when no relay runs, on the executor that the command starts for it. What
 //! holds at every moment is in `sluice_queue::Restore`.
 
+use super::turn::Turn;
 use super::{IngestShard, ShardSpool};
 use crate::clock;
 use crate::observe::log;
@@ -24,9 +25,10 @@ pub fn knowledge<'a>(spools: impl Iterator<Item = &'a ShardSpool>) -> Knowledge 
     all
 }
 
-/// Takes in what is fed, until it ends; `each` gets what is durable.
+/// Takes in what is fed, until it ends; `each` gets what is durable, in the same turn in which it became so.
 pub async fn take_in(
     spool: &ShardSpool,
+    turn: &Turn,
     source: Source,
     dry_run: bool,
     mut feed: mpsc::Receiver<Item>,
@@ -36,11 +38,13 @@ pub async fn take_in(
     let mut finished = false;
     while let Some(item) = feed.recv().await {
         finished |= matches!(item, Item::Finish { .. });
+        let turn = turn.take().await;
         match take(&mut restore, item, dry_run).await {
             Ok(restored) if restored.is_empty() => {}
             Ok(restored) => each(restored).await,
             Err(error) => return Report::new(restore.brought(), Some(error)),
         }
+        drop(turn);
         glommio::yield_if_needed().await;
     }
     let stopped = (!finished).then(|| "the copy ended before its end".to_owned());
@@ -77,12 +81,11 @@ async fn take(
 }
 
 impl IngestShard {
-    /// Hands over what has come from another spool.
-    pub(super) async fn hand_over_arrived(&self, arrived: &[Restored], how: &str) {
+    /// Hands over what has come from another spool. Whoever calls has the turn.
+    pub(super) fn hand_over_arrived(&self, arrived: &[Restored], how: &str) {
         for Restored { id, from } in arrived {
             log::note("ingest", &format!("{id}: {how} from {from}"));
-            self.spool.facts(*id, |facts| self.hand_over_stored(facts));
-            glommio::yield_if_needed().await;
+            self.hand_over_left(&self.spool, *id, &self.unmoved.take_forward(*from));
         }
     }
 }

@@ -47,12 +47,39 @@ impl IngestShard {
         self.refusing.get().or(no_space.then_some(Refusal::NoSpace))
     }
 
+    /// What is wrong with the spools here, a sentence each.
+    pub(super) fn spool_warnings(&self) -> Vec<String> {
+        let conditions = self.conditions.borrow();
+        let mut warnings = Vec::new();
+        for (index, spool) in self.numbered_spools() {
+            let name = spool.number().get();
+            if let Some(fault) = spool.fault() {
+                warnings.push(format!(
+                    "spool {name} has failed ({fault}): it takes nothing more until a restart, new mail is answered 451 4.3.0, what is delivered is not recorded"
+                ));
+            } else if conditions[index].hangs {
+                warnings.push(format!(
+                    "spool {name}: a write has not come back: new mail is answered 451 4.3.0 until it does"
+                ));
+            } else if let Some(why) = spool.shortage() {
+                warnings.push(format!("spool {name}: no room for another segment ({why})"));
+            }
+        }
+        warnings
+    }
+
+    /// Each with its place in `conditions`, which stays when another one is removed.
+    fn numbered_spools(&self) -> impl Iterator<Item = (usize, &ShardSpool)> {
+        let all = std::iter::once(&self.spool).chain(&self.adopted).enumerate();
+        all.filter(|(_, spool)| !spool.is_retired())
+    }
+
     /// Looks at all spools; for the tick.
     pub(super) fn look_at_spools(&self) {
         let mut conditions = self.conditions.borrow_mut();
         let mut refusing = None;
         let mut sums = [0; 7];
-        for (index, spool) in self.spools().enumerate() {
+        for (index, spool) in self.numbered_spools() {
             let condition = &mut conditions[index];
             let name = spool.number().get();
             let stats = spool.stats();

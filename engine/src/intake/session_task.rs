@@ -467,6 +467,8 @@ impl SessionTask<'_> {
             return Ok(());
         };
         let envelope = Arc::new(envelope);
+        let id = draft.id();
+        self.shard.steering.arrives(id);
         let committing = self.shard.spool.commit(draft, envelope.clone(), flags);
         match self.unless_it_hangs(committing).await {
             Ok(Ok(stored)) => {
@@ -482,10 +484,12 @@ impl SessionTask<'_> {
                 self.session.committed(Ok(()), &mut self.out);
             }
             Ok(Err(error)) => {
+                self.shard.steering.has_arrived(id);
                 let refusal = self.storage_failed(&error);
                 self.session.committed(Err(refusal), &mut self.out);
             }
-            // Should it become durable yet it is delivered: the client may send it once more.
+            // Should it become durable yet it is delivered, and no change of the queue sees it before that
+            // (`IngestShard::claim`): the client may send it once more.
             Err(why) => {
                 self.shard.counters.messages_failed_total.add(1);
                 self.session.committed(Err(why), &mut self.out);

@@ -55,6 +55,8 @@ counters! {
         tls_failed_total: "counter", "TLS handshakes with clients that failed.";
         session_panics_total: "counter", "Sessions ended by a fault of the program.";
         messages_queued: "gauge", "Messages in the spool that are not finished.";
+        recipients_deferred: "gauge", "Recipients in the queue that were tried before and are not held.";
+        recipients_held: "gauge", "Recipients in the queue that are held.";
         batches_total: "counter", "Durable writes to the spool; one covers all messages that were ready.";
         spool_bytes_written_total: "counter", "Bytes written to the spool's segments.";
         messages_moved_total: "counter", "Waiting messages moved on so that their segments can be used again.";

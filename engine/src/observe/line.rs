@@ -3,6 +3,7 @@
 //! ```text
 //! QID: from=<SENDER>, size=OCTETS, nrcpt=N, client=[IP], helo=<NAME>, listener=NAME[, tls=VERSION/CIPHER]
 //! QID: to=<RECIPIENT>, relay=HOST[IP]:PORT, delay=S, delays=A/B/C/D, dsn=X.Y.Z, status=sent (REPLY)
+//! QID: to=<RECIPIENT>, from=<SENDER>, size=OCTETS, status=deleted (by uid UID, pid PID)
 //! ```
 //!
 //! `delays`: A receiving the message, B waiting in the queue, C setting the connection up (zero on a
@@ -60,6 +61,30 @@ pub struct Attempt<'a> {
     /// `sent`, `deferred`, `bounced` or `expired`.
     pub status: &'a str,
     pub reply: &'a str,
+}
+
+/// What an administrator did with one recipient.
+pub struct Steered<'a> {
+    pub id: QueueId,
+    pub recipient: &'a str,
+    pub sender: &'a str,
+    pub octets: u64,
+    /// `held`, `released`, `rerouted`, `bounced` or `deleted`.
+    pub status: &'a str,
+    /// The user who asked for it.
+    pub who: &'a str,
+    /// Of a reroute.
+    pub to: Option<String>,
+}
+
+pub fn steered(line: &mut Vec<u8>, steered: &Steered<'_>) {
+    let Steered { id, recipient, sender, octets, status, who, to } = steered;
+    let (recipient, sender) = (Shown(recipient), Shown(sender));
+    let _ = write!(line, "{id}: to=<{recipient}>, from=<{sender}>, size={octets}, status={status} (");
+    if let Some(to) = to {
+        let _ = write!(line, "to {to}, ");
+    }
+    let _ = write!(line, "by {who})");
 }
 
 /// In microseconds; see the head of this file.

@@ -22,6 +22,10 @@ const BUFFER_BYTES_MAX: usize = 1024 * 1024;
 /// Blocks on their way to the log thread, for the same reason.
 const BLOCKS_MAX: usize = 256;
 
+/// See [`room`].
+const ROOM_WAIT_MAX: Duration = Duration::from_secs(5);
+const ROOM_LOOK: Duration = Duration::from_millis(2);
+
 /// How long a line is held until later ones cannot be older; above what a thread takes to hand its lines on.
 const HELD: Duration = Duration::from_millis(150);
 /// Lines held at most: with more, order gives way to memory.
@@ -108,6 +112,20 @@ pub fn write(part: &str, text: impl FnOnce(&mut Vec<u8>)) {
 /// A line from a text that is already there.
 pub fn note(part: &str, text: &str) {
     write(part, |line| line.extend_from_slice(text.as_bytes()));
+}
+
+/// Waits while the log is slower than the lines of this thread, at most [`ROOM_WAIT_MAX`]: for lines that
+/// must not be dropped, in work that may wait. On a shard.
+pub async fn room() {
+    let is_behind = || BUFFER.with_borrow(|buffer| buffer.lines.len() >= 2 * BLOCK_BYTES);
+    if !is_behind() {
+        return;
+    }
+    let start = Instant::now();
+    while is_behind() && start.elapsed() < ROOM_WAIT_MAX {
+        glommio::timer::sleep(ROOM_LOOK).await;
+        flush();
+    }
 }
 
 /// Hands the gathered lines of this thread to the log thread.

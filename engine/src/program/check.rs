@@ -56,6 +56,11 @@ pub fn load(path: &Path) -> Result<Config, Failed> {
     Config::load(path).map_err(|error| Failed::new(CONFIGURATION, error))
 }
 
+/// A configuration to find the spool by and to name next hops; what only a running relay needs may be bad.
+pub fn load_for_queue(path: &Path) -> Result<Config, Failed> {
+    Config::load_for_queue(path).map_err(|error| Failed::new(CONFIGURATION, error))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,24 +1,53 @@
-//! `sluice queue list` and `show`: on a live relay through its socket, otherwise read-only from the
-//! spool's files.
+//! `sluice queue`: on a running relay through its socket; `list`, `show` and `summary` otherwise read-only
+//! from the spool's files.
+
+pub mod arguments;
+mod change;
+mod stopped;
+mod summary;
+
+pub use change::change;
+pub use summary::summary;
 
 use super::{Failed, NO_INPUT, NO_PERMISSION, SOFTWARE, closed_pipe};
 use crate::admin::client::{self, Answered};
 use crate::clock;
-use crate::intake::{describe, spool_directory, spool_numbers};
+use crate::config::Config;
+use crate::intake::{describe, spool_directory, spool_numbers, tell_origin};
 use crate::shard::links::{QueueItem, QueueRecipient};
-use sluice_queue::backup::Source;
-use sluice_queue::{Inspection, Origin, QueueId, SpoolNumber, Standing};
+use crate::steering::{Condition, HopNames};
+use sluice_queue::{Inspection, QueueId, SpoolNumber};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Messages asked for at a time.
 const PAGE: usize = 1_000;
 
-/// Prints the whole queue, oldest first: a table, or one JSON object a line.
-pub fn list(spool: &Path, json: bool) -> Result<(), Failed> {
+/// The spool that a command means, and the configuration that named it, if one did.
+pub struct Place {
+    pub spool: PathBuf,
+    pub config: Option<Arc<Config>>,
+}
+
+impl Place {
+    /// The size of new segments.
+    pub fn segment_bytes(&self) -> u64 {
+        let named = self.config.as_ref().map(|config| config.spool.segment_bytes);
+        named.unwrap_or_else(|| sluice_queue::Options::default().segment_bytes)
+    }
+
+    /// How next hops are called; by their domains where no configuration says it better.
+    fn hop_names(&self) -> HopNames {
+        self.config.as_ref().map_or_else(HopNames::by_domain, HopNames::new)
+    }
+}
+
+/// Prints the messages that match, oldest first: a table, or one JSON object a line.
+pub fn list(place: &Place, condition: &Condition, json: bool) -> Result<(), Failed> {
     let mut out = io::BufWriter::new(io::stdout().lock());
-    let mut total = Total::default();
-    let printed = for_each(spool, |item| {
+    let mut total = Total { all: condition.is_all(), ..Total::default() };
+    let printed = for_each(place, condition, |item| {
         total.add(item);
         if json { print_json(&mut out, item) } else { print_row(&mut out, item, total.messages == 1) }
     })?;
@@ -29,30 +58,38 @@ pub fn list(spool: &Path, json: bool) -> Result<(), Failed> {
 }
 
 /// Prints one message.
-pub fn show(spool: &Path, id: QueueId, json: bool) -> Result<(), Failed> {
+pub fn show(place: &Place, id: QueueId, json: bool) -> Result<(), Failed> {
+    let spool = &place.spool;
     let missing =
         || Failed::new(NO_INPUT, format_args!("no message {id} in the queue of {}", spool.display()));
     let item = match ask(spool, &format!("/v1/queue/{id}"))? {
         Some(Answered::Found(body)) => parse(&body)?,
         Some(_) => return Err(missing()),
-        None => read_stopped(spool, id)?.ok_or_else(missing)?,
+        None => read_stopped(place, id)?.ok_or_else(missing)?,
     };
     let mut out = io::stdout().lock();
     let printed = if json { print_json(&mut out, &item) } else { print_whole(&mut out, &item) };
     printed.or_else(closed_pipe)
 }
 
-/// Calls `each` for every message; the inner result is that of writing to standard output.
+/// Calls `each` for every message that matches; the inner result is that of writing to standard output.
 fn for_each(
-    spool: &Path,
+    place: &Place,
+    condition: &Condition,
     mut each: impl FnMut(&QueueItem) -> io::Result<()>,
 ) -> Result<io::Result<()>, Failed> {
+    let json = serde_json::to_string(condition).expect("a condition has a JSON form");
+    let condition_part = match condition.is_all() {
+        true => String::new(),
+        false => format!("&condition={}", client::escaped(&json)),
+    };
     let mut after = String::new();
     loop {
-        let page: Vec<QueueItem> = match ask(spool, &format!("/v1/queue?limit={PAGE}{after}"))? {
+        let path = format!("/v1/queue?limit={PAGE}{condition_part}{after}");
+        let page: Vec<QueueItem> = match ask(&place.spool, &path)? {
             Some(Answered::Found(body)) => parse(&body)?,
             Some(_) => return Err(Failed::new(SOFTWARE, "the relay does not know /v1/queue")),
-            None => return list_stopped(spool, &mut each),
+            None => return list_stopped(place, condition, &mut each),
         };
         for item in &page {
             if let Err(error) = each(item) {
@@ -97,13 +134,6 @@ pub fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Failed> {
         .map_err(|error| Failed::new(SOFTWARE, format_args!("the relay's answer: {error}")))
 }
 
-/// The spools of a relay that does not run, or those in a backup.
-fn stopped_spools(spool: &Path) -> Result<Vec<sluice_queue::Inspection>, Failed> {
-    let backup = Source::open(spool).map_err(|error| Failed::new(super::IO_ERROR, error))?;
-    inspect_all(backup.as_ref().map_or(spool, |backup| &backup.spool))
-        .map(|spools| spools.into_iter().map(|(_, of)| of).collect())
-}
-
 /// All spools below a directory, read-only.
 pub fn inspect_all(spool: &Path) -> Result<Vec<(SpoolNumber, Inspection)>, Failed> {
     let failed = |error: &io::Error| Failed::io(format_args!("the spool {}", spool.display()), error);
@@ -123,43 +153,38 @@ pub fn inspect_all(spool: &Path) -> Result<Vec<(SpoolNumber, Inspection)>, Faile
     Ok(spools)
 }
 
-/// Whether another of the spools has the message: it was being moved there when the relay stopped.
-fn is_moved(spools: &[Inspection], index: usize, id: QueueId) -> bool {
-    let Some(lineage) = spools[index].lineage else { return false };
-    let others = spools.iter().enumerate().filter(|(other, _)| *other != index);
-    let origin = Origin { lineage, id };
-    others.map(|(_, of)| of.ancestry().standing(origin)).any(|standing| standing == Standing::Known)
-}
-
 fn list_stopped(
-    spool: &Path,
+    place: &Place,
+    condition: &Condition,
     each: &mut impl FnMut(&QueueItem) -> io::Result<()>,
 ) -> Result<io::Result<()>, Failed> {
-    let spools = stopped_spools(spool)?;
-    let mut ids: Vec<(QueueId, usize)> = Vec::new();
-    for (index, spool) in spools.iter().enumerate() {
-        let here = spool.live(None, usize::MAX).into_iter().filter(|id| !is_moved(&spools, index, *id));
-        ids.extend(here.map(|id| (id, index)));
-    }
-    ids.sort_unstable();
-    for (id, index) in ids {
-        let message = spools[index]
-            .load(id)
-            .map_err(|error| Failed::new(super::IO_ERROR, format_args!("{id}: {error}")))?;
-        if let Err(error) = each(&describe(id, &message)) {
-            return Ok(Err(error));
+    let (hops, now) = (place.hop_names(), clock::wall_micros());
+    stopped::for_each(&place.spool, |subject, parts| {
+        if !condition.matches_message(subject, now)
+            || !parts.iter().any(|part| condition.matches_recipient(part, &hops))
+        {
+            return Ok(());
         }
-    }
-    Ok(Ok(()))
+        each(&describe(subject, parts.iter().copied(), &hops))
+    })?
+    .map(Ok)
 }
 
-fn read_stopped(spool: &Path, id: QueueId) -> Result<Option<QueueItem>, Failed> {
-    let found = stopped_spools(spool)?.iter().find_map(|spool| spool.load(id).ok());
-    Ok(found.map(|message| describe(id, &message)))
+fn read_stopped(place: &Place, id: QueueId) -> Result<Option<QueueItem>, Failed> {
+    let mut found = None;
+    let hops = place.hop_names();
+    stopped::one(&place.spool, id, |subject, parts, envelope| {
+        let mut item = describe(subject, parts.iter().copied(), &hops);
+        envelope.into_iter().for_each(|envelope| tell_origin(&mut item, envelope));
+        found = Some(item);
+    })?;
+    Ok(found)
 }
 
 #[derive(Default)]
 struct Total {
+    /// The whole queue was asked for.
+    all: bool,
     messages: usize,
     octets: u64,
 }
@@ -172,7 +197,8 @@ impl Total {
 
     fn print(&self, out: &mut impl Write) -> io::Result<()> {
         match self.messages {
-            0 => writeln!(out, "The queue is empty."),
+            0 if self.all => writeln!(out, "The queue is empty."),
+            0 => writeln!(out, "No message matches."),
             1 => writeln!(out, "-- 1 message, {} bytes", self.octets),
             n => writeln!(out, "-- {n} messages, {} bytes", self.octets),
         }
@@ -189,16 +215,20 @@ fn print_row(out: &mut impl Write, item: &QueueItem, first: bool) -> io::Result<
         writeln!(out, "{:<13}  {:>10}  {:<31}  Sender / recipients", "Queue ID", "Size", "Arrival (UTC)")?;
     }
     let arrival = clock::mail_date(item.arrived_micros);
-    writeln!(out, "{}  {:>10}  {arrival}  <{}>", item.id, item.octets, item.sender)?;
+    let damaged = if item.damaged { "  damaged" } else { "" };
+    writeln!(out, "{}  {:>10}  {arrival}  <{}>{damaged}", item.id, item.octets, item.sender)?;
     item.recipients.iter().filter(|r| is_open(r)).try_for_each(|recipient| print_recipient(out, recipient))
 }
 
 fn is_open(recipient: &QueueRecipient) -> bool {
-    matches!(recipient.status.as_str(), "queued" | "deferred")
+    matches!(recipient.status.as_str(), "queued" | "deferred" | "held" | "damaged")
 }
 
 fn print_recipient(out: &mut impl Write, recipient: &QueueRecipient) -> io::Result<()> {
     write!(out, "{:>15}<{}> {}", "", recipient.address, recipient.status)?;
+    if recipient.rerouted {
+        write!(out, ", rerouted to {}", recipient.next_hop)?;
+    }
     if recipient.reason.is_empty() {
         return writeln!(out);
     }
@@ -213,7 +243,12 @@ fn print_whole(out: &mut impl Write, item: &QueueItem) -> io::Result<()> {
     if !item.client.is_empty() {
         writeln!(out, "Client:    [{}], HELO {}", item.client, item.helo)?;
     }
-    writeln!(out, "Listener:  {}", item.listener)?;
+    if !item.listener.is_empty() {
+        writeln!(out, "Listener:  {}", item.listener)?;
+    }
+    if item.damaged {
+        writeln!(out, "Damaged:   not all of it can be read; it is set aside and never sent")?;
+    }
     if let Some([id, lineage]) = &item.origin {
         writeln!(out, "Origin:    {id}, spool {lineage}")?;
     }
@@ -223,6 +258,10 @@ fn print_whole(out: &mut impl Write, item: &QueueItem) -> io::Result<()> {
             "Recipient: <{}> {}, attempts {}",
             recipient.address, recipient.status, recipient.attempts
         )?;
+        if !recipient.next_hop.is_empty() {
+            let rerouted = if recipient.rerouted { ", rerouted" } else { "" };
+            write!(out, ", next hop {}{rerouted}", recipient.next_hop)?;
+        }
         if recipient.reason.is_empty() {
             writeln!(out)?
         } else {

@@ -7,7 +7,7 @@ use super::{DATA_ERROR, Failed, IO_ERROR, NO_INPUT, SOFTWARE, TEMPORARY, UNAVAIL
 use crate::admin::client::{self, Answered};
 use crate::admin::restore::{Known, receiver, source};
 use crate::intake::restore::{ITEMS_MAX, knowledge, take_in};
-use crate::intake::{ShardSpool, Size, open_spool, spool_numbers};
+use crate::intake::{ShardSpool, Size, Turn, open_spool, spool_numbers};
 use crate::restore::copy::{CopiedSpool, Copy, How, Seen};
 use crate::restore::wire::{Item, lineage_of};
 use crate::restore::{Knowledge, Report};
@@ -227,7 +227,7 @@ async fn take_copy(spools: &[ShardSpool], of: CopiedSpool, how: How) -> Result<(
             let lineage = lineage_of(&begin.lineage).expect("it was made of one");
             let receiver = &spools[receiver(lineage, &shards)];
             let source = source(lineage, &begin, &all);
-            take_in(receiver, source, how.dry_run, items, async |_| {}).await
+            take_in(receiver, &Turn::default(), source, how.dry_run, items, async |_| {}).await
         }
         _ => Report::default(),
     };

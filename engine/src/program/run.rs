@@ -144,6 +144,7 @@ impl Relay {
             links: links.clone(),
             ingest: ingest_cpus.iter().map(|_| Arc::default()).collect(),
             delivery: delivery_cpus.iter().map(|_| Arc::default()).collect(),
+            changes: tokio::sync::Mutex::default(),
             space: Arc::default(),
         });
         let space = state.space.clone();

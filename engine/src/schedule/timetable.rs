@@ -43,6 +43,12 @@ impl<T> Timetable<T> {
         self.heap.pop().map(|Reverse(entry)| entry.what)
     }
 
+    /// Everything, in no order; nothing is left.
+    pub fn take_all(&mut self) -> Vec<(u64, T)> {
+        let entries = std::mem::take(&mut self.heap).into_vec();
+        entries.into_iter().map(|Reverse(entry)| (entry.due, entry.what)).collect()
+    }
+
     pub fn len(&self) -> usize {
         self.heap.len()
     }
@@ -89,5 +95,21 @@ mod tests {
         assert_eq!(timetable.take_due(15), None);
         assert_eq!(timetable.take_due(20), Some("c"));
         assert!(timetable.is_empty());
+    }
+
+    #[test]
+    fn what_is_taken_out_whole_can_be_put_back() {
+        let mut timetable = Timetable::default();
+        for (due, what) in [(20, "c"), (10, "a"), (10, "b")] {
+            timetable.insert(due, what);
+        }
+        let mut all = timetable.take_all();
+        assert!(timetable.is_empty());
+        all.sort_unstable();
+        assert_eq!(all, [(10, "a"), (10, "b"), (20, "c")]);
+        for (due, what) in all {
+            timetable.insert(due, what);
+        }
+        assert_eq!(timetable.take_due(10), Some("a"));
     }
 }

@@ -1,18 +1,21 @@
 //! What the threads of the relay say to each other, and the mailboxes that carry it.
 //!
 //! ```text
-//! ingest ──Handover──▶ delivery ──Load, Read, Report──▶ ingest
-//!                      delivery ──Question──▶ service
-//!          admin (service) ──Page, Show, Snapshot──▶ ingest
+//! ingest ──Handover, Steer──▶ delivery ──Load, Read, Report, Withdrawn──▶ ingest
+//!                             delivery ──Question──▶ service
+//!          admin (service) ──Page, Show, Summary, Change, Snapshot, Restore──▶ ingest
+//!          admin (service) ──Troubles──▶ delivery
 //! ```
 //!
 //! Everything here is `Send` and owned; nothing refers back into a shard.
 
 use crate::channel::Sender;
+use crate::config::SmartHost;
 use crate::resolve::mx::MxHost;
 use crate::resolve::service::Answer;
 use crate::restore::wire::Item;
 use crate::restore::{Knowledge, Report as RestoreReport};
+use crate::steering::{self, Condition, HopTrouble, Request, SummaryOptions, Tally, Targets};
 use crate::tls;
 use sluice_queue::{Ancestry, ContentFlags, Envelope, Needed, QueueId, RecipientState, Source, SpoolNumber};
 use std::net::IpAddr;
@@ -54,6 +57,15 @@ pub struct NextHop {
     pub route: u16,
     /// The recipients' domain on an MX route; `None` on a route with smart hosts.
     pub domain: Option<Arc<str>>,
+    /// The host that an administrator has rerouted it to; then there is no domain.
+    pub via: Option<Arc<SmartHost>>,
+}
+
+impl NextHop {
+    /// Smart hosts take more than one core's worth, so each delivery shard has a slice of them.
+    pub fn is_spread(&self) -> bool {
+        self.domain.is_none() && self.via.is_none()
+    }
 }
 
 /// The recipients of one message that go to one next hop, by their index in the envelope.
@@ -142,8 +154,38 @@ impl Deref for HeldContent {
 
 pub enum ToDelivery {
     Handover(Handover),
+    /// Something is done with messages that were handed over before.
+    Steer {
+        order: Order,
+        targets: Arc<Targets>,
+        /// The ingest shard that asks.
+        ingest: usize,
+        reply: oneshot::Sender<Steered>,
+    },
+    /// Which next hops are down?
+    Troubles {
+        reply: oneshot::Sender<Vec<HopTrouble>>,
+    },
     /// Open transactions may end; nothing new begins.
     Stop,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// The delivery shard gives them up; what is in hands at this moment when it leaves them, which
+    /// [`ToIngest::Withdrawn`] tells.
+    Withdraw,
+    /// Their waits are over.
+    Retry,
+}
+
+/// What an order came to, by message and recipient.
+#[derive(Debug, Default)]
+pub struct Steered {
+    /// In hands at this moment.
+    pub under_way: Vec<(QueueId, Vec<u32>)>,
+    /// Brought forward; an id may be here more than once.
+    pub forward: Vec<(QueueId, u32)>,
 }
 
 /// A message as the spool has it.
@@ -169,15 +211,42 @@ pub enum ToIngest {
         reply: oneshot::Sender<Result<Vec<u8>, String>>,
     },
     Report(Report),
-    /// Up to `limit` messages with an id above `after`, in order.
+    /// Recipients that were withdrawn while they were in hands have left them. Whatever was reported of them
+    /// was reported before.
+    Withdrawn {
+        id: QueueId,
+        recipients: Vec<u32>,
+    },
+    /// The answer to [`ToDelivery::Steer`], behind every report that was made before it.
+    Steered {
+        steered: Steered,
+        reply: oneshot::Sender<Steered>,
+    },
+    /// Delivery of these ends in a fault of the program again and again: hold them.
+    HoldFaulty {
+        id: QueueId,
+        recipients: Vec<u32>,
+    },
+    /// Up to `limit` messages with an id above `after` that match, in order.
     Page {
         after: Option<QueueId>,
         limit: usize,
+        condition: Arc<Condition>,
         reply: oneshot::Sender<Vec<QueueItem>>,
     },
     Show {
         id: QueueId,
         reply: oneshot::Sender<Option<QueueItem>>,
+    },
+    Summary {
+        options: SummaryOptions,
+        reply: oneshot::Sender<Tally>,
+    },
+    /// A change that an administrator asks for.
+    Change {
+        request: Arc<Request>,
+        who: Who,
+        reply: oneshot::Sender<steering::Answer>,
     },
     /// Names what a copy of the spools needs now, and keeps it while the lease lasts.
     Snapshot {
@@ -267,6 +336,19 @@ pub enum Disposition {
     Expired,
 }
 
+/// Who asks for a change: the credentials of the process at the other end of `admin.sock`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Who {
+    pub uid: u32,
+    pub pid: i32,
+}
+
+impl std::fmt::Display for Who {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "uid {}, pid {}", self.uid, self.pid)
+    }
+}
+
 /// A message in the queue, for people.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct QueueItem {
@@ -274,9 +356,16 @@ pub struct QueueItem {
     pub arrived_micros: u64,
     pub octets: u64,
     pub sender: String,
+    /// This and the next two are read from the disk, for one message at a time; empty in a list.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub client: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub helo: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub listener: String,
+    /// Set aside: not all of its octets can be read.
+    #[serde(default)]
+    pub damaged: bool,
     /// The queue id that it had first, and in which spool (its lineage), when it came from another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<[String; 2]>,
@@ -286,8 +375,15 @@ pub struct QueueItem {
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct QueueRecipient {
     pub address: String,
+    /// `queued`, `deferred`, `held`, `damaged` (with all of its message), or how it ended.
     pub status: String,
     pub attempts: u16,
+    /// Where it goes; empty when it is finished.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub next_hop: String,
+    /// An administrator has sent it there.
+    #[serde(default)]
+    pub rerouted: bool,
     /// Why it is still here; empty before the first attempt.
     pub reason: String,
 }

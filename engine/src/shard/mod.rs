@@ -125,7 +125,7 @@ async fn run_ingest(
         .map(|spool| glommio::spawn_local(async move { spool.writer().await }))
         .collect();
     glommio::spawn_local(intake::pump_overflow(shard.clone())).detach();
-    glommio::spawn_local(intake::resume(shard.clone(), unfinished)).detach();
+    glommio::spawn_local(intake::resume(shard.clone(), shard.first_turn(), unfinished)).detach();
     let ticked = shard.clone();
     glommio::spawn_local(tick(move || ticked.tick())).detach();
     // What is adopted is emptied.

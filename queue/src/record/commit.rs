@@ -17,6 +17,9 @@ const TAG_ORIGIN: u16 = 1;
 const ORIGIN: usize = 16 + 8;
 const _: () = assert!(FIXED == 42 && EXTENT == 20 && RECIPIENT == 6);
 
+/// The highest tag of an attribute that this version knows.
+pub(super) const TAGS: u16 = TAG_ORIGIN;
+
 /// What is known of the octets of a message without reading them again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ContentFlags {
@@ -190,6 +193,22 @@ impl<'a> CommitView<'a> {
         };
         let sum = view.extents().try_fold(0u64, |sum, extent| sum.checked_add(extent.octets as u64));
         (sum == Some(content_bytes) && recipients > 0).then_some(view)
+    }
+
+    /// The payload without what only people look at: listener, helo and client are left empty.
+    pub(super) fn put_slim(&self, out: &mut Vec<u8>) {
+        out.extend(self.id.to_le_bytes());
+        out.extend(self.arrived_micros.to_le_bytes());
+        out.extend(self.content_bytes.to_le_bytes());
+        out.extend([self.flags.bits(), matches!(self.body, Body::EightBit) as u8]);
+        out.extend(((self.extents.rest.len() / EXTENT) as u32).to_le_bytes());
+        out.extend(self.recipients.to_le_bytes());
+        out.extend((self.texts[0].len() as u16).to_le_bytes());
+        out.extend([0; 3 * 2]);
+        out.extend_from_slice(self.extents.rest);
+        out.extend_from_slice(self.texts[0].as_bytes());
+        // Attributes follow the recipients.
+        out.extend_from_slice(self.people.rest);
     }
 
     pub fn extents(&self) -> impl Iterator<Item = ExtentAt> + use<'a> {

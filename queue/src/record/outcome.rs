@@ -47,6 +47,9 @@ pub enum OutcomeKind {
     Moved,
 }
 
+/// The highest code of a kind.
+pub(super) const KINDS: u8 = OutcomeKind::ALL.len() as u8;
+
 impl OutcomeKind {
     const ALL: [Self; 9] = [
         Self::Delivered,
@@ -162,6 +165,19 @@ impl<'a> OutcomeView<'a> {
             unknown_entries += take_entry(&mut rest)?.is_none() as u32;
         }
         Some(Self { id, count, entries, unknown_entries })
+    }
+
+    /// Recipient and kind of each entry.
+    pub fn kinds(&self) -> impl Iterator<Item = (u32, OutcomeKind)> + use<'a> {
+        let mut rest = self.entries.clone();
+        let mut next = move || {
+            let (recipient, code) = (rest.u32()?, rest.u8()?);
+            rest.take(2 + 1 + 8)?;
+            let length = rest.u16()?;
+            rest.take(length as usize)?;
+            Some(OutcomeKind::of(code).map(|kind| (recipient, kind)))
+        };
+        (0..self.count).map_while(move |_| next()).flatten()
     }
 
     pub fn entries(&self) -> impl Iterator<Item = Outcome> + use<'a> {

@@ -142,7 +142,7 @@ fn extents_and_seals_survive_the_disk() {
     assert!(matches!(found.record, Record::Extent { id: 42, offset: 10, octets: b"hello" }));
     for seal in [Seal::Full, Seal::Cut, Seal::Closed] {
         let mut out = [0xff; SEAL_RECORD];
-        Pen::new(&mut out, 0, SEED).seal(seal);
+        Pen::new(&mut out, 0, SEED).seal(seal, (4096, 8192));
         assert!(matches!(read_record(SEED, &out).unwrap().record, Record::Seal));
     }
 }

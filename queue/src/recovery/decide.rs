@@ -3,6 +3,8 @@
 //! Asked at a place where a batch should start or has failed to verify. What makes the difference between
 //! a crash and damage is whether that batch can have been acknowledged: a later segment exists only when
 //! every batch before it was durable, and a later batch says up to where all were durable when it was made.
+//!
+//! A second table says whether a segment is taken by its index or by its batches.
 
 /// What is at the place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +80,72 @@ pub(super) fn decide(found: Found, standing: Standing, later: Later) -> Verdict 
     row.verdict
 }
 
+/// What a segment's last block, and what it leads to, say of its index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Evidence {
+    /// No footer of this life of this segment.
+    NoFooter,
+    /// A footer by a program that knew types, kinds or tags that this one does not.
+    Later,
+    /// A footer that verifies, with places or batches that this segment cannot have.
+    Astray,
+    /// A footer that verifies, and an index that does not.
+    BadIndex,
+    /// Both verify.
+    GoodIndex,
+}
+
+/// How a segment is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// By its index.
+    Index,
+    /// Batch by batch.
+    Walk,
+    /// Batch by batch, and the report counts an index that could not be used.
+    WalkAndCount,
+}
+
+/// Damage keeps a segment from its index: it is to be seen at every start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Soundness {
+    Sound,
+    /// The file is too short, or the start was asked to read the batches.
+    Doubtful,
+}
+
+struct Road {
+    label: &'static str,
+    evidence: Evidence,
+    soundness: Soundness,
+    way: Way,
+}
+
+const fn road(label: &'static str, evidence: Evidence, soundness: Soundness, way: Way) -> Road {
+    Road { label, evidence, soundness, way }
+}
+
+#[rustfmt::skip]
+const ROADS: [Road; 10] = [
+    road("S1 not sealed, or without an index",     Evidence::NoFooter,   Soundness::Sound,    Way::Walk),
+    road("S2 an index of a later version",         Evidence::Later,      Soundness::Sound,    Way::Walk),
+    road("S3 a footer that does not belong here",  Evidence::Astray,     Soundness::Sound,    Way::WalkAndCount),
+    road("S4 an index that does not verify",       Evidence::BadIndex,   Soundness::Sound,    Way::WalkAndCount),
+    road("S5 an index",                            Evidence::GoodIndex,  Soundness::Sound,    Way::Index),
+    road("D1 doubtful, without an index",          Evidence::NoFooter,   Soundness::Doubtful, Way::Walk),
+    road("D2 doubtful, an index of a later version", Evidence::Later,    Soundness::Doubtful, Way::Walk),
+    road("D3 doubtful, a footer from elsewhere",   Evidence::Astray,     Soundness::Doubtful, Way::Walk),
+    road("D4 doubtful, an index that does not verify", Evidence::BadIndex, Soundness::Doubtful, Way::Walk),
+    road("D5 doubtful, an index that verifies",    Evidence::GoodIndex,  Soundness::Doubtful, Way::Walk),
+];
+
+pub(super) fn way(evidence: Evidence, soundness: Soundness) -> Way {
+    let wanted = |road: &&Road| road.evidence == evidence && road.soundness == soundness;
+    let road = ROADS.iter().find(wanted).expect("the table has a row for every combination");
+    debug_assert!(!road.label.is_empty());
+    road.way
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,6 +178,43 @@ mod tests {
         let written = include_str!("../../FORMAT.md");
         for row in &TABLE {
             assert!(written.contains(&row.label[..2]), "{} is not in FORMAT.md", row.label);
+        }
+    }
+
+    fn evidences() -> impl Iterator<Item = (Evidence, Soundness)> {
+        use Evidence::*;
+        [NoFooter, Later, Astray, BadIndex, GoodIndex].into_iter().flat_map(|evidence| {
+            [Soundness::Sound, Soundness::Doubtful].into_iter().map(move |soundness| (evidence, soundness))
+        })
+    }
+
+    #[test]
+    fn every_evidence_of_an_index_has_exactly_one_row_and_every_label_is_its_own() {
+        assert_eq!(evidences().count(), ROADS.len());
+        for of in evidences() {
+            assert_eq!(
+                ROADS.iter().filter(|road| (road.evidence, road.soundness) == of).count(),
+                1,
+                "{of:?}"
+            );
+        }
+        let labels: std::collections::BTreeSet<_> = ROADS.iter().map(|road| &road.label[..2]).collect();
+        assert_eq!(labels.len(), ROADS.len());
+        let written = include_str!("../../FORMAT.md");
+        for label in labels {
+            assert!(written.contains(label), "{label} is not in FORMAT.md");
+        }
+    }
+
+    /// The argument, as conditions.
+    #[test]
+    fn an_index_counts_only_when_all_of_it_verifies_and_nothing_is_doubtful() {
+        for (evidence, soundness) in evidences() {
+            let good = evidence == Evidence::GoodIndex && soundness == Soundness::Sound;
+            assert_eq!(way(evidence, soundness) == Way::Index, good, "{evidence:?} {soundness:?}");
+            let lost = matches!(evidence, Evidence::Astray | Evidence::BadIndex);
+            let counts = lost && soundness == Soundness::Sound;
+            assert_eq!(way(evidence, soundness) == Way::WalkAndCount, counts, "{evidence:?} {soundness:?}");
         }
     }
 

@@ -8,7 +8,7 @@ use super::{DamageKind, Recovery};
 use crate::ancestry::Ancestry;
 use crate::id::QueueId;
 use crate::index::{Index, NewEntry, Place};
-use crate::record::{CommitView, Found, OutcomeView, Record};
+use crate::record::{At, CommitView, Found, Noted, OutcomeView, Record};
 use crate::segments::{Mark, REFERS_TO_NONE};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
@@ -32,6 +32,8 @@ pub(super) struct Replay {
     speaks_of_unknown: BTreeSet<u64>,
     /// `id_micros` where the segment that is being read began.
     floor: u64,
+    /// Segments taken by their index: what lies in them is verified when it is read.
+    trusted: BTreeSet<u64>,
 }
 
 impl Replay {
@@ -52,9 +54,33 @@ impl Replay {
             }
             Record::Commit(commit) => self.commit(place, commit),
             Record::Outcome(outcome) => self.outcome(place, outcome),
-            Record::Seal => {}
+            Record::Seal | Record::Index(_) => {}
             Record::Ancestry(said) => self.ancestry(said, segment),
             Record::Unknown => self.report.unknown += 1,
+        }
+    }
+
+    /// The segment that was begun is taken by its index. `id_micros`: the highest of any id in it.
+    pub fn trust(&mut self, segment: &Rc<Mark>, id_micros: u64) {
+        self.trusted.insert(segment.sequence);
+        self.id_micros = self.id_micros.max(id_micros);
+    }
+
+    /// An entry of an index: to the same effect as the records that it stands for.
+    pub fn noted(&mut self, segment: &Rc<Mark>, noted: &Noted<'_>) {
+        let place = |at: &At| Place { segment: segment.clone(), position: at.position, bytes: at.bytes };
+        match noted {
+            Noted::Commit(at, commit) => self.commit(place(at), commit),
+            Noted::Outcome(at, outcome) => self.outcome(place(at), outcome),
+            Noted::Ended(id) | Noted::EndedHere(id) => {
+                let id = QueueId::from_bits(*id);
+                if let Some(ended) = self.index.remove(id) {
+                    self.refer(segment.sequence, ended.commit.segment.sequence);
+                } else if matches!(noted, Noted::Ended(_)) || id.micros() <= self.floor {
+                    self.speaks_of_unknown.insert(segment.sequence);
+                }
+            }
+            Noted::Ancestry(said) => self.ancestry(said, segment),
         }
     }
 
@@ -82,6 +108,9 @@ impl Replay {
             self.speaks_of_unknown.insert(place.segment.sequence);
         }
         let whole = commit.extents().all(|extent| {
+            if self.trusted.contains(&extent.segment) {
+                return true;
+            }
             let known = self.extents.get(&extent.segment);
             known.is_some_and(|known| {
                 let found = known.binary_search_by_key(&extent.position, |(position, _)| *position);
@@ -123,7 +152,11 @@ impl Replay {
         }
     }
 
+    /// What a segment says of itself holds nothing.
     fn refer(&mut self, from: u64, to: u64) {
+        if from == to {
+            return;
+        }
         let oldest = self.refers_to.entry(from).or_insert(REFERS_TO_NONE);
         *oldest = to.min(*oldest);
     }

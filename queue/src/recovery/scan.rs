@@ -2,11 +2,13 @@
 //!
 //! Async because storage is; decides nothing itself (`decide`) and keeps nothing (`replay`).
 
-use super::decide::{Found, Later, Standing, Verdict, decide};
+use super::decide::{Found, Later, Soundness, Standing, Verdict, Way, decide, way};
+use super::indexed::read_ending;
 use super::replay::Replay;
 use super::{Cut, DamageKind, Recovery};
 use crate::ancestry::Ancestry;
 use crate::canary::{Canary, sings};
+use crate::digest::Digest;
 use crate::error::{Fault, OpenError};
 use crate::index::Index;
 use crate::layout::{BLOCK, BatchHeader, HeaderFound, SegmentHeader};
@@ -25,6 +27,8 @@ use std::rc::Rc;
 const SEGMENTS_LEAPT: u64 = 1 << 20;
 const BATCHES_LEAPT: u64 = 1 << 40;
 
+/// Segments of versions before have no index and get none: who wrote them would not know it.
+const INDEX_SINCE: u16 = 2;
 /// Octets read at a time.
 const WINDOW: usize = 4 << 20;
 
@@ -59,8 +63,21 @@ pub(crate) struct CutAt {
     pub position: u64,
 }
 
-/// Reads all of a spool. Writes nothing.
-pub(crate) async fn recover<S: Storage>(storage: &S, spool: u16) -> Result<Recovered<S::File>, OpenError> {
+/// What a start reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// Indexes, where there are any.
+    Indexes,
+    /// Every batch of every segment: verifies all that is on disk.
+    Batches,
+}
+
+/// Reads a spool. Writes nothing.
+pub(crate) async fn recover<S: Storage>(
+    storage: &S,
+    spool: u16,
+    reading: Reading,
+) -> Result<Recovered<S::File>, OpenError> {
     let mut found = Recovered {
         table: Table::new(),
         index: Index::default(),
@@ -85,6 +102,12 @@ pub(crate) async fn recover<S: Storage>(storage: &S, spool: u16) -> Result<Recov
     for sequence in sequences {
         let segment = found.table.segments.get_mut(&sequence).expect("listed above");
         replay.segment(&segment.mark, segment.slot);
+        if let Some(last_batch) = take_by_index(segment, found.last_batch, reading, &mut replay).await {
+            segment.digest = None;
+            found.last_batch = last_batch;
+            found.cut = None;
+            continue;
+        }
         let standing = if sequence == found.last_segment { Standing::Last } else { Standing::Earlier };
         let mut scan = Scan {
             segment,
@@ -97,6 +120,9 @@ pub(crate) async fn recover<S: Storage>(storage: &S, spool: u16) -> Result<Recov
         scan.run().await;
         found.last_batch = scan.last_batch;
         found.cut = scan.cut;
+        if found.cut.is_none() || segment.status == Status::Damaged {
+            segment.digest = None;
+        }
     }
     replay.close();
     if !replay.report.damages.is_empty() {
@@ -115,6 +141,30 @@ pub(crate) async fn recover<S: Storage>(storage: &S, spool: u16) -> Result<Recov
     found.report.segments = found.table.segments.len();
     found.report.cut = found.report.cut.filter(|cut| cut.torn || cut.offset > BLOCK as u64);
     Ok(found)
+}
+
+/// Takes a segment by its index, when that can be; gives its last batch.
+async fn take_by_index<F: SegmentFile>(
+    segment: &Segment<F>,
+    batch_before: u64,
+    reading: Reading,
+    replay: &mut Replay,
+) -> Option<u64> {
+    let soundness = match (segment.status, reading) {
+        (Status::Damaged, _) | (_, Reading::Batches) => Soundness::Doubtful,
+        _ => Soundness::Sound,
+    };
+    let ending = read_ending(segment).await;
+    replay.report.bytes_read += ending.bytes_read;
+    let evidence = ending.evidence(&segment.mark, segment.seed, segment.bytes, batch_before);
+    match way(evidence, soundness) {
+        Way::Index => ending.take(&segment.mark, replay),
+        Way::Walk => None,
+        Way::WalkAndCount => {
+            replay.report.indexes_lost += 1;
+            None
+        }
+    }
 }
 
 fn device(doing: &'static str, error: &io::Error) -> OpenError {
@@ -171,6 +221,7 @@ async fn take_file<S: Storage>(
                 seed: header.seed(),
                 status: if short { Status::Damaged } else { Status::Sealed },
                 refers_to: REFERS_TO_NONE,
+                digest: (header.version >= INDEX_SINCE).then(|| Box::new(Digest::new(header.id_floor))),
                 linked: false,
             });
         }
@@ -302,6 +353,15 @@ impl<F: SegmentFile> Scan<'_, F> {
         let seals = found.iter().any(|found| matches!(found.record, Record::Seal));
         for record in &found {
             self.replay.record(&mark, (position + record.at as u64) as u32, record);
+        }
+        if self.standing == Standing::Last
+            && let Some(digest) = &mut self.segment.digest
+        {
+            digest.batches += 1;
+            for record in &found {
+                let octets = &batch[record.at..record.at + record.bytes];
+                digest.record((position + record.at as u64) as u32, record, octets);
+            }
         }
         self.replay.report.batches += 1;
         self.last_batch = header.sequence;

@@ -133,14 +133,23 @@ fn a_lost_header_a_foreign_and_a_doubled_segment_are_each_named() {
 fn a_segment_that_ends_without_its_seal_before_others_is_damaged() {
     let (storage, ids) = three();
     drop(reopen(&storage));
-    let seal = batches(&storage)[3].clone();
+    let [.., index, seal] = &batches(&storage)[..] else { panic!("the end was sealed") };
     let later = opened(storage.clone(), small(), |spool, _| async move {
         deliver_in(&spool, b"in the next segment", 1).await.unwrap().id
     });
+    let all = [&ids[..], &[later]].concat();
     storage.damage(0, |octets| octets[seal.clone()].fill(0));
     let (recovery, live) = reopen(&storage);
+    assert_eq!((whats(&recovery), &live), (vec![], &all), "the index says all that the segment held");
+    // Without a footer all of it is read.
+    storage.damage(0, |octets| octets[(64 << 10) - BLOCK..].fill(0));
+    let (recovery, live) = reopen(&storage);
     assert_eq!(whats(&recovery), [(&DamageKind::SealMissing, seal.start as u64)]);
-    assert_eq!(live, [&ids[..], &[later]].concat());
+    assert_eq!((live, recovery.indexes_lost), (all.clone(), 0));
+    storage.damage(0, |octets| octets[index.clone()].fill(0));
+    let (recovery, live) = reopen(&storage);
+    assert_eq!(whats(&recovery), [(&DamageKind::SealMissing, index.start as u64)]);
+    assert_eq!(live, all);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::harness::*;
 use crate::*;
 use ::glommio::LocalExecutorBuilder;
 
-fn on_ring<T: Send + 'static>(body: impl AsyncFnOnce() -> T + Send + 'static) -> T {
+pub fn on_ring<T: Send + 'static>(body: impl AsyncFnOnce() -> T + Send + 'static) -> T {
     let executor = LocalExecutorBuilder::default();
     executor.spawn(async move || body().await).expect("io_uring is there").join().expect("it ends")
 }

@@ -1,5 +1,6 @@
 //! A tiny executor and short ways to say what the scenarios do.
 
+use super::indexes::compare_readings;
 use crate::*;
 use futures_lite::future::{block_on, or, pending, poll_fn};
 use std::future::Future;
@@ -31,11 +32,13 @@ pub fn with_writer<S: Storage, T>(spool: &Spool<S>, body: impl Future<Output = T
     block_on(or(writer, body))
 }
 
-/// Opens the spool and runs `body` on it beside the writer.
+/// Opens the spool and runs `body` on it beside the writer. Before, it is opened by indexes and by batches,
+/// which must come to the same.
 pub fn opened<S: Storage, T, B>(storage: S, options: Options, body: impl FnOnce(Spool<S>, Recovery) -> B) -> T
 where
     B: Future<Output = T>,
 {
+    compare_readings(&storage);
     let (spool, recovery) = block_on(Spool::open(storage, number(), options)).expect("it opens");
     with_writer(&spool.clone(), body(spool, recovery))
 }

@@ -137,7 +137,7 @@ fn on_a_device_without_any_room_mail_behind_outcomes_is_refused_and_nothing_turn
     let storage = files(1);
     opened(storage.clone(), options, |spool, _| async move {
         let mut ids = Vec::new();
-        while let Ok(stored) = deliver_in(&spool, &content(1, 4000), 1).await {
+        while let Ok(stored) = deliver_in(&spool, &content(1, 3000), 1).await {
             ids.push(stored.id);
         }
         assert!(ids.len() > 4);
@@ -146,7 +146,8 @@ fn on_a_device_without_any_room_mail_behind_outcomes_is_refused_and_nothing_turn
         let ids_of_many = ids.iter().cycle().take(ids.len());
         ids_of_many.for_each(|id| spool.record(*id, bounced()));
         let outcomes = spool.sync();
-        let mail: Vec<Pin<Box<dyn Future<Output = Result<(), CommitError>>>>> = vec![
+        type Caller<'a> = Pin<Box<dyn Future<Output = Result<(), CommitError>> + 'a>>;
+        let mail: Vec<Caller<'_>> = vec![
             Box::pin(outcomes),
             Box::pin(async { deliver_in(&spool, &content(1, 30_000), 1).await.map(drop) }),
             Box::pin(async { deliver_in(&spool, b"x", 1).await.map(drop) }),

@@ -76,6 +76,7 @@ fn many_lives_with_faults_keep_to_the_model() {
     let of = sum.injected;
     assert!(sum.crashes > 200 && sum.closes > 20 && sum.poisoned > 20 && sum.moved > 200, "{sum}");
     assert!(sum.refused > 50 && sum.abandoned > 20 && sum.starts_failed > 5, "{sum}");
+    assert!(sum.indexed > 1000, "{sum}");
     let faults = [
         of.cut,
         of.write_errors,

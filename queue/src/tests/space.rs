@@ -176,21 +176,41 @@ fn after_close_mail_is_refused_and_the_next_start_finds_a_sealed_log() {
 }
 
 #[test]
-fn a_spool_written_with_another_segment_size_is_taken_over() {
-    let storage = MemoryStorage::new();
-    let bigger = Options { segment_bytes: 128 << 10, ..small() };
-    let id = opened(storage.clone(), small(), |spool, _| async move {
-        deliver_in(&spool, &content(1, 30_000), 1).await.unwrap().id
-    });
-    opened(storage, bigger, |spool, _| async move {
-        assert_eq!(read_all(&spool, id).await.unwrap(), content(1, 30_000));
-        spool.record(id, delivered(1));
-        for round in 0..60 {
-            let id = deliver_in(&spool, &content(round, 8000), 1).await.unwrap().id;
-            spool.record(id, delivered(1));
-        }
-        assert!(spool.inner.table.borrow().segments.values().all(|segment| segment.bytes == 128 << 10));
-    });
+fn a_spool_written_with_another_segment_size_is_taken_over_and_its_segments_given_back() {
+    let sizes = [64 << 10, 128 << 10, 1 << 20];
+    for (from, to) in sizes.into_iter().flat_map(|from| sizes.map(|to| (from, to))) {
+        let storage = MemoryStorage::new();
+        let (before, after) =
+            (Options { segment_bytes: from, ..small() }, Options { segment_bytes: to, ..small() });
+        let ids = opened(storage.clone(), before, |spool, _| async move {
+            let mut ids = Vec::new();
+            for tag in 0..60 {
+                ids.push(deliver_in(&spool, &content(tag, 30_000), 2).await.unwrap().id);
+            }
+            spool.record(ids[3], vec![outcome(1, OutcomeKind::Deferred)]);
+            spool.close().await.unwrap();
+            ids
+        });
+        let old = storage.slots();
+        opened(storage.clone(), after, |spool, recovery| async move {
+            assert_eq!((spool.live(None, 99), &recovery.damages[..]), (ids.clone(), &[][..]));
+            assert_eq!(recovery.segments_indexed, recovery.segments);
+            for (tag, id) in ids.iter().enumerate() {
+                assert_eq!(read_all(&spool, *id).await.unwrap(), content(tag as u64, 30_000));
+                spool.record(*id, delivered(2));
+            }
+            // Four old segments are given back with every new one.
+            let taken = spool.inner.desk.borrow().last_segment + 20;
+            while spool.inner.desk.borrow().last_segment < taken {
+                let id = deliver_in(&spool, &content(1, 30_000), 1).await.unwrap().id;
+                spool.record(id, delivered(1));
+            }
+            let table = spool.inner.table.borrow();
+            assert!(table.segments.values().all(|segment| segment.bytes == to), "from {from} to {to}");
+        });
+        let gone = old.iter().filter(|slot| !storage.slots().contains(slot)).count();
+        assert_eq!(gone == old.len(), from != to, "from {from} to {to}: {gone} of {}", old.len());
+    }
 }
 
 #[test]
@@ -229,7 +249,7 @@ fn nothing_more_is_written_once_a_write_has_failed_whatever_was_under_way() {
         let storage = faulty(Faults::default());
         let (spool, _) = block_on(Spool::open(storage.clone(), number(), small())).unwrap();
         with_writer(&spool, async {
-            let stays = deliver_in(&spool, &content(1, 30_000), 1).await.unwrap().id;
+            let stays = deliver_in(&spool, &content(1, 20_000), 1).await.unwrap().id;
             for tag in 0..60 {
                 let id = deliver_in(&spool, &content(tag, 6000), 1).await.unwrap().id;
                 spool.record(id, delivered(1));

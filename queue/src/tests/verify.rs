@@ -11,6 +11,8 @@ use std::ops::Range;
 /// What a batch of the spool below is there for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sort {
+    /// Of an index, which a start can do without.
+    Other,
     Extent,
     Commit,
     Outcome,
@@ -69,7 +71,8 @@ fn laid(storage: &MemoryStorage, slot: u32) -> Vec<Laid> {
                     Record::Extent { id, .. } => (Sort::Extent, Some(*id)),
                     Record::Commit(commit) => (Sort::Commit, Some(commit.id)),
                     Record::Outcome(outcome) => (Sort::Outcome, Some(outcome.id)),
-                    _ => (Sort::Seal, None),
+                    Record::Seal => (Sort::Seal, None),
+                    _ => (Sort::Other, None),
                 };
                 let (at, id) = (place..place + found.bytes, id.map(QueueId::from_bits));
                 place = at.end;

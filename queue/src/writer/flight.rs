@@ -81,7 +81,8 @@ impl<S: Storage> Spool<S> {
                 Ok(false) => {}
                 Err(error) => return Poll::Ready(Next::Failed(Fault::new("writing a batch", &error))),
             }
-            let room = self.left_in_active();
+            let growth = self.inner.desk.borrow().pending.front().map_or(0, |batch| batch.index_growth_max);
+            let room = self.left_beside_index(growth);
             let mut desk = self.inner.desk.borrow_mut();
             match desk.next_batch(room) {
                 Some(batch) => Poll::Ready(Next::Write(batch)),
@@ -107,6 +108,7 @@ impl<S: Storage> Spool<S> {
         let header = self.batch_header(active, batch.payload_bytes, batch.records());
         let mut buffer = file.buffer(bytes);
         let placed = batch.lay_out(&header, seed, active.position, buffer.as_mut());
+        self.digest(&batch, active, buffer.as_mut());
         let mut desk = self.inner.desk.borrow_mut();
         desk.last_batch = header.sequence;
         desk.space.shrink(bytes as u64);
@@ -116,6 +118,19 @@ impl<S: Storage> Spool<S> {
         let write = Box::pin(async move { file.write(position, buffer).await });
         let (write, sequence) = (Some(write as _), header.sequence);
         flight.batches.push_back(Airborne { write, batch, placed, segment, position, sequence });
+    }
+
+    /// Gathers what the segment's index will say of a batch. A segment is sealed when all have landed, so
+    /// what is in flight will be durable before the index is written, or there will be none.
+    fn digest(&self, batch: &Gathering, active: Active, laid_out: &[u8]) {
+        let mut table = self.inner.table.borrow_mut();
+        let segment = table.segments.get_mut(&active.sequence).expect("the active segment is there");
+        let Some(digest) = &mut segment.digest else { return };
+        digest.batch(active.position, laid_out, batch.payload_bytes);
+        batch.ends().for_each(|id| digest.ended(id));
+        if !digest.is_sound() {
+            segment.digest = None;
+        }
     }
 
     /// Waits until nothing is in flight any more.
@@ -144,6 +159,7 @@ impl<S: Storage> Spool<S> {
             return;
         }
         desk.durable_batch = sequence;
+        desk.durable_end = position + batch.batch_bytes() as u64;
         let wakers = desk.complete(batch, &placed, &segment, position);
         drop(desk);
         wakers.into_iter().for_each(|waker| waker.wake());

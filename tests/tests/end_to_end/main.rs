@@ -2,6 +2,8 @@
 //! own relay, spool, ports and neighbours.
 
 mod after_a_crash;
+mod backlog;
+mod backups;
 mod bad_start;
 mod clients;
 mod compaction;
@@ -22,6 +24,7 @@ mod restore;
 mod retries;
 mod shutdown;
 mod small_file_system;
+mod steering;
 mod tls;
 mod transactions;
 mod vanishing_clients;

@@ -119,7 +119,7 @@ fn a_backup_goes_into_a_running_relay_under_load_and_a_later_one_brings_the_rest
 
 #[test]
 fn kills_in_the_middle_of_a_restore_lose_nothing_and_double_nothing() {
-    const MESSAGES: usize = 1_500;
+    const MESSAGES: usize = 4_000;
     let (nowhere, port) = (Port::reserve(), Port::reserve());
     let mut old = waiting(&nowhere);
     old.start();
@@ -138,7 +138,7 @@ fn kills_in_the_middle_of_a_restore_lose_nothing_and_double_nothing() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        thread::sleep(Duration::from_millis(10 + 7 * round));
+        thread::sleep(Duration::from_millis(10 + 4 * round));
         if round % 2 == 0 {
             new.kill();
             done = command.wait().unwrap().success();

@@ -250,6 +250,8 @@ fn on_a_read_only_file_system_deliveries_go_on_and_a_restart_has_everything() {
     let lost = client.try_message("x@away.test", "bob@inside.test", &numbered(99, OCTETS)).unwrap();
     assert!(lost.text().starts_with("451 4.3.0"), "{}", lost.text());
     relay.log().wait_for(SOON, &["takes nothing more until a restart", "451 4.3.0", "restart"]);
+    let summary = relay.sluice_ok(&["queue", "summary"]);
+    assert!(summary.contains("\nwarning: spool 0 has failed ("), "{summary}");
     until_true(SOON, "MAIL is refused at once", || {
         let reply = client.command("MAIL FROM:<x@away.test>");
         if reply.code == 250 {
@@ -289,6 +291,8 @@ fn on_a_disk_that_hangs_sessions_get_an_answer_and_nothing_is_lost() {
     client.reply().expect(451, "4.3.0");
     relay.log().wait_for(SOON, &["has not come back", "spool.write_wait"]);
     client.command("MAIL FROM:<x@away.test>").expect(451, "4.3.0");
+    let summary = relay.sluice_ok(&["queue", "summary"]);
+    assert!(summary.contains("\nwarning: spool 0: a write has not come back"), "{summary}");
     small.freeze(false);
     relay.log().wait_for(SOON, &["writes come back again"]);
     until_true(SOON, "new mail is taken again", || {

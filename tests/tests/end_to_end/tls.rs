@@ -254,3 +254,23 @@ fn openssl_s_client_agrees_with_the_chain() {
     let shown = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(shown.contains("Verify return code: 0 (ok)"), "{shown}");
 }
+
+#[test]
+fn a_queue_is_looked_at_and_steered_though_the_certificate_is_not_readable_any_more() {
+    let inbox = Inbox::start();
+    let (mut relay, authority) = relay("offer", "", &inbox);
+    relay.start();
+    std::fs::write(authority.path("relay.pem"), "no certificate").unwrap();
+    std::fs::remove_file(authority.path("relay.key")).unwrap();
+    let refused = relay.sluice(&["check"]);
+    assert_eq!(refused.status.code(), Some(78), "{refused:?}");
+    let look = |relay: &Relay| {
+        for command in ["list", "summary"] {
+            assert!(relay.sluice_ok(&["queue", command]).contains("The queue is empty."), "{command}");
+        }
+    };
+    look(&relay);
+    assert!(relay.sluice_ok(&["queue", "hold", "--all"]).contains("no message matches"));
+    relay.stop();
+    look(&relay);
+}

@@ -34,6 +34,7 @@ fn a_damaged_message_is_named_and_set_aside_and_the_others_are_delivered() {
     assert!(text.contains("5 messages wait and are whole") && text.contains("clean"), "{text}");
 
     damage(&relay, b"body of number 2");
+    assert_listed(&relay, &sent);
     let verified = |relay: &Relay, arguments: &[&str]| {
         let output = relay.sluice(arguments);
         assert_eq!(output.status.code(), EX_DATAERR, "{output:?}");
@@ -58,10 +59,29 @@ fn a_damaged_message_is_named_and_set_aside_and_the_others_are_delivered() {
     };
     assert_eq!([0, 1, 2, 3, 4].map(arrived), [true, true, false, true, true]);
     relay.log().wait_for(SOON, &["error: spool", &format!("octets of message {}", sent[2])]);
+    relay.wait_queue(1, SOON);
+    assert_listed(&relay, &sent[2..3]);
     let text = verified(&relay, &["queue", "verify"]);
     assert!(text.contains(&sent[2]), "a live relay's spool too: {text}");
     relay.stop();
     assert!(verified(&relay, &["queue", "verify"]).contains(&sent[2]), "it is kept");
+}
+
+/// All of them are listed, and of those the one whose body is damaged as damaged.
+fn assert_listed(relay: &Relay, ids: &[String]) {
+    let printed = relay.sluice_ok(&["queue", "list", "--json"]);
+    let items: Vec<serde_json::Value> =
+        printed.lines().map(|line| serde_json::from_str(line).expect("one JSON object a line")).collect();
+    let listed: Vec<_> = items.iter().map(|item| item["id"].as_str().unwrap()).collect();
+    assert_eq!(listed, ids);
+    let of_damage = |item: &&serde_json::Value| item["damaged"] == true;
+    let damaged: Vec<_> = items.iter().filter(of_damage).collect();
+    assert_eq!(damaged.len(), 1, "{printed}");
+    assert_eq!(damaged[0]["recipients"][0]["status"], "damaged");
+    let text = relay.sluice_ok(&["queue", "list", "--state", "damaged"]);
+    assert!(text.contains("<bob@inside.test> damaged") && text.contains("-- 1 message,"), "{text}");
+    let summary = relay.sluice_ok(&["queue", "summary"]);
+    assert!(summary.contains("messages set aside as damaged: 1"), "{summary}");
 }
 
 /// Changes one octet of what `body` says, in the one segment file that holds it.

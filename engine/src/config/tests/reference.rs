@@ -7,7 +7,7 @@ use super::super::*;
 const REFERENCE: &str = include_str!("../../../relay.toml");
 
 fn read(text: &str) -> (Config, BTreeSet<String>) {
-    let notes = Notes::new(text, "relay.toml");
+    let notes = Notes::new(text, "relay.toml", Purpose::Run);
     let config = read_all(text, &notes, &[0, 1]);
     let asked = notes.asked();
     if let Some(error) = notes.into_error() {
@@ -18,7 +18,7 @@ fn read(text: &str) -> (Config, BTreeSet<String>) {
 
 /// The keys that are asked for in a text, sound or not.
 fn asked_of(text: &str) -> BTreeSet<String> {
-    let notes = Notes::new(text, "");
+    let notes = Notes::new(text, "", Purpose::Run);
     read_all(text, &notes, &[0]);
     notes.asked()
 }

@@ -27,6 +27,8 @@ pub struct Figures {
     pub lost: u64,
     pub lost_silently: u64,
     pub damages: u64,
+    /// Segments that starts took by their index, each compared with its batches.
+    pub indexed: u64,
 }
 
 macro_rules! sums {
@@ -36,7 +38,7 @@ macro_rules! sums {
 impl AddAssign for Figures {
     fn add_assign(&mut self, other: Self) {
         sums!(self, other, seeds lives crashes closes poisoned starts_failed operations steps acknowledged
-            refused moved abandoned lost lost_silently damages);
+            refused moved abandoned lost lost_silently damages indexed);
         *self += other.injected;
     }
 }
@@ -51,12 +53,12 @@ impl AddAssign<Injected> for Figures {
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { seeds, lives, crashes, closes, poisoned, starts_failed, .. } = self;
-        let Self { operations, steps, acknowledged, refused, moved, abandoned, .. } = self;
+        let Self { operations, steps, acknowledged, refused, moved, abandoned, indexed, .. } = self;
         let of = &self.injected;
         writeln!(
             f,
             "{seeds} seeds, {lives} starts: {crashes} stopped, {closes} closed, {poisoned} poisoned, \
-             {starts_failed} cut short while starting"
+             {starts_failed} cut short while starting; {indexed} segments taken by their index"
         )?;
         writeln!(
             f,
