@@ -30,7 +30,7 @@ pub(crate) const JOINING_BYTES_MIN: usize = if cfg!(test) { 4 << 10 } else { 32 
 const OUTCOME_ENTRIES_MAX: usize = 64;
 /// Outcome records kept in memory while there is no space; beyond, deferrals are forgotten (after a crash
 /// their recipients count fewer attempts).
-const OUTCOMES_HELD_MAX: usize = 1 << 16;
+pub(crate) const OUTCOMES_HELD_MAX: usize = 1 << 16;
 
 /// Running figures of a spool, since it was opened where not said otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -256,6 +256,7 @@ impl Desk {
             if !self.space.held.is_empty() && group.need() == Need::Spare {
                 self.compaction.touch(id);
                 self.space.held.push_back(group);
+                self.forget_held();
             } else {
                 self.gather(group).expect("an outcome record of bounded size fits");
             }
@@ -402,9 +403,14 @@ impl Desk {
             let later = self.pending.iter_mut().flat_map(Gathering::sift_deferrals);
             self.space.held.extend(later);
         }
+        self.forget_held();
+        sifted
+    }
+
+    /// Of deferrals that wait for room the oldest, when they are too many.
+    fn forget_held(&mut self) {
         let surplus = self.space.held.len().saturating_sub(OUTCOMES_HELD_MAX);
         self.stats.deferrals_forgotten += self.space.held.drain(..surplus).count() as u64;
-        sifted
     }
 
     /// Ends a batch of which sifting has left nothing.
@@ -424,18 +430,18 @@ impl Desk {
 
     /// These outcomes are durable: what was held back of earlier attempts says nothing new any more.
     fn supersede(&mut self, finishing: &Finishing) {
-        for group in &mut self.space.held {
-            if let Group::Outcomes(held, _) = group
-                && held.id == finishing.id
-            {
+        self.space.held.retain_mut(|group| match group {
+            Group::Outcomes(held, _) if held.id == finishing.id => {
                 held.outcomes.retain(|held| {
                     let newer = |of: &Outcome| {
                         of.recipient == held.recipient && !of.kind.steers() && of.attempts >= held.attempts
                     };
                     !finishing.outcomes.iter().any(newer)
                 });
+                !held.outcomes.is_empty()
             }
-        }
+            _ => true,
+        });
     }
 
     fn give_up(&mut self, id: QueueId, mail: &mut bool) {

@@ -487,6 +487,9 @@ impl<S: Storage> Spool<S> {
     /// # Errors
     /// What is pending could not be written; outcomes among it will be unknown after a restart.
     pub async fn close(self) -> Result<(), CommitError> {
+        if self.has_room_for_held() {
+            self.inner.desk.borrow_mut().release_held();
+        }
         let (writer, running, ticket) = {
             let mut desk = self.inner.desk.borrow_mut();
             desk.closing = true;

@@ -283,11 +283,11 @@ impl<S: Storage> Spool<S> {
             let surplus = {
                 let excess = self.has_surplus();
                 let table = self.inner.table.borrow();
-                let last = self.inner.desk.borrow().last_segment;
+                let last = table.segments.keys().next_back().copied();
                 let unfit = |segment: &&Segment<S::File>| segment.bytes != bytes || segment.linked;
                 let surplus = table
                     .recyclable()
-                    .find(|segment| segment.mark.sequence != last && (excess || unfit(segment)));
+                    .find(|segment| Some(segment.mark.sequence) != last && (excess || unfit(segment)));
                 surplus.map(|segment| (segment.mark.sequence, segment.slot, excess || segment.bytes != bytes))
             };
             let Some((sequence, slot, certain)) = surplus else { break };

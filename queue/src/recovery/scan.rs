@@ -21,6 +21,12 @@ use std::collections::btree_map::Entry;
 use std::io;
 use std::rc::Rc;
 
+/// What numbers leap when a start could not read everything: more than what was not read can have used.
+/// Given out again they would be a second segment of the same number, or batches that look like old ones,
+/// as soon as the rest can be read again; and what is in those was acknowledged.
+const SEGMENTS_LEAPT: u64 = 1 << 20;
+const BATCHES_LEAPT: u64 = 1 << 40;
+
 /// Segments of versions before have no index and get none: who wrote them would not know it.
 const INDEX_SINCE: u16 = 2;
 /// Octets read at a time.
@@ -119,6 +125,10 @@ pub(crate) async fn recover<S: Storage>(
         }
     }
     replay.close();
+    if !replay.report.damages.is_empty() {
+        found.last_segment = found.last_segment.saturating_add(SEGMENTS_LEAPT);
+        found.last_batch = found.last_batch.saturating_add(BATCHES_LEAPT);
+    }
     found.id_micros = found.id_micros.max(replay.id_micros);
     let damaged = |segment: &&Segment<S::File>| segment.status == Status::Damaged;
     let damaged_first = found.table.segments.values().find(damaged).map(|segment| segment.mark.sequence);

@@ -328,6 +328,40 @@ fn an_error_of_a_read_is_told_and_passes() {
     assert!(matches!(recovery.damages[0].what, DamageKind::Read(_)), "silence is not taken for empty");
 }
 
+/// Before, the second start gave out the numbers of what it could not read, and the third start took its
+/// segment for a second one of the same number, or its batches for old ones.
+#[test]
+fn what_is_taken_while_a_part_cannot_be_read_is_there_when_it_can_be_read_again() {
+    let storage = faulty(Faults::default());
+    let mut ids = opened(storage.clone(), small(), |spool, _| async move {
+        let mut ids = Vec::new();
+        for round in 0..20 {
+            ids.push(deliver_in(&spool, &content(round, 6000), 1).await.unwrap().id);
+        }
+        ids
+    });
+    let memory = storage.restart();
+    let storage = FaultyStorage::new(memory, Faults { read_error: true, ..Default::default() });
+    let (spool, recovery) = block_on(Spool::open(storage.clone(), number(), small())).unwrap();
+    assert!(!recovery.damages.is_empty() && spool.messages() == 0);
+    storage.set(|faults| faults.read_error = false);
+    ids.extend(with_writer(&spool, async {
+        let mut ids = Vec::new();
+        for round in 20..40 {
+            let mut draft = spool.begin(NOW + 1_000_000);
+            spool.append(&mut draft, &content(round, 6000)).await.unwrap();
+            ids.push(spool.commit(draft, envelope(1), ContentFlags::default()).await.unwrap().id);
+        }
+        ids
+    }));
+    drop(spool);
+    opened(storage.restart(), small(), |spool, recovery| async move {
+        for (round, id) in (0..).zip(ids) {
+            assert_eq!(read_all(&spool, id).await.unwrap(), content(round, 6000), "{round} {recovery:?}");
+        }
+    });
+}
+
 #[test]
 fn a_write_that_hangs_is_seen_and_goes_on_when_the_device_does() {
     let storage = faulty(Faults::default());
@@ -378,4 +412,79 @@ fn a_spool_that_was_backed_up_when_it_was_full_takes_mail_again_when_it_is_empty
             finish(&spool, reserved(&spool, 20_000).await.unwrap(), &content(2, 20_000)).await.unwrap();
         });
     }
+}
+
+/// Before, the end of a full spool was told to be clean, and what was held back was not on disk.
+#[test]
+fn a_close_says_when_deferrals_found_no_room_and_writes_them_when_there_is_some() {
+    for room_again in [false, true] {
+        let storage = files(4);
+        let (id, closed, memory) = opened(storage.clone(), small(), |spool, _| async move {
+            let mut ids = Vec::new();
+            while let Ok(stored) = deliver_in(&spool, &content(1, 8000), 1).await {
+                ids.push(stored.id);
+            }
+            while spool.stats().deferrals_held == 0 {
+                (0..50).for_each(|at| spool.record(ids[at % ids.len()], put_off(400)));
+                let _ = spool.sync().await;
+            }
+            let last = Outcome { attempts: 9, ..put_off(10).remove(0) };
+            spool.record(ids[0], vec![last]);
+            if room_again {
+                storage.set(|faults| faults.files_max = None);
+                spool.look_for_room().await;
+            }
+            (ids[0], spool.close().await, storage.restart())
+        });
+        assert_eq!(closed, if room_again { Ok(()) } else { Err(CommitError::Full) });
+        opened(memory, small(), |spool, _| async move {
+            let attempts = spool.load(id).await.unwrap().states[0].attempts;
+            assert_eq!(attempts == 9, room_again, "{attempts}");
+        });
+    }
+}
+
+#[test]
+fn deferrals_that_find_no_room_are_bounded() {
+    opened(files(4), small(), |spool, _| async move {
+        let mut ids = Vec::new();
+        while let Ok(stored) = deliver_in(&spool, &content(1, 8000), 1).await {
+            ids.push(stored.id);
+        }
+        while spool.stats().deferrals_held == 0 {
+            (0..50).for_each(|at| spool.record(ids[at % ids.len()], put_off(400)));
+            let _ = spool.sync().await;
+        }
+        let many = crate::desk::OUTCOMES_HELD_MAX + 10;
+        (0..many).for_each(|at| spool.record(ids[at % ids.len()], put_off(1)));
+        let stats = spool.stats();
+        assert_eq!(stats.deferrals_held, crate::desk::OUTCOMES_HELD_MAX);
+        assert!(stats.deferrals_forgotten >= 10);
+    });
+}
+
+#[test]
+fn what_only_steers_does_not_stand_for_a_deferral_that_waits_for_room() {
+    let storage = files(4);
+    let (id, memory) = opened(storage.clone(), small(), |spool, _| async move {
+        let mut ids = Vec::new();
+        while let Ok(stored) = deliver_in(&spool, &content(1, 8000), 1).await {
+            ids.push(stored.id);
+        }
+        while spool.stats().deferrals_held == 0 {
+            (0..50).for_each(|at| spool.record(ids[at % ids.len()], put_off(400)));
+            let _ = spool.sync().await;
+        }
+        spool.record(ids[0], vec![Outcome { attempts: 9, ..put_off(10).remove(0) }]);
+        spool.record(ids[0], vec![Outcome { attempts: 9, ..outcome(0, OutcomeKind::Held) }]);
+        let _ = spool.sync().await;
+        storage.set(|faults| faults.files_max = None);
+        spool.look_for_room().await;
+        spool.sync().await.expect("there is room again");
+        (ids[0], storage.restart())
+    });
+    opened(memory, small(), |spool, _| async move {
+        let state = spool.load(id).await.unwrap().states[0];
+        assert_eq!((state.attempts, state.held), (9, true));
+    });
 }

@@ -56,11 +56,15 @@ impl World {
     ) -> Option<QueueId> {
         let spool = &life.spool;
         let tag = self.random(1 << 40);
-        let mut draft = self.begin(spool);
+        let mut draft = self.begin_some(spool, bytes).await?;
         let id = draft.id();
         for piece in content(tag, bytes).chunks(3000) {
-            spool.append(&mut draft, piece).await.ok()?;
+            let appended = spool.append(&mut draft, piece).await;
+            let kept = draft.promised() == 0 || appended != Err(CommitError::Full);
+            assert!(kept, "{id} was let in and found no room");
+            appended.ok()?;
         }
+        let promised = draft.promised() > 0 && ends.is_none();
         self.model.borrow_mut().enter(id, tag, bytes, recipients);
         let flags = ContentFlags::default();
         let finishing = ends.and_then(|of| Some((of, self.bounces(of, id)?)));
@@ -68,11 +72,23 @@ impl World {
             Some(finishing) => spool.commit_with(draft, envelope(recipients), flags, finishing).await,
             None => spool.commit(draft, envelope(recipients), flags).await,
         };
+        assert!(!promised || verdict != Err(CommitError::Full), "{id} was let in and found no room");
         self.answered(id, &verdict);
         if let Some((of, outcomes)) = finishing {
             self.model.borrow_mut().bounced(of, &outcomes, &verdict);
         }
         verdict.ok().map(|_| id)
+    }
+
+    /// Half of the sessions have room promised, as those of the relay.
+    async fn begin_some(&self, spool: &Spool<FaultyStorage>, bytes: usize) -> Option<Draft> {
+        if self.random(2) == 0 {
+            return Some(self.begin(spool));
+        }
+        let room = spool.reserve(bytes as u64, 400).await.ok()?;
+        let draft = spool.begin_reserved(self.now(), room);
+        assert!(!self.model.borrow().ids.contains(&draft.id()), "{} was given out twice", draft.id());
+        Some(draft)
     }
 
     fn begin(&self, spool: &Spool<FaultyStorage>) -> Draft {
@@ -175,9 +191,12 @@ impl World {
         let kind = kinds[self.random(kinds.len() as u64) as usize];
         let via = ["", "192.0.2.1:25", "mx:elsewhere.example"][self.random(3) as usize];
         let text = if kind == Rerouted { via.to_owned() } else { format!("{kind:?}") };
-        let attempts = 1 + self.random(60_000) as u16;
+        let recipient = self.random(recipients) as u32;
+        // Attempts rise: a spool goes by that where it must tell old from new.
+        let before = self.model.borrow().known[&id].slots[recipient as usize].now().state.attempts;
+        let attempts = before.saturating_add(1 + self.random(1000) as u16);
         let notified = self.random(4) == 0;
-        let what = Outcome { attempts, notified, text, ..outcome(self.random(recipients) as u32, kind) };
+        let what = Outcome { attempts, notified, text, ..outcome(recipient, kind) };
         self.record(spool, id, vec![what]);
     }
 
