@@ -1,8 +1,8 @@
 //! The spool against the disk that it lies on.
 //!
 //! Three parts: how near a commit comes to the disk's own limit ([`fio`] and [`commits`], in turns, so that a machine
-//! that drifts drifts for both), what the relay writes for a message ([`written`]), and what a message costs when many
-//! wait ([`backlog`]). Runs on the main thread; executors and programs of its own do the work, in a directory that is
+//! that drifts drifts for both), what the relay writes for a message (`written`), and what a message costs when many
+//! wait (`backlog`). Runs on the main thread; executors and programs of its own do the work, in a directory that is
 //! removed at the end.
 
 mod backlog;

@@ -435,13 +435,13 @@ fn where_the_file_system_can_files_are_cloned() {
     let directory = mount.path().join("copy");
     send(&relay, 0..300);
     let report = backup(&relay, &directory);
-    assert!(files(&report, "cloned") > 2 && files(&report, "linked") == 0, "{report}");
+    assert!(files(&report, "cloned") > 0 && files(&report, "linked") == 0, "{report}");
     let before = contents(&directory);
     assert!(before.is_superset(&(0..300).step_by(4).collect()));
     send(&relay, 300..600);
     assert_eq!(contents(&directory), before);
     let report = backup(&relay, &directory);
-    assert!(files(&report, "kept") > 2, "{report}");
+    assert!(files(&report, "kept") > 0, "{report}");
     println!("XFS: {report}");
     relay.stop();
 }
