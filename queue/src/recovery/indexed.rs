@@ -7,9 +7,13 @@ use super::replay::Replay;
 use crate::footer::Footer;
 use crate::layout::{BATCH_HEADER, BLOCK, BatchHeader};
 use crate::record::{IndexView, Record, read_laid_out, read_record};
-use crate::segments::{Mark, Segment};
+use crate::segments::{Mark, Segment, Table};
 use crate::storage::SegmentFile;
+use futures_util::stream::{self, Stream, StreamExt};
 use std::rc::Rc;
+
+/// Segments whose ends are read at the same time; an index of 64 MiB of small mail is some 2 MiB.
+const READ_AHEAD: usize = 4;
 
 /// What was read of a segment's end.
 pub(super) struct Ending<B> {
@@ -18,17 +22,29 @@ pub(super) struct Ending<B> {
     index: Option<B>,
 }
 
+/// The endings of segments, in their order; the next few are read while one is looked at.
+pub(super) fn read_endings<F: SegmentFile>(
+    table: &Table<F>,
+) -> impl Stream<Item = Ending<F::Bytes>> + use<F> {
+    let one = |segment: &Segment<F>| {
+        let (file, seed, bytes) = (segment.file.clone(), segment.seed, segment.bytes);
+        read_ending(file, segment.mark.sequence, seed, bytes)
+    };
+    let reads: Vec<_> = table.segments.values().map(one).collect();
+    stream::iter(reads).buffered(READ_AHEAD)
+}
+
 /// Reads footer and index of a segment. What the device refuses here it will refuse to the walk too, which
 /// reports it.
-pub(super) async fn read_ending<F: SegmentFile>(segment: &Segment<F>) -> Ending<F::Bytes> {
+async fn read_ending<F: SegmentFile>(file: Rc<F>, sequence: u64, seed: u32, bytes: u64) -> Ending<F::Bytes> {
     let mut ending = Ending { bytes_read: 0, footer: None, index: None };
-    let Some(at) = segment.bytes.checked_sub(BLOCK as u64) else { return ending };
-    let Ok(block) = segment.file.read(at, BLOCK).await else { return ending };
+    let Some(at) = bytes.checked_sub(BLOCK as u64) else { return ending };
+    let Ok(block) = file.read(at, BLOCK).await else { return ending };
     ending.bytes_read += block.len() as u64;
-    ending.footer = Footer::find(segment.seed, segment.mark.sequence, &block);
-    let usable = |footer: &Footer| footer.knowledge.is_ours() && footer.fits(segment.bytes, 0);
+    ending.footer = Footer::find(seed, sequence, &block);
+    let usable = |footer: &Footer| footer.knowledge.is_ours() && footer.fits(bytes, 0);
     if let Some(footer) = ending.footer.filter(usable) {
-        let read = segment.file.read(footer.index_position as u64, footer.index_bytes as usize).await;
+        let read = file.read(footer.index_position as u64, footer.index_bytes as usize).await;
         ending.index = read.ok();
         ending.bytes_read += ending.index.as_ref().map_or(0, |index| index.len() as u64);
     }

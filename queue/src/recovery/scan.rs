@@ -3,7 +3,7 @@
 //! Async because storage is; decides nothing itself (`decide`) and keeps nothing (`replay`).
 
 use super::decide::{Found, Later, Soundness, Standing, Verdict, Way, decide, way};
-use super::indexed::read_ending;
+use super::indexed::{Ending, read_endings};
 use super::replay::Replay;
 use super::{Cut, DamageKind, Recovery};
 use crate::ancestry::Ancestry;
@@ -17,6 +17,7 @@ use crate::options::SEGMENT_BYTES_MAX;
 use crate::record::{self, Record};
 use crate::segments::{Mark, REFERS_TO_NONE, Segment, Status, Table};
 use crate::storage::{SegmentFile, Storage};
+use futures_lite::StreamExt;
 use std::collections::btree_map::Entry;
 use std::io;
 use std::rc::Rc;
@@ -99,10 +100,12 @@ pub(crate) async fn recover<S: Storage>(
     }
     let sequences: Vec<u64> = found.table.segments.keys().copied().collect();
     found.last_segment = sequences.last().copied().unwrap_or(0);
+    let mut endings = Box::pin(read_endings(&found.table));
     for sequence in sequences {
         let segment = found.table.segments.get_mut(&sequence).expect("listed above");
         replay.segment(&segment.mark, segment.slot);
-        if let Some(last_batch) = take_by_index(segment, found.last_batch, reading, &mut replay).await {
+        let ending = endings.next().await.expect("each segment has an end");
+        if let Some(last_batch) = take_by_index(segment, ending, found.last_batch, reading, &mut replay) {
             segment.digest = None;
             found.last_batch = last_batch;
             found.cut = None;
@@ -144,8 +147,9 @@ pub(crate) async fn recover<S: Storage>(
 }
 
 /// Takes a segment by its index, when that can be; gives its last batch.
-async fn take_by_index<F: SegmentFile>(
+fn take_by_index<F: SegmentFile>(
     segment: &Segment<F>,
+    ending: Ending<F::Bytes>,
     batch_before: u64,
     reading: Reading,
     replay: &mut Replay,
@@ -154,7 +158,6 @@ async fn take_by_index<F: SegmentFile>(
         (Status::Damaged, _) | (_, Reading::Batches) => Soundness::Doubtful,
         _ => Soundness::Sound,
     };
-    let ending = read_ending(segment).await;
     replay.report.bytes_read += ending.bytes_read;
     let evidence = ending.evidence(&segment.mark, segment.seed, segment.bytes, batch_before);
     match way(evidence, soundness) {
