@@ -32,6 +32,7 @@ impl Default for Spool {
             free_inodes_min: 100,
             write_wait: seconds(60),
             handover_bytes_max: 64 * MIB,
+            compaction_share: 10,
         }
     }
 }

@@ -93,6 +93,9 @@ pub(super) fn spool(mut section: Section<'_>) -> Spool {
         handover_bytes_max: section
             .size("handover_bytes_max", 0..=TIB)
             .map_or(absent.handover_bytes_max, |at| at.value),
+        compaction_share: section
+            .count("compaction_share", 1..=100)
+            .map_or(absent.compaction_share, |at| at.value),
     };
     section.finish();
     spool

@@ -47,6 +47,8 @@ pub struct Spool {
     pub write_wait: Duration,
     /// Fresh messages handed to the delivery shards in memory, in all; past it they are read back. Default 64 MiB.
     pub handover_bytes_max: u64,
+    /// Percent of the time that compaction may write. Default 10.
+    pub compaction_share: u32,
 }
 
 #[derive(Clone, Debug)]

@@ -9,26 +9,45 @@ use crate::observe::log;
 use crate::space::{Level, Space};
 use sluice_queue::CommitError;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Between looks while there is nothing to do.
 const LOOK: Duration = Duration::from_secs(1);
-/// Between steps while there is: about 10 MiB a second at most.
-const STEP: Duration = Duration::from_millis(100);
-/// While room is short: about 100 MiB a second.
-const STEP_HURRIED: Duration = Duration::from_millis(10);
+/// Percent of the time that it takes at least while room is short.
+const SHARE_HURRIED: u32 = 50;
 
 /// Runs as long as the shard; ends when the spool takes nothing more.
-pub async fn compact(spool: ShardSpool, space: Arc<Space>) {
+/// `share`: percent of the time that steps may take, `spool.compaction_share`.
+pub async fn compact(spool: ShardSpool, space: Arc<Space>, share: u32) {
     let mut pause = LOOK;
     loop {
         glommio::timer::sleep(pause).await;
+        let begun = Instant::now();
         pause = match spool.compact_step().await {
-            Ok(step) if step.more && space.level() >= Level::Slow => STEP_HURRIED,
-            Ok(step) if step.more => STEP,
+            Ok(step) if step.more && space.level() >= Level::Slow => {
+                pause_after(begun.elapsed(), share.max(SHARE_HURRIED))
+            }
+            Ok(step) if step.more => pause_after(begun.elapsed(), share),
             // Without room nothing is lost by waiting; the look at the free space has said so.
             Ok(_) | Err(CommitError::Full) => LOOK,
             Err(error) => return log::note("ingest", &format!("compaction of the spool ends: {error}")),
         };
+    }
+}
+
+/// So that steps like the one that took `step` take `share` percent of the time.
+fn pause_after(step: Duration, share: u32) -> Duration {
+    step * (100 - share.min(100)) / share.max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_take_their_share_of_the_time() {
+        for (share, pause) in [(1, 990), (10, 90), (50, 10), (100, 0)] {
+            assert_eq!(pause_after(Duration::from_millis(10), share).as_millis(), pause, "{share}");
+        }
     }
 }

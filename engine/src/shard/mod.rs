@@ -129,7 +129,12 @@ async fn run_ingest(
     let ticked = shard.clone();
     glommio::spawn_local(tick(move || ticked.tick())).detach();
     // What is adopted is emptied.
-    glommio::spawn_local(intake::compact(shard.spool.clone(), shard.space.clone())).detach();
+    glommio::spawn_local(intake::compact(
+        shard.spool.clone(),
+        shard.space.clone(),
+        shard.config.spool.compaction_share,
+    ))
+    .detach();
     for spool in shard.spools().cloned() {
         glommio::spawn_local(intake::look_for_room(spool)).detach();
     }
