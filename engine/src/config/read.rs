@@ -5,12 +5,13 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::document::{At, Section};
 use super::types::{
-    Admin, CertificatePair, ClientCertificates, Delivery, Limits, Log, NamedPair, Network, OutwardTls, Relay,
-    Retry, Shards, SmartHost, Spool, Timeouts, Tls, TlsMode, TlsVersion,
+    Admin, CertificatePair, ClientCertificates, Delivery, Limits, Log, Login, NamedPair, Network, OutwardTls,
+    Relay, Retry, Shards, SmartHost, Spool, Timeouts, Tls, TlsMode, TlsVersion,
 };
 use super::{outward, value};
 use crate::tls::files::{self, TlsFile};
@@ -49,6 +50,7 @@ pub(super) struct RouteDraft {
     pub resolver_absent: bool,
     pub retry: Retry,
     pub tls: OutwardTls,
+    pub login: Option<Arc<Login>>,
 }
 
 pub(super) struct ResolverDraft {
@@ -388,6 +390,7 @@ pub(super) fn route(mut section: Section<'_>, general: &Retry, general_tls: &Out
         resolver,
         retry: retry(section.section("retry"), general),
         tls: outward::tls(section.section("tls"), general_tls, mx.as_ref().is_some_and(|at| at.value)),
+        login: outward::login(section.section("login")),
         hosts: hosts.unwrap_or_default(),
     };
     section.refuse_empty("domains");
@@ -406,6 +409,13 @@ pub(super) fn route(mut section: Section<'_>, general: &Retry, general_tls: &Out
             );
         }
         _ => {}
+    }
+    if draft.mx && section.has("login") {
+        section.fault(
+            draft.line,
+            "login",
+            "stands beside mx = true; allowed: on a route with hosts, for a password is for known hosts",
+        );
     }
     if let (Some(port), true, false) = (port, section.has("hosts"), draft.mx) {
         section.fault(

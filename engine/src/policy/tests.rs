@@ -73,6 +73,7 @@ pub(crate) fn config() -> Config {
                 resolver: None,
                 retry: retry.clone(),
                 tls: OutwardTls::default(),
+                login: None,
             },
             Route {
                 domains: vec!["*".into()],
@@ -80,6 +81,7 @@ pub(crate) fn config() -> Config {
                 resolver: None,
                 retry,
                 tls: OutwardTls::default(),
+                login: None,
             },
         ],
         resolvers: Vec::new(),
