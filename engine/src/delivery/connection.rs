@@ -8,6 +8,7 @@ use super::failure::Failure;
 use super::message::{Message, Pieces};
 use super::verdict::{Fate, Peer};
 use crate::clock::monotonic_millis;
+use crate::smtp::content::Framing;
 use futures_lite::{AsyncRead, AsyncWriteExt, FutureExt};
 use glommio::net::TcpStream;
 use std::cell::RefCell;
@@ -107,12 +108,13 @@ impl Connection {
             recipients: recipients.iter().map(|&index| envelope.recipients[index as usize].address.as_str()),
             content_bytes: message.content_bytes,
             eight_bit: message.is_eight_bit(),
+            binary: message.is_binary(),
         };
         self.client.begin(monotonic_millis(), transaction, &mut self.out);
         let mut event = self.next_event().await;
         loop {
             event = match event {
-                Event::Send => match self.send(message).await? {
+                Event::Send(framing) => match self.send(message, framing).await? {
                     Some(event) => event,
                     None => self.next_event().await,
                 },
@@ -133,9 +135,9 @@ impl Connection {
         .detach();
     }
 
-    /// The content, dot-stuffed, and end-of-data. An event when the peer ended the transaction before.
-    async fn send(&mut self, message: &Message) -> Result<Option<Event>, Broken> {
-        let mut pieces = Pieces::new(message);
+    /// What is in `out`, and the content; by DATA dot-stuffed and with end-of-data. An event when the peer ended the transaction before.
+    async fn send(&mut self, message: &Message, framing: Framing) -> Result<Option<Event>, Broken> {
+        let mut pieces = Pieces::new(message, framing);
         loop {
             let more = match pieces.next(&mut self.out).await {
                 Ok(more) => more,

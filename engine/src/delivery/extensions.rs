@@ -17,8 +17,10 @@ pub struct Extensions {
     pub eight_bit_mime: bool,
     /// RFC 2034.
     pub enhanced_status_codes: bool,
-    /// RFC 3030; noted, not made use of yet.
+    /// RFC 3030.
     pub chunking: bool,
+    /// RFC 3030 section 3; of use only with CHUNKING.
+    pub binary_mime: bool,
 }
 
 impl Extensions {
@@ -37,6 +39,7 @@ impl Extensions {
                 "8BITMIME" => extensions.eight_bit_mime = true,
                 "ENHANCEDSTATUSCODES" => extensions.enhanced_status_codes = true,
                 "CHUNKING" => extensions.chunking = true,
+                "BINARYMIME" => extensions.binary_mime = true,
                 _ => {}
             }
         }
@@ -66,6 +69,7 @@ mod tests {
                 "mx\nCHUNKING\nENHANCEDSTATUSCODES",
                 Extensions { chunking: true, enhanced_status_codes: true, ..none },
             ),
+            ("mx\nBinaryMime", Extensions { binary_mime: true, ..none }),
             ("mx\n\nAUTH PLAIN LOGIN\nX-SIZE 3", none),
         ];
         for (text, expected) in table {

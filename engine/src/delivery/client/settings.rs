@@ -15,6 +15,8 @@ pub struct ClientSettings {
     /// For EHLO and HELO; a peer that calls itself by this name is this relay.
     pub hostname: String,
     pub timeouts: ClientTimeouts,
+    /// Content goes by BDAT to peers that offer CHUNKING (RFC 3030).
+    pub chunking: bool,
 }
 
 /// RFC 5321 section 4.5.3.2, in milliseconds.
@@ -34,6 +36,7 @@ impl ClientSettings {
         let timeouts = &config.timeouts;
         Self {
             hostname: config.hostname.clone(),
+            chunking: config.delivery.chunking,
             timeouts: ClientTimeouts {
                 greeting: millis(timeouts.greeting),
                 reply: millis(timeouts.reply),
