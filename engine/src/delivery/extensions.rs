@@ -21,6 +21,8 @@ pub struct Extensions {
     pub chunking: bool,
     /// RFC 3030 section 3; of use only with CHUNKING.
     pub binary_mime: bool,
+    /// RFC 3207.
+    pub starttls: bool,
 }
 
 impl Extensions {
@@ -40,6 +42,7 @@ impl Extensions {
                 "ENHANCEDSTATUSCODES" => extensions.enhanced_status_codes = true,
                 "CHUNKING" => extensions.chunking = true,
                 "BINARYMIME" => extensions.binary_mime = true,
+                "STARTTLS" => extensions.starttls = true,
                 _ => {}
             }
         }
@@ -64,6 +67,7 @@ mod tests {
             ("mx\nSIZE 1000", size(Some(1_000))),
             ("mx\nSIZE 99999999999999999999999", size(None)),
             ("mx\nSIZE -1", size(None)),
+            ("mx\nstarttls", Extensions { starttls: true, ..none }),
             ("mx\n8BITMIME", Extensions { eight_bit_mime: true, ..none }),
             (
                 "mx\nCHUNKING\nENHANCEDSTATUSCODES",

@@ -11,6 +11,8 @@ use crate::smtp::content::Framing;
 pub enum Event {
     /// Write `out`, then read more.
     Read,
+    /// The peer is ready for the TLS handshake: make it, then call `tls_started`, or close the connection.
+    StartTls,
     /// Greeted: `begin` or `quit` may be called.
     Ready,
     /// Write `out`, then stream the content and call `content_sent`: dot-stuffed and with end-of-data, or as
