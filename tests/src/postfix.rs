@@ -112,6 +112,14 @@ impl Postfix {
         self.address
     }
 
+    /// Adds lines to its main.cf; holds for connections from now on, as long as there were none before.
+    pub fn configure(&self, lines: &str) {
+        let path = self.directory.path().join("etc/main.cf");
+        let text = fs::read_to_string(&path).expect("main.cf");
+        fs::write(&path, format!("{text}{lines}\n")).expect("main.cf");
+        assert!(self.command("reload").status.success());
+    }
+
     /// The Maildir of one of its mailboxes.
     pub fn maildir(&self, mailbox: &str) -> Maildir {
         Maildir::at(self.directory.path().join("mail").join(mailbox))

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use super::document::{At, Section};
 use super::types::{
-    Admin, CertificatePair, ClientCertificates, Delivery, Limits, Log, NamedPair, Network, Relay, Retry,
-    Shards, SmartHost, Spool, Timeouts, Tls, TlsMode, TlsVersion,
+    Admin, CertificatePair, ClientCertificates, Delivery, Limits, Log, NamedPair, Network, OutwardTls, Relay,
+    Retry, Shards, SmartHost, Spool, Timeouts, Tls, TlsMode, TlsVersion,
 };
-use super::value;
+use super::{outward, value};
 use crate::tls::files::{self, TlsFile};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -48,6 +48,7 @@ pub(super) struct RouteDraft {
     /// Absent, which is not the same as wrong.
     pub resolver_absent: bool,
     pub retry: Retry,
+    pub tls: OutwardTls,
 }
 
 pub(super) struct ResolverDraft {
@@ -206,7 +207,8 @@ pub(super) fn timeouts(mut section: Section<'_>) -> Timeouts {
     timeouts
 }
 
-pub(super) fn delivery(mut section: Section<'_>) -> Delivery {
+/// With what the relay demands of its peers' TLS.
+pub(super) fn delivery(mut section: Section<'_>) -> (Delivery, OutwardTls) {
     let absent = Delivery::default();
     let mut count =
         |key, range, absent: usize| section.count(key, range).map_or(absent, |at| at.value as usize);
@@ -222,8 +224,9 @@ pub(super) fn delivery(mut section: Section<'_>) -> Delivery {
         idle: section.duration("idle", Duration::ZERO..=HOUR).map_or(absent.idle, |at| at.value),
         drain: section.duration("drain", Duration::ZERO..=HOUR).map_or(absent.drain, |at| at.value),
     };
+    let tls = outward::tls(section.section("tls"), &OutwardTls::default(), false);
     section.finish();
-    delivery
+    (delivery, tls)
 }
 
 /// `[tls]` and `[listener.own_tls]`. The files are read (where the relay is to run), so that a wrong pair is found here and not by a peer.
@@ -252,7 +255,7 @@ pub(super) fn tls(mut section: Section<'_>) -> Option<Tls> {
     Some(tls)
 }
 
-fn certificate_pair(section: &mut Section<'_>) -> Option<CertificatePair> {
+pub(super) fn certificate_pair(section: &mut Section<'_>) -> Option<CertificatePair> {
     let certificate = section.text("certificate", path);
     let key = section.text("key", path);
     for (one, other) in [("certificate", "key"), ("key", "certificate")] {
@@ -370,7 +373,7 @@ fn tls_mode(section: &mut Section<'_>) -> At<TlsMode> {
     section.choice("tls", &words).unwrap_or(At { value: TlsMode::Off, line: section.line })
 }
 
-pub(super) fn route(mut section: Section<'_>, general: &Retry) -> RouteDraft {
+pub(super) fn route(mut section: Section<'_>, general: &Retry, general_tls: &OutwardTls) -> RouteDraft {
     section.demand("domains", "a list of domains, [\"winery.example\", \".winery.example\", \"*\"]");
     let hosts = section.list("hosts", value::smart_host);
     let mx = section.flag("mx");
@@ -384,6 +387,7 @@ pub(super) fn route(mut section: Section<'_>, general: &Retry) -> RouteDraft {
         resolver_absent: !section.has("resolver"),
         resolver,
         retry: retry(section.section("retry"), general),
+        tls: outward::tls(section.section("tls"), general_tls, mx.as_ref().is_some_and(|at| at.value)),
         hosts: hosts.unwrap_or_default(),
     };
     section.refuse_empty("domains");
@@ -427,7 +431,7 @@ pub(super) fn resolver(mut section: Section<'_>) -> ResolverDraft {
     draft
 }
 
-fn path(text: &str) -> Result<PathBuf, value::Wrong> {
+pub(super) fn path(text: &str) -> Result<PathBuf, value::Wrong> {
     if text.is_empty() || text.contains('\0') {
         return Err("is empty; allowed: a path".to_owned());
     }

@@ -231,6 +231,48 @@ pub struct Route {
     pub resolver: Option<usize>,
     /// A route's own schedule, or the general one.
     pub retry: Retry,
+    /// A route's own demands, or the general ones.
+    pub tls: OutwardTls,
+}
+
+/// What the relay demands of its peers' TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutwardTls {
+    pub rule: TlsRule,
+    /// The names of which the peer's certificate must have one. Never empty with [`TlsRule::Verify`].
+    pub names: Vec<PeerName>,
+    /// SHA-256 of the peer's certificate. Never empty with [`TlsRule::Fingerprint`].
+    pub fingerprints: Vec<[u8; 32]>,
+    /// Who may have issued the peer's certificate. Default: the system's authorities, where it has some.
+    pub authorities: Option<PathBuf>,
+    /// Default TLS 1.2.
+    pub minimum: TlsVersion,
+    /// The relay's own, for peers that ask for one.
+    pub certificate: Option<CertificatePair>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsRule {
+    /// Never.
+    None,
+    /// Where the peer offers it; in clear text where that fails. Default.
+    May,
+    /// Nothing without it; any certificate.
+    Encrypt,
+    /// Nothing without a certificate of a known authority for one of the names.
+    Verify,
+    /// Nothing without one of these certificates.
+    Fingerprint,
+}
+
+/// A name that a peer's certificate may have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerName {
+    /// `@host`: of the host that is connected to. As safe as the look-up that led to it.
+    Host,
+    /// `@domain`: the recipient's domain.
+    Domain,
+    Name(String),
 }
 
 #[derive(Clone, Debug)]

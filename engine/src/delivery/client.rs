@@ -1,8 +1,11 @@
-//! The SMTP client session (RFC 5321, RFC 2920, RFC 1870, RFC 6152, RFC 2034), pure: octets and a
+//! The SMTP client session (RFC 5321, RFC 2920, RFC 1870, RFC 6152, RFC 2034, RFC 3207), pure: octets and a
 //! time in, octets and events out. It never waits, never reads a clock, never touches a socket.
 //!
 //! ```text
 //!  AwaitGreeting ─2yz▶ AwaitEhlo ─2yz▶ Ready ◀──────────────────────────────┐
+//!                       ▲  │   │         │                                   │
+//!         tls_started() │  │   └──▶ AwaitStartTls ─220▶ AwaitHandshake       │
+//!                       └──┼─────────────┼───────────────────┘               │
 //!                          │5yz          │ begin()                           │
 //!                          ▼             ▼                                   │
 //!                      AwaitHelo     [AwaitRset] ▶ AwaitMail ▶ AwaitRcpt ▶ AwaitData
@@ -15,6 +18,11 @@
 //!
 //! Any state but `AwaitQuit` goes to `Closed` with [`Event::Failed`] on 421, on a reply that does not
 //! fit, on a time-out ([`Client::timed_out`]) and on a lost connection ([`Client::disconnected`]).
+//!
+//! **TLS.** Where the caller wishes it and the peer offers it, STARTTLS follows the first EHLO, and a second
+//! EHLO follows the handshake: nothing that was said before it is believed (RFC 3207 section 4.2). Octets
+//! behind the 220, which anybody could have put there, end the session. With [`StartTls::Must`] a peer that
+//! does not offer it, or refuses it, is one that cannot be used; with [`StartTls::May`] the session goes on.
 //!
 //! With PIPELINING, MAIL, RCPT… and DATA go out as one group; without it one by one. Where the
 //! transaction before was left half way, RSET goes in front.
@@ -46,7 +54,7 @@ mod tests;
 use std::sync::Arc;
 
 pub use self::event::{Event, SessionFailure};
-pub use self::settings::{ClientSettings, ClientTimeouts, Millis};
+pub use self::settings::{ClientSettings, ClientTimeouts, Millis, StartTls};
 use super::extensions::Extensions;
 use super::failure::{Failure, Scope};
 use super::reply::Reply;
@@ -61,6 +69,9 @@ enum State {
     AwaitGreeting,
     AwaitEhlo,
     AwaitHelo,
+    AwaitStartTls,
+    /// The rim makes a TLS handshake.
+    AwaitHandshake,
     Ready,
     AwaitRset,
     AwaitMail,
@@ -87,6 +98,9 @@ pub struct Client {
     extensions: Extensions,
     state: State,
     deadline: Millis,
+    starttls: StartTls,
+    /// The handshake has been made.
+    in_tls: bool,
     open: Option<Open>,
     /// The peer may still be within the transaction before; RSET goes in front of the next MAIL.
     reset_first: bool,
@@ -95,7 +109,7 @@ pub struct Client {
 
 impl Client {
     /// A session on a fresh TCP connection; the peer speaks first.
-    pub fn new(settings: Arc<ClientSettings>, peer: Peer, now: Millis) -> Self {
+    pub fn new(settings: Arc<ClientSettings>, peer: Peer, starttls: StartTls, now: Millis) -> Self {
         let mut client = Self {
             settings,
             peer,
@@ -103,6 +117,8 @@ impl Client {
             extensions: Extensions::default(),
             state: State::AwaitGreeting,
             deadline: 0,
+            starttls,
+            in_tls: false,
             open: None,
             reset_first: false,
             transactions: 0,
@@ -162,6 +178,16 @@ impl Client {
         }
         self.open = Some(open);
         self.enter(now, if self.reset_first { State::AwaitRset } else { State::AwaitMail });
+    }
+
+    /// The handshake that [`Event::StartTls`] asked for has been made. Appends EHLO to `out`; call
+    /// [`Client::advance`] next.
+    pub fn tls_started(&mut self, now: Millis, out: &mut Vec<u8>) {
+        assert_eq!(self.state, State::AwaitHandshake, "tls_started() answers Event::StartTls");
+        self.in_tls = true;
+        self.extensions = Extensions::default();
+        self.reader = ReplyReader::default();
+        self.say_ehlo(now, out);
     }
 
     /// A block of content went out: restarts the block timer.
@@ -236,7 +262,8 @@ impl Client {
         match self.state {
             State::AwaitGreeting => self.on_greeting(now, reply, out),
             State::AwaitEhlo => self.on_ehlo(now, reply, out),
-            State::AwaitHelo => self.on_helo(now, reply),
+            State::AwaitHelo => self.on_helo(now, reply, out),
+            State::AwaitStartTls => self.on_starttls(now, reply),
             State::AwaitRset => self.on_rset(now, reply, out),
             State::AwaitMail => self.on_mail(now, reply, out),
             State::AwaitRcpt(index) => self.on_rcpt(now, index, reply, out),
@@ -251,7 +278,7 @@ impl Client {
                 self.close();
                 Some(Event::Closed)
             }
-            State::Ready => Some(self.out_of_order(reply)),
+            State::Ready | State::AwaitHandshake => Some(self.out_of_order(reply)),
             State::Decided | State::Closed => unreachable!("advance reads no reply in this state"),
         }
     }
@@ -266,7 +293,7 @@ impl Client {
             }
             Some(Event::Failed(end)) => Event::Failed(end),
             Some(Event::Closed) => Event::Closed,
-            Some(Event::Ready | Event::Send | Event::Read) | None => self.spoke_unasked(),
+            Some(Event::Ready | Event::Send | Event::Read | Event::StartTls) | None => self.spoke_unasked(),
         }
     }
 
@@ -304,8 +331,9 @@ impl Client {
             State::AwaitData => timeouts.data,
             State::Sending => timeouts.block,
             State::AwaitEndOfData | State::AwaitAbandoned => timeouts.end_of_data,
-            State::Ready | State::Decided | State::Closed => Millis::MAX,
-            State::AwaitEhlo | State::AwaitHelo | State::AwaitRset => timeouts.reply,
+            State::Ready | State::Decided | State::Closed | State::AwaitHandshake => Millis::MAX,
+            State::AwaitEhlo | State::AwaitHelo | State::AwaitStartTls => timeouts.reply,
+            State::AwaitRset => timeouts.reply,
             State::AwaitMail | State::AwaitRcpt(_) | State::AwaitQuit => timeouts.reply,
         };
         self.state = state;

@@ -19,6 +19,8 @@ pub struct Extensions {
     pub enhanced_status_codes: bool,
     /// RFC 3030; noted, not made use of yet.
     pub chunking: bool,
+    /// RFC 3207.
+    pub starttls: bool,
 }
 
 impl Extensions {
@@ -37,6 +39,7 @@ impl Extensions {
                 "8BITMIME" => extensions.eight_bit_mime = true,
                 "ENHANCEDSTATUSCODES" => extensions.enhanced_status_codes = true,
                 "CHUNKING" => extensions.chunking = true,
+                "STARTTLS" => extensions.starttls = true,
                 _ => {}
             }
         }
@@ -61,6 +64,7 @@ mod tests {
             ("mx\nSIZE 1000", size(Some(1_000))),
             ("mx\nSIZE 99999999999999999999999", size(None)),
             ("mx\nSIZE -1", size(None)),
+            ("mx\nstarttls", Extensions { starttls: true, ..none }),
             ("mx\n8BITMIME", Extensions { eight_bit_mime: true, ..none }),
             (
                 "mx\nCHUNKING\nENHANCEDSTATUSCODES",

@@ -35,6 +35,10 @@ impl Status {
     pub const LOOP: Self = Self(5, 4, 6);
     /// Returned by an administrator (RFC 3463: delivery not authorized, message refused).
     pub const RETURNED: Self = Self(5, 7, 1);
+    /// RFC 3463 (4.7.4, security features not supported): TLS is demanded and cannot be had.
+    pub const TLS_NEEDED: Self = Self(4, 7, 4);
+    /// RFC 3463 (4.7.5, cryptographic failure).
+    pub const TLS_FAILED: Self = Self(4, 7, 5);
     pub const EXPIRED: Self = Self(4, 4, 7);
     pub const PROTOCOL: Self = Self(4, 5, 0);
 

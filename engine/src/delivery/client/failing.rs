@@ -79,6 +79,8 @@ impl Client {
             State::AwaitGreeting => "receiving the initial server greeting",
             State::AwaitEhlo => "performing the EHLO handshake",
             State::AwaitHelo => "performing the HELO handshake",
+            State::AwaitStartTls => "sending STARTTLS",
+            State::AwaitHandshake => "performing the TLS handshake",
             State::Ready | State::Decided | State::Closed => "the connection was not in use",
             State::AwaitRset => "sending RSET",
             State::AwaitMail => "sending MAIL FROM",

@@ -17,6 +17,16 @@ pub struct ClientSettings {
     pub timeouts: ClientTimeouts,
 }
 
+/// Whether the session goes over to TLS (RFC 3207).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartTls {
+    Never,
+    /// Where the peer offers it.
+    May,
+    /// Nothing goes over a session without it.
+    Must,
+}
+
 /// RFC 5321 section 4.5.3.2, in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientTimeouts {
