@@ -69,7 +69,8 @@ impl Exim {
     pub fn wait_log(&self, count: usize, part: &str) -> Vec<String> {
         wait::until(SOON, &format!("{count} lines with {part:?} in Exim's log"), || {
             let log = self.log();
-            let lines: Vec<String> = log.lines().filter(|line| line.contains(part)).map(str::to_owned).collect();
+            let lines: Vec<String> =
+                log.lines().filter(|line| line.contains(part)).map(str::to_owned).collect();
             (lines.len() >= count).then_some(lines)
         })
     }

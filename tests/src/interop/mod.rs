@@ -168,8 +168,13 @@ impl Flow {
             assert_eq!(found, copies, "copies of {}", sample.name);
         }
         assert_eq!(self.inbox.len(), all, "messages in all");
-        let clear =
-            self.relay.log().matching(&["from=<", "client="]).iter().filter(|l| !l.contains("tls=TLSv1.")).count();
+        let clear = self
+            .relay
+            .log()
+            .matching(&["from=<", "client="])
+            .iter()
+            .filter(|l| !l.contains("tls=TLSv1."))
+            .count();
         assert_eq!(clear, 0, "messages that came without TLS");
     }
 

@@ -50,8 +50,10 @@ impl Namespace<'_> {
 
     /// Starts a command line there, output and errors into `output`.
     pub fn start(&self, command: &[&str], output: fs::File) -> Child {
-        let (mut users, mut groups) =
-            (fs::read_to_string("/etc/passwd").unwrap_or_default(), fs::read_to_string("/etc/group").unwrap_or_default());
+        let (mut users, mut groups) = (
+            fs::read_to_string("/etc/passwd").unwrap_or_default(),
+            fs::read_to_string("/etc/group").unwrap_or_default(),
+        );
         for (number, user) in self.users.iter().enumerate() {
             let uid = Self::uid(number);
             users += &format!("{user}:x:{uid}:{uid}::/nonexistent:/usr/sbin/nologin\n");
@@ -77,7 +79,17 @@ impl Namespace<'_> {
         let file = self.directory.join("start.sh");
         fs::write(&file, script).expect("a file");
         Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "--", "unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "sh"])
+            .args([
+                "--pdeathsig",
+                "KILL",
+                "--",
+                "unshare",
+                "--mount",
+                "--pid",
+                "--fork",
+                "--kill-child=KILL",
+                "sh",
+            ])
             .arg(&file)
             .args(command)
             .stdin(Stdio::null())

@@ -3,9 +3,9 @@
 use std::process::Command;
 
 use sluice_tests::interop::{FROM, Flow, TO, WAYS, Way, samples};
+use sluice_tests::lacks;
 use sluice_tests::process::run_ok;
 use sluice_tests::wait::SOON;
-use sluice_tests::lacks;
 
 #[test]
 fn curl_sends_every_sample() {

@@ -4,9 +4,9 @@ use std::fs::File;
 use std::process::{Command, Stdio};
 
 use sluice_tests::interop::{FROM, Flow, TO, WAYS, Way, samples};
+use sluice_tests::lacks;
 use sluice_tests::process::exit_within;
 use sluice_tests::wait::SOON;
-use sluice_tests::lacks;
 
 #[test]
 fn msmtp_sends_every_sample() {

@@ -20,7 +20,10 @@ fn installed() -> Option<PathBuf> {
         return None;
     }
     if !directory.join("node_modules/nodemailer").is_dir() {
-        skipped(&format!("nodemailer is not in {}; tests/run puts it there where npm is", directory.display()));
+        skipped(&format!(
+            "nodemailer is not in {}; tests/run puts it there where npm is",
+            directory.display()
+        ));
         return None;
     }
     Some(directory)

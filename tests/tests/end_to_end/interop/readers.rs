@@ -5,9 +5,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use sluice_tests::interop::{FROM, Flow, TO, WAYS, Way, binary, sha256};
+use sluice_tests::lacks;
 use sluice_tests::process::exit_within;
 use sluice_tests::wait::SOON;
-use sluice_tests::lacks;
 
 const TEXT: &str = "Zw\u{f6}lf Boxk\u{e4}mpfer\n.\n..dots\nthe end\n";
 
@@ -54,7 +54,12 @@ fn neomutt_sends_text_and_attachment() {
         );
         let reader = |attachment: &Path, _: &Path| {
             let mut command = Command::new("neomutt");
-            command.args(["-n", "-F"]).arg(&rc).args(["-s", "gr\u{fc}n", "-a"]).arg(attachment).args(["--", TO]);
+            command
+                .args(["-n", "-F"])
+                .arg(&rc)
+                .args(["-s", "gr\u{fc}n", "-a"])
+                .arg(attachment)
+                .args(["--", TO]);
             command
         };
         compose(&flow, reader, 1);
@@ -74,7 +79,12 @@ fn s_nail_sends_text_and_attachment() {
             command.args(["-:/", "-Sv15-compat", "-Ssmtp-use-starttls", "-Stls-verify=strict", "-Ssendwait"]);
             command.arg(format!("-Smta={scheme}://localhost:{}", flow.address(way).port()));
             command.arg(format!("-Stls-ca-file={}", flow.trusted())).args(["-Stls-ca-no-defaults"]);
-            command.args(["-Ssmtp-auth=none", "-Sttycharset=utf-8", "-Ssendcharsets=utf-8", "-Shostname=client.test"]);
+            command.args([
+                "-Ssmtp-auth=none",
+                "-Sttycharset=utf-8",
+                "-Ssendcharsets=utf-8",
+                "-Shostname=client.test",
+            ]);
             command.args(["-r", FROM, "-s", "gr\u{fc}n", "-a"]).arg(attachment).arg(TO);
             command
         };

@@ -1,9 +1,9 @@
 //! swaks, the tool with which administrators try out a server.
 
 use sluice_tests::interop::{FROM, Flow, TO, WAYS, Way, samples};
-use sluice_tests::tools::swaks;
 use sluice_tests::lacks;
 use sluice_tests::message::dot_stuffed;
+use sluice_tests::tools::swaks;
 
 #[test]
 fn swaks_sends_every_sample() {
