@@ -73,9 +73,12 @@ pub struct Options {
     /// Directory for spool and configuration
     #[arg(long, default_value = "/var/tmp")]
     pub dir: PathBuf,
-    /// First of the two ports to use
+    /// Port of the relay
     #[arg(long, default_value_t = 26_200)]
     pub port: u16,
+    /// Port of the sink
+    #[arg(long, default_value_t = 26_201)]
+    pub sink_port: u16,
     /// Times that p99 may grow before the run counts as failed
     #[arg(long, default_value_t = 3.0)]
     pub factor: f64,
@@ -196,11 +199,11 @@ struct Bench {
 
 impl Bench {
     fn start(options: &Options, work: &Path, descriptors: usize, stop: &Stop) -> Result<Self> {
-        for port in [options.port, options.port + 1] {
+        for port in [options.port, options.sink_port] {
             await_free(port, stop)?;
         }
         let sink = Command::new(std::env::current_exe()?)
-            .args(["sink", "--bind", &format!("127.0.0.1:{}", options.port), "--received"])
+            .args(["sink", "--bind", &format!("127.0.0.1:{}", options.sink_port), "--received"])
             .arg(work.join("received"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -209,8 +212,8 @@ impl Bench {
         fs::create_dir(work.join("spool"))?;
         let text = RELAY
             .replace("@SPOOL@", &work.join("spool").display().to_string())
-            .replace("@LISTEN@", &(options.port + 1).to_string())
-            .replace("@SINK@", &options.port.to_string())
+            .replace("@LISTEN@", &options.port.to_string())
+            .replace("@SINK@", &options.sink_port.to_string())
             .replace("@SESSIONS@", &(options.idle + options.slow + 4_000).to_string())
             .replace("@LIMITS@", &options.limits);
         let config = work.join("relay.toml");
@@ -233,7 +236,7 @@ impl Bench {
         let mut bench =
             Bench { options: options.clone(), relay, relay_child, sink, received, acknowledged: 0 };
         let deadline = Instant::now() + START_WAIT;
-        while !accepts(options.port) || !accepts(options.port + 1) {
+        while !accepts(options.port) || !accepts(options.sink_port) {
             bench.check()?;
             ensure!(Instant::now() < deadline && !stop.is_set(), "relay or sink do not start");
             std::thread::sleep(Duration::from_millis(50));
@@ -248,7 +251,7 @@ impl Bench {
     }
 
     fn phase(&mut self, name: &'static str, scale: Scale, stop: &Stop) -> Result<Phase> {
-        let target = ([127, 0, 0, 1], self.options.port + 1).into();
+        let target = ([127, 0, 0, 1], self.options.port).into();
         let attack = Attack::start(target, scale, self.options.addresses);
         let deadline = Instant::now() + PATIENCE;
         while !attack.is_complete() && Instant::now() < deadline && !stop.is_set() {
@@ -304,7 +307,7 @@ impl Bench {
                 "--size",
                 "4096",
             ])
-            .args(["--target", &format!("127.0.0.1:{}", options.port + 1)])
+            .args(["--target", &format!("127.0.0.1:{}", options.port)])
             .args(["--rate", &options.rate.to_string(), "--seconds", &options.seconds.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

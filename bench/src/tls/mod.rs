@@ -55,7 +55,7 @@ pub struct Options {
     /// Directory for queues, spools and configurations
     #[arg(long, default_value = "/var/tmp")]
     pub dir: PathBuf,
-    /// First of the two ports to use on 127.0.0.1
+    /// Port of the servers on 127.0.0.1
     #[arg(long, default_value_t = 26_300)]
     pub port: u16,
     /// Write the table and all measurements to this directory

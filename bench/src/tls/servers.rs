@@ -25,6 +25,9 @@ message_size_limit = 67108864
 ";
 const MASTER_TLS: &str = "tlsmgr unix - - n 1000? 1 tlsmgr\n";
 
+/// The port of the next hop, where nobody listens (tcpmux, RFC 1078, long out of use).
+const NOBODY: &str = "1";
+
 const START_WAIT: Duration = Duration::from_secs(30);
 
 /// Certificate and key, made anew for a run.
@@ -131,7 +134,7 @@ fn relay(options: &Options, directory: &Path, shown: &Certificate) -> Result<Pre
     let text = RELAY
         .replace("@SPOOL@", &spool.display().to_string())
         .replace("@LISTEN@", &options.port.to_string())
-        .replace("@NOBODY@", &(options.port + 1).to_string())
+        .replace("@NOBODY@", NOBODY)
         .replace("@CERTIFICATE@", &shown.certificate.display().to_string())
         .replace("@KEY@", &shown.key.display().to_string());
     let config = directory.join("relay.toml");
@@ -152,7 +155,7 @@ fn postfix(options: &Options, directory: &Path, shown: &Certificate) -> Result<P
         .replace("@CONFIG@", &config.display().to_string())
         .replace("@QUEUE@", &queue.display().to_string())
         .replace("@DATA@", &data.display().to_string())
-        .replace("@SINK@", &(options.port + 1).to_string())
+        .replace("@SINK@", NOBODY)
         .replace("smtpd_tls_security_level = none\n", "")
         .replace("@CERTIFICATE@", &shown.certificate.display().to_string())
         .replace("@KEY@", &shown.key.display().to_string());

@@ -3,6 +3,7 @@
 //! message itself, its parts must arrive.
 
 mod curl;
+mod measuring;
 mod msmtp;
 mod nodemailer;
 mod readers;
