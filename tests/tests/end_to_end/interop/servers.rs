@@ -57,13 +57,15 @@ fn postfix_relays_by_tls_and_pipelining() {
 }
 
 #[test]
-fn exim_relays_by_tls() {
+fn exim_relays_by_tls_and_chunking() {
     for way in WAYS {
         let flow = Flow::start();
         let Some(exim) = Exim::start(flow.address(way), way, &flow.trusted()) else { return };
         hand_over(exim.address(), &load());
         let lines = exim.wait_log(load().len(), "=> bob@inside.test");
         assert!(lines.iter().all(|line| line.contains("CV=yes")), "{lines:?}");
+        // Exim notes by K that it sent by BDAT.
+        assert!(lines.iter().all(|line| line.contains(" K ")), "{lines:?}");
         flow.expect(&load(), 1, 1);
     }
 }
