@@ -11,6 +11,7 @@ mod compaction;
 mod content;
 mod failures;
 mod idle_sessions;
+mod interop;
 mod log_lines;
 mod loops;
 mod mail_exchangers;
