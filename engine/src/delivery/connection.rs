@@ -16,7 +16,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// One read of replies brings at most this much.
 const SCRATCH_BYTES: usize = 16 * 1024;
@@ -54,19 +54,14 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects and gets through greeting and EHLO.
+    /// Gets through greeting and EHLO on a TCP connection for which connecting began at `start`.
     pub async fn open(
         settings: Arc<ClientSettings>,
         peer: Peer,
-        connect_timeout: Duration,
+        stream: TcpStream,
+        start: Instant,
         scratch: Scratch,
     ) -> Result<Self, Failure> {
-        let start = std::time::Instant::now();
-        let stream = TcpStream::connect_timeout(peer.address, connect_timeout).await.map_err(|error| {
-            let error = io::Error::from(error);
-            Failure::connect(&peer, reason(&error))
-        })?;
-        let _ = stream.set_nodelay(true);
         let client = Client::new(settings, peer, monotonic_millis());
         let mut connection = Self {
             stream,
@@ -229,17 +224,5 @@ impl Connection {
             return event;
         }
         Event::Failed(self.client.disconnected())
-    }
-}
-
-/// An I/O error without the number that Rust adds to it.
-fn reason(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::TimedOut => "Connection timed out".into(),
-        io::ErrorKind::ConnectionRefused => "Connection refused".into(),
-        io::ErrorKind::HostUnreachable => "No route to host".into(),
-        io::ErrorKind::NetworkUnreachable => "Network is unreachable".into(),
-        io::ErrorKind::ConnectionReset => "Connection reset by peer".into(),
-        _ => error.to_string(),
     }
 }

@@ -10,14 +10,18 @@
 //!                     bytes ◀────┘                                     log, spool, dsn ◀──┘
 //! ```
 
+mod answers;
 pub mod client;
+mod connect;
 mod connection;
 pub mod extensions;
 pub mod failure;
 mod hands;
 mod hop;
-mod lookup;
+pub mod lookup;
+mod memory;
 mod message;
+mod own;
 pub mod reply;
 pub mod reply_reader;
 mod settle;

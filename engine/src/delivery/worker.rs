@@ -4,20 +4,23 @@
 //! A fault of the program in one message ends that attempt (the message is put off) and that
 //! connection, never the shard.
 
+use super::connect::{self, ConnectError, Race};
 use super::connection::{Broken, Connection};
 use super::failure::{Failure, Recipients, rule};
 use super::hop::{Hop, Item, Trouble};
+use super::lookup::Candidate;
 use super::message::Message;
 use super::settle::{Attempted, FaultGuard, Timing, settle_attempt};
 use super::shard::DeliveryShard;
 use super::steer::InHands;
 use super::verdict::{Fate, Outcome, Peer, Status, Verdict};
-use crate::clock::wall_micros;
+use crate::clock::{monotonic_millis, wall_micros};
 use crate::observe::log;
 use futures_lite::FutureExt;
 use sluice_queue::RecipientState;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
+use std::time::Instant;
 
 /// Runs a connection for which [`Hop::call`] or [`Hop::begin_probe`] has taken the place.
 pub async fn run(shard: Rc<DeliveryShard>, hop: Rc<Hop>) {
@@ -31,33 +34,27 @@ pub async fn run(shard: Rc<DeliveryShard>, hop: Rc<Hop>) {
 }
 
 async fn connect_and_serve(shard: &Rc<DeliveryShard>, hop: &Rc<Hop>) {
-    let peers = match shard.lookup(&hop.next_hop).await {
-        Ok(peers) => peers,
+    let mut left = match shard.candidates(&hop.next_hop).await {
+        Ok(candidates) => candidates,
         Err(found) if found.lasting => return shard.refuse_all(hop, found.trouble).await,
         // The connections that work found their host; a look-up that fails now does not stop them.
         Err(_) if hop.connections() > 1 => return hop.shrink(),
         Err(found) => return shard.hop_is_down(hop, found.trouble),
     };
     let mut last = None;
-    for (index, peer) in peers.iter().enumerate() {
-        match open(shard, peer).await {
-            Ok(connection) => {
+    while !left.is_empty() {
+        match open_any(shard, hop, &mut left, &mut last).await {
+            Some(connection) => {
                 shard.hop_answers(hop);
-                return serve(shard, hop, connection, &peers[index + 1..]).await;
+                return serve(shard, hop, connection, &left).await;
             }
-            Err(failure) => {
-                // While the hop is down each probe fails; the log has said so.
-                if hop.trouble().is_none() {
-                    log::note("delivery", &failure.text);
-                }
-                last = Some((failure, peer));
-            }
+            None => continue,
         }
     }
     let (failure, peer) = last.expect("a next hop that was found has at least one host");
     shard.counters.connects_failed_total.add(1);
     if rule(failure.scope, failure.lasting, true).recipients == Recipients::Finish(Outcome::Bounced) {
-        return shard.refuse_all(hop, trouble(&failure, peer, failure.status)).await;
+        return shard.refuse_all(hop, trouble(&failure, &peer, failure.status)).await;
     }
     if hop.connections() > 1 {
         // The others work; the host just does not want more of them.
@@ -65,17 +62,74 @@ async fn connect_and_serve(shard: &Rc<DeliveryShard>, hop: &Rc<Hop>) {
     }
     // The messages wait whatever the host said (see the failure table), so the class is 4.
     let status = Status(4, failure.status.1, failure.status.2);
-    shard.hop_is_down(hop, trouble(&failure, peer, status));
+    shard.hop_is_down(hop, trouble(&failure, &peer, status));
 }
 
-async fn open(shard: &DeliveryShard, peer: &Peer) -> Result<Connection, Failure> {
-    shard.counters.connections_out_total.add(1);
-    let timeout = shard.config.timeouts.connect;
-    Connection::open(shard.settings.clone(), peer.clone(), timeout, shard.scratch.clone()).await
+/// Races the candidates of the first rank. Takes out of `left` what was used or has failed; the last failure
+/// is left in `last`.
+async fn open_any(
+    shard: &DeliveryShard,
+    hop: &Hop,
+    left: &mut Vec<Candidate>,
+    last: &mut Option<(Failure, Peer)>,
+) -> Option<Connection> {
+    let start = Instant::now();
+    let first = left[0].rank;
+    let raced = left.iter().take_while(|candidate| candidate.rank == first);
+    let addresses: Vec<_> = raced.map(|candidate| candidate.peer.address).collect();
+    let race = connect::race(&addresses, &shard.sources(&hop.next_hop), shard.config.timeouts.connect).await;
+    remember(shard, left, &race);
+    // While the hop is down each probe fails; the log has said so.
+    let note = |failure: &Failure| {
+        if hop.trouble().is_none() {
+            log::note("delivery", &failure.text);
+        }
+    };
+    for (index, error) in &race.failed {
+        let peer = &left[*index].peer;
+        let failure = Failure::connect(peer, &error.reason);
+        note(&failure);
+        *last = Some((failure, peer.clone()));
+    }
+    let winner = race.won.map(|(index, stream)| (left[index].peer.clone(), stream));
+    let mut index = 0;
+    left.retain(|candidate| {
+        let is_used = winner.as_ref().is_some_and(|(peer, _)| *peer == candidate.peer);
+        let has_failed = race.failed.iter().any(|(failed, _)| *failed == index);
+        index += 1;
+        !is_used && !has_failed
+    });
+    let (peer, stream) = winner?;
+    match Connection::open(shard.settings.clone(), peer.clone(), stream, start, shard.scratch.clone()).await {
+        Ok(connection) => Some(connection),
+        Err(failure) => {
+            if failure.reply.is_none() {
+                shard.memory.borrow_mut().failed(peer.address, monotonic_millis());
+            }
+            note(&failure);
+            *last = Some((failure, peer));
+            None
+        }
+    }
+}
+
+/// What a race has shown of its addresses, for the attempts of the next minute.
+fn remember(shard: &DeliveryShard, candidates: &[Candidate], race: &Race) {
+    let now = monotonic_millis();
+    let mut memory = shard.memory.borrow_mut();
+    let tried = race.failed.len() + race.overtaken.len() + usize::from(race.won.is_some());
+    shard.counters.connections_out_total.add(tried as u64);
+    for (index, ConnectError { host_at_fault, .. }) in &race.failed {
+        if *host_at_fault {
+            memory.failed(candidates[*index].peer.address, now);
+        }
+    }
+    race.overtaken.iter().for_each(|&index| memory.slow(candidates[index].peer.address, now));
+    race.won.iter().for_each(|(index, _)| memory.answered(candidates[*index].peer.address));
 }
 
 /// Messages over one connection, until it is used up, unused for too long, or broken.
-async fn serve(shard: &Rc<DeliveryShard>, hop: &Rc<Hop>, mut connection: Connection, backups: &[Peer]) {
+async fn serve(shard: &Rc<DeliveryShard>, hop: &Rc<Hop>, mut connection: Connection, backups: &[Candidate]) {
     let mut setup = connection.setup_micros;
     let messages_max = shard.config.delivery.messages_per_connection_max;
     while !shard.is_stopping() && (connection.transactions() as usize) < messages_max {
@@ -119,7 +173,7 @@ async fn deliver(
     hop: &Rc<Hop>,
     connection: &mut Connection,
     (item, hands): (Item, &InHands),
-    backups: &[Peer],
+    backups: &[Candidate],
     setup_micros: u64,
 ) {
     let guard = FaultGuard::new(shard, hop, &item);
@@ -140,12 +194,12 @@ async fn deliver(
     let mut attempt = Attempt { shard, hop, item, message, recipients: open.now };
     let timing = Timing { began_micros: wall_micros(), setup_micros, ended_micros: 0 };
     let mut tried = attempt.transact(connection, backups.is_empty(), timing).await;
-    for (index, peer) in backups.iter().enumerate() {
+    for (index, backup) in backups.iter().enumerate() {
         if attempt.recipients.is_empty() || tried != Tried::Host || shard.is_stopping() {
             break;
         }
         guard.cover(&attempt.recipients);
-        tried = attempt.with_backup(peer, index + 1 == backups.len()).await;
+        tried = attempt.with_backup(&backup.peer, index + 1 == backups.len()).await;
     }
     guard.disarm();
     attempt.end(tried);
@@ -186,7 +240,7 @@ impl Attempt<'_> {
 
     async fn with_backup(&mut self, peer: &Peer, last_host: bool) -> Tried {
         let mut timing = Timing { began_micros: wall_micros(), setup_micros: 0, ended_micros: 0 };
-        match open(self.shard, peer).await {
+        match self.open_backup(peer).await {
             Ok(mut backup) => {
                 timing.setup_micros = backup.setup_micros;
                 let tried = self.transact(&mut backup, last_host, timing).await;
@@ -198,6 +252,22 @@ impl Attempt<'_> {
                 self.settle(fates, peer, last_host, timing).await;
                 Tried::Host
             }
+        }
+    }
+
+    async fn open_backup(&self, peer: &Peer) -> Result<Connection, Failure> {
+        let Self { shard, hop, .. } = self;
+        let start = Instant::now();
+        let addresses = [peer.address];
+        let race =
+            connect::race(&addresses, &shard.sources(&hop.next_hop), shard.config.timeouts.connect).await;
+        shard.counters.connections_out_total.add(1);
+        match race.won {
+            Some((_, stream)) => {
+                let (settings, scratch) = (shard.settings.clone(), shard.scratch.clone());
+                Connection::open(settings, peer.clone(), stream, start, scratch).await
+            }
+            None => Err(Failure::connect(peer, race.failed.first().map_or("", |(_, error)| &error.reason))),
         }
     }
 

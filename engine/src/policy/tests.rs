@@ -51,6 +51,7 @@ pub(crate) fn config() -> Config {
             end_of_data: seconds(600),
         },
         delivery: Delivery {
+            own_addresses: vec![],
             connections_max: 20,
             connections_total_max: 2_000,
             messages_per_connection_max: 1000,
@@ -71,9 +72,18 @@ pub(crate) fn config() -> Config {
                 domains: vec!["winery.example".into(), ".cellar.example".into()],
                 target: Target::SmartHosts(vec![SmartHost { host: "10.1.0.10".into(), port: 25 }]),
                 resolver: None,
+                source: vec![],
+                private_addresses: false,
                 retry: retry.clone(),
             },
-            Route { domains: vec!["*".into()], target: Target::Mx { port: 25 }, resolver: None, retry },
+            Route {
+                domains: vec!["*".into()],
+                target: Target::Mx { port: 25 },
+                resolver: None,
+                source: vec![],
+                private_addresses: false,
+                retry,
+            },
         ],
         resolvers: Vec::new(),
     }

@@ -11,9 +11,11 @@ use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
 
+use super::choose::{Allowed, choose};
 use super::error::ResolveErrorKind;
-use super::service::Resolvers;
-use crate::config::Resolver;
+use super::mx::MxHost;
+use super::service::{Answer, Resolvers};
+use crate::config::{Dnssec, Resolver};
 
 type Zone = fn(&str, RecordType) -> Result<Vec<RData>, ResponseCode>;
 type Counts = Arc<Mutex<HashMap<String, usize>>>;
@@ -86,9 +88,22 @@ fn respond(question: &[u8], zone: Zone, counts: &Counts) -> Vec<u8> {
     answer.to_vec().unwrap()
 }
 
+fn resolver(name: &str, servers: Vec<SocketAddr>) -> Resolver {
+    Resolver { name: name.into(), servers, dnssec: Dnssec::Off, trust_anchors: None }
+}
+
+/// The hosts of a domain that may be tried, by an own name of `relay.test`.
+async fn hosts(resolvers: &Resolvers, domain: &str) -> Answer<Vec<MxHost>> {
+    let Answer { result, valid_for } = resolvers.mx(0, domain).await;
+    let is_own = |name: &str, _| name == "relay.test";
+    let result =
+        result.and_then(|found| choose(domain, found, &Allowed { is_own, private_addresses: false }));
+    Answer { result, valid_for }
+}
+
 async fn serve() -> (Resolvers, SocketAddr, Counts) {
     let (address, counts) = spawn_server(zone).await;
-    let resolver = Resolver { name: "external".into(), servers: vec![address] };
+    let resolver = resolver("external", vec![address]);
     (Resolvers::new(&[resolver], 7).unwrap(), address, counts)
 }
 
@@ -131,20 +146,21 @@ fn every_kind_of_domain_gets_its_hosts() {
     run(async {
         let (resolvers, ..) = serve().await;
         let table = [
-            ("two.test", "10 a.two.test 192.0.2.1 2001:db8::1, 20 b.two.test 192.0.2.2"),
-            ("TWO.test", "10 a.two.test 192.0.2.1 2001:db8::1, 20 b.two.test 192.0.2.2"),
+            ("two.test", "10 a.two.test 2001:db8::1 192.0.2.1, 20 b.two.test 192.0.2.2"),
+            ("TWO.test", "10 a.two.test 2001:db8::1 192.0.2.1, 20 b.two.test 192.0.2.2"),
             ("implicit.test", "0 implicit.test 192.0.2.3"),
             ("half.test", "20 b.two.test 192.0.2.2"),
-            ("alias.two.test", "10 a.two.test 192.0.2.1 2001:db8::1, 20 b.two.test 192.0.2.2"),
+            ("alias.two.test", "10 a.two.test 2001:db8::1 192.0.2.1, 20 b.two.test 192.0.2.2"),
             ("alias.implicit.test", "0 alias.implicit.test 192.0.2.3"),
             ("many.test", "7 a-rather-long-name-7.many.test 192.0.2.7"),
             ("[192.0.2.9]", "0 192.0.2.9 192.0.2.9"),
             ("[IPv6:2001:db8::9]", "0 2001:db8::9 2001:db8::9"),
         ];
         for (domain, expected) in table {
-            let hosts = resolvers.mx(0, domain).await.result.unwrap();
+            let hosts = hosts(&resolvers, domain).await.result.unwrap();
             let shown = hosts.iter().map(|host| {
-                let addresses: Vec<String> = host.addresses.iter().map(ToString::to_string).collect();
+                let addresses: Vec<String> =
+                    host.found.as_ref().unwrap().list.iter().map(ToString::to_string).collect();
                 format!("{} {} {}", host.preference, host.name, addresses.join(" "))
             });
             assert_eq!(shown.collect::<Vec<_>>().join(", "), expected, "{domain}");
@@ -167,7 +183,7 @@ fn every_kind_of_failure_names_the_name_the_server_and_the_answer() {
             ("shaky.test", NoMxHostResolves { lasting: false }, "no MX host of shaky.test", "SERVFAIL"),
         ];
         for (domain, kind, one, other) in table {
-            let error = resolvers.mx(0, domain).await.result.unwrap_err();
+            let error = hosts(&resolvers, domain).await.result.unwrap_err();
             assert_eq!(error.kind, kind, "{error}");
             let at = server.to_string();
             for part in [one, other, &at, "resolver external"] {
@@ -175,7 +191,7 @@ fn every_kind_of_failure_names_the_name_the_server_and_the_answer() {
             }
         }
         for domain in ["", "[1.2]", "a..b", "a\r\nb"] {
-            let error = resolvers.mx(0, domain).await.result.unwrap_err();
+            let error = hosts(&resolvers, domain).await.result.unwrap_err();
             assert_eq!(error.kind, BadName);
             assert!(!error.text.contains('\n'));
         }
@@ -186,7 +202,7 @@ fn every_kind_of_failure_names_the_name_the_server_and_the_answer() {
 fn answers_hold_as_long_as_their_ttl_says() {
     run(async {
         let (resolvers, ..) = serve().await;
-        let valid = async |domain: &str| resolvers.mx(0, domain).await.valid_for.as_secs();
+        let valid = async |domain: &str| hosts(&resolvers, domain).await.valid_for.as_secs();
         assert!((1..=300).contains(&valid("half.test").await));
         assert!((55..=60).contains(&valid("gone.test").await), "negative TTL of the SOA");
         assert_eq!(valid("servfail.test").await, 10);
@@ -211,9 +227,9 @@ fn the_same_question_is_asked_once() {
 fn host_names_and_addresses_of_smart_hosts() {
     run(async {
         let (resolvers, _, counts) = serve().await;
-        let addresses = async |host: &str| resolvers.addresses(0, host).await.result;
+        let addresses = async |host: &str| resolvers.addresses(0, host).await.result.map(|found| found.list);
         let parse = |text: &str| text.parse::<IpAddr>().unwrap();
-        assert_eq!(addresses("A.two.test").await, Ok(vec![parse("192.0.2.1"), parse("2001:db8::1")]));
+        assert_eq!(addresses("A.two.test").await, Ok(vec![parse("2001:db8::1"), parse("192.0.2.1")]));
         let asked = counts.lock().unwrap().len();
         let table =
             [("10.1.0.10", "10.1.0.10"), ("2001:db8::5", "2001:db8::5"), ("[10.1.0.10]", "10.1.0.10")];
@@ -229,7 +245,7 @@ fn host_names_and_addresses_of_smart_hosts() {
 fn a_server_that_is_not_there_is_a_temporary_failure() {
     run(async {
         let unused = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let resolver = Resolver { name: "dead".into(), servers: vec![unused] };
+        let resolver = resolver("dead", vec![unused]);
         let resolvers = Resolvers::with_patience(&[resolver], 7, Duration::from_millis(500)).unwrap();
         let answer = resolvers.mx(0, "two.test").await;
         assert_eq!(answer.result.unwrap_err().kind, ResolveErrorKind::Temporary);
@@ -244,12 +260,12 @@ fn a_server_that_refuses_or_is_silent_gives_way_to_the_next() {
         let (refusing, refused) = spawn_server(|_, _| Err(ResponseCode::Refused)).await;
         let (answering, answered) = spawn_server(zone).await;
         let servers = vec![silent.local_addr().unwrap(), refusing, answering];
-        let resolver = Resolver { name: "external".into(), servers: servers.clone() };
+        let resolver = resolver("external", servers.clone());
         let resolvers = Resolvers::with_patience(&[resolver], 7, Duration::from_millis(500)).unwrap();
         let error = resolvers.mx(0, "gone.test").await.result.unwrap_err();
         assert_eq!(error.kind, ResolveErrorKind::NoDomain, "{error}");
         let before = refused.lock().unwrap().len();
-        assert_eq!(resolvers.mx(0, "two.test").await.result.unwrap().len(), 2);
+        assert_eq!(hosts(&resolvers, "two.test").await.result.unwrap().len(), 2);
         assert_eq!(refused.lock().unwrap().len(), before, "the server that answered is asked first");
         assert!(answered.lock().unwrap().contains_key("two.test MX"));
         let error = resolvers.mx(0, "servfail.test").await.result.unwrap_err();
@@ -265,7 +281,7 @@ fn a_server_that_refuses_or_is_silent_gives_way_to_the_next() {
 fn an_answer_too_large_for_udp_is_fetched_by_tcp() {
     run(async {
         let (resolvers, _, counts) = serve().await;
-        assert_eq!(resolvers.mx(0, "many.test").await.result.unwrap().len(), 1);
+        assert_eq!(hosts(&resolvers, "many.test").await.result.unwrap().len(), 1);
         assert!(counts.lock().unwrap()["many.test MX"] >= 2, "by UDP, then by TCP");
     });
 }

@@ -75,7 +75,7 @@ impl RelayBuilder {
     pub fn outward_by_mx(mut self, dns: SocketAddr, port: u16) -> Self {
         let _ = writeln!(
             self.routes,
-            "[[route]]\ndomains = [\"*\"]\nmx = true\nport = {port}\nresolver = \"external\"\n"
+            "[[route]]\ndomains = [\"*\"]\nmx = true\nport = {port}\nresolver = \"external\"\nprivate_addresses = true\n"
         );
         let _ = writeln!(self.resolvers, "[[resolver]]\nname = \"external\"\nservers = [\"{dns}\"]\n");
         self
