@@ -40,6 +40,9 @@ const HOSTS_AT_ONCE: usize = 2;
 /// One question with all its look-ups and the wait for its turn.
 const QUESTION_PATIENCE: Duration = Duration::from_secs(40);
 
+/// Octets that are told of a name that is none.
+const BAD_NAME_BYTES_MAX: usize = 256;
+
 /// The answer to a question, and how long it may be kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer<T> {
@@ -247,7 +250,12 @@ async fn patiently<T>(name: String, find: impl Future<Output = Answer<T>>) -> An
 }
 
 fn bad_name<T>(name: &str) -> Answer<T> {
-    let text = format!("{} is not a domain that can be looked up", name.escape_debug());
+    let shown = &name[..name.floor_char_boundary(BAD_NAME_BYTES_MAX)];
+    let more = if shown.len() < name.len() { "... " } else { "" };
+    let text = format!(
+        "{}{more} is not a domain that can be looked up: labels have 1 to 63 octets, names at most 253",
+        shown.escape_debug()
+    );
     let error = ResolveError { kind: ResolveErrorKind::BadName, text };
     Answer { result: Err(error), valid_for: NEGATIVE_VALID_MAX }
 }

@@ -1,12 +1,15 @@
 //! The service against a DNS server on loopback that answers from a table and counts questions.
 
+mod authentic;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hickory_resolver::proto::op::{Message, OpCode, ResponseCode};
-use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, MX, SOA};
+use hickory_resolver::proto::rr::rdata::tlsa::{CertUsage, Matching, Selector};
+use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, MX, SOA, TLSA};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
@@ -47,6 +50,22 @@ fn zone(question: &str, of_type: RecordType) -> Result<Vec<RData>, ResponseCode>
         "a-rather-long-name-7.many.test" => vec![a("192.0.2.7")],
         "null.test" => vec![mx(0, "")],
         "empty.test" => vec![],
+        "_25._tcp.a.two.test" => {
+            vec![RData::TLSA(TLSA::new(CertUsage::DaneEe, Selector::Spki, Matching::Sha256, vec![7; 32]))]
+        }
+        "_25._tcp.servfail.test" => return Err(ResponseCode::ServFail),
+        "mixed.test" => vec![mx(10, "unsigned.test")],
+        "unsigned.test" => vec![mx(10, "a.two.test"), a("192.0.2.8")],
+        "aliased.test" => vec![mx(10, "alias.implicit.test")],
+        "forged.test" => vec![a("192.0.2.9")],
+        "halfforged.test" => vec![mx(10, "forged.test"), mx(20, "b.two.test")],
+        "numeric.test" => vec![mx(10, "192.0.2.1"), mx(20, "b.two.test")],
+        "onlynumeric.test" => vec![mx(10, "192.0.2.1")],
+        "looping.test" => vec![mx(10, "relay.test"), mx(10, "a.two.test"), mx(20, "b.two.test")],
+        "backup.test" => vec![mx(10, "a.two.test"), mx(20, "relay.test"), mx(30, "b.two.test")],
+        "private.test" => vec![mx(10, "inner.test"), mx(20, "b.two.test")],
+        "onlyprivate.test" => vec![mx(10, "inner.test")],
+        "inner.test" => vec![a("10.0.0.1"), a("::1")],
         "half.test" => vec![mx(10, "gone.test"), mx(20, "b.two.test")],
         "lost.test" => vec![mx(10, "gone.test"), mx(10, "empty.test")],
         "shaky.test" => vec![mx(10, "gone.test"), mx(10, "servfail.test")],
@@ -67,6 +86,7 @@ fn respond(question: &[u8], zone: Zone, counts: &Counts) -> Vec<u8> {
     *counts.lock().unwrap().entry(format!("{asked} {}", query.query_type())).or_insert(0) += 1;
     let mut answer = Message::response(question.metadata.id, OpCode::Query);
     answer.metadata.recursion_available = true;
+    answer.metadata.authentic_data = question.metadata.authentic_data && !asked.starts_with("unsigned.");
     let mut owner = query.name().clone();
     if let Some(target) = asked.strip_prefix("alias.") {
         let cname = RData::CNAME(CNAME(name(target)));
@@ -153,6 +173,9 @@ fn every_kind_of_domain_gets_its_hosts() {
             ("alias.two.test", "10 a.two.test 2001:db8::1 192.0.2.1, 20 b.two.test 192.0.2.2"),
             ("alias.implicit.test", "0 alias.implicit.test 192.0.2.3"),
             ("many.test", "7 a-rather-long-name-7.many.test 192.0.2.7"),
+            ("numeric.test", "20 b.two.test 192.0.2.2"),
+            ("backup.test", "10 a.two.test 2001:db8::1 192.0.2.1"),
+            ("private.test", "20 b.two.test 192.0.2.2"),
             ("[192.0.2.9]", "0 192.0.2.9 192.0.2.9"),
             ("[IPv6:2001:db8::9]", "0 2001:db8::9 2001:db8::9"),
         ];
@@ -179,6 +202,16 @@ fn every_kind_of_failure_names_the_name_the_server_and_the_answer() {
             ("empty.test", NoAddress, "of empty.test", "no such record"),
             ("servfail.test", Temporary, "looking up MX of servfail.test", "SERVFAIL"),
             ("refused.test", Temporary, "looking up MX of refused.test", "REFUSED"),
+            (
+                "onlynumeric.test",
+                NoMxHostResolves { lasting: true },
+                "names the address 192.0.2.1",
+                "MX record",
+            ),
+            ("looping.test", Loop, "mail for looping.test loops back", "relay.test (preference 10)"),
+            ("onlyprivate.test", NotPublic, "inner.test at ::1", "inner.test at 10.0.0.1"),
+            ("[127.0.0.1]", NotPublic, "[127.0.0.1]", "127.0.0.1 at 127.0.0.1"),
+            ("[10.1.2.3]", NotPublic, "[10.1.2.3]", "private addresses are refused"),
             ("lost.test", NoMxHostResolves { lasting: true }, "of gone.test", "of empty.test"),
             ("shaky.test", NoMxHostResolves { lasting: false }, "no MX host of shaky.test", "SERVFAIL"),
         ];
@@ -186,14 +219,20 @@ fn every_kind_of_failure_names_the_name_the_server_and_the_answer() {
             let error = hosts(&resolvers, domain).await.result.unwrap_err();
             assert_eq!(error.kind, kind, "{error}");
             let at = server.to_string();
-            for part in [one, other, &at, "resolver external"] {
+            // What the route decides is no word of a server.
+            let of_route = matches!(kind, Loop | NotPublic) || domain == "onlynumeric.test";
+            let by: &[&str] = if of_route { &[] } else { &[&at, "resolver external"] };
+            for part in [one, other].iter().chain(by) {
                 assert!(error.text.contains(part), "{part:?} is not in: {error}");
             }
         }
-        for domain in ["", "[1.2]", "a..b", "a\r\nb"] {
+        let many_labels = "a.".repeat(10_000);
+        let many_octets = format!("{}.test", "a".repeat(10_000));
+        let long = [["a".repeat(60).as_str(); 4].join("."), "abcdefghij.test".into()].join(".");
+        for domain in ["", "[1.2]", "a..b", "a\r\nb", &many_labels, &many_octets, &long] {
             let error = hosts(&resolvers, domain).await.result.unwrap_err();
             assert_eq!(error.kind, BadName);
-            assert!(!error.text.contains('\n'));
+            assert!(!error.text.contains('\n') && error.text.len() < 400, "{error}");
         }
     });
 }
