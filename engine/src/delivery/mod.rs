@@ -11,6 +11,7 @@
 //! ```
 
 mod answers;
+mod broken_tls;
 pub mod client;
 mod connect;
 mod connection;
@@ -21,6 +22,7 @@ mod hop;
 pub mod lookup;
 mod memory;
 mod message;
+mod opening;
 mod own;
 pub mod reply;
 pub mod reply_reader;
@@ -28,5 +30,6 @@ mod settle;
 pub mod shard;
 mod steer;
 mod transaction;
+mod transport;
 pub mod verdict;
 mod worker;

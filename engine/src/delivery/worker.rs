@@ -4,23 +4,23 @@
 //! A fault of the program in one message ends that attempt (the message is put off) and that
 //! connection, never the shard.
 
-use super::connect::{self, ConnectError, Race};
 use super::connection::{Broken, Connection};
 use super::failure::{Failure, Recipients, rule};
 use super::hop::{Hop, Item, Trouble};
 use super::lookup::Candidate;
 use super::message::Message;
+use super::opening::{open_any, open_one};
 use super::settle::{Attempted, FaultGuard, Timing, settle_attempt};
 use super::shard::DeliveryShard;
 use super::steer::InHands;
 use super::verdict::{Fate, Outcome, Peer, Status, Verdict};
-use crate::clock::{monotonic_millis, wall_micros};
+use crate::clock::wall_micros;
 use crate::observe::log;
+use crate::tls::outward::PeerTls;
 use futures_lite::FutureExt;
 use sluice_queue::RecipientState;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
-use std::time::Instant;
 
 /// Runs a connection for which [`Hop::call`] or [`Hop::begin_probe`] has taken the place.
 pub async fn run(shard: Rc<DeliveryShard>, hop: Rc<Hop>) {
@@ -43,12 +43,9 @@ async fn connect_and_serve(shard: &Rc<DeliveryShard>, hop: &Rc<Hop>) {
     };
     let mut last = None;
     while !left.is_empty() {
-        match open_any(shard, hop, &mut left, &mut last).await {
-            Some(connection) => {
-                shard.hop_answers(hop);
-                return serve(shard, hop, connection, &left).await;
-            }
-            None => continue,
+        if let Some(connection) = open_any(shard, hop, &mut left, &mut last).await {
+            shard.hop_answers(hop);
+            return serve(shard, hop, connection, &left).await;
         }
     }
     let (failure, peer) = last.expect("a next hop that was found has at least one host");
@@ -63,69 +60,6 @@ async fn connect_and_serve(shard: &Rc<DeliveryShard>, hop: &Rc<Hop>) {
     // The messages wait whatever the host said (see the failure table), so the class is 4.
     let status = Status(4, failure.status.1, failure.status.2);
     shard.hop_is_down(hop, trouble(&failure, &peer, status));
-}
-
-/// Races the candidates of the first rank. Takes out of `left` what was used or has failed; the last failure
-/// is left in `last`.
-async fn open_any(
-    shard: &DeliveryShard,
-    hop: &Hop,
-    left: &mut Vec<Candidate>,
-    last: &mut Option<(Failure, Peer)>,
-) -> Option<Connection> {
-    let start = Instant::now();
-    let first = left[0].rank;
-    let raced = left.iter().take_while(|candidate| candidate.rank == first);
-    let addresses: Vec<_> = raced.map(|candidate| candidate.peer.address).collect();
-    let race = connect::race(&addresses, &shard.sources(&hop.next_hop), shard.config.timeouts.connect).await;
-    remember(shard, left, &race);
-    // While the hop is down each probe fails; the log has said so.
-    let note = |failure: &Failure| {
-        if hop.trouble().is_none() {
-            log::note("delivery", &failure.text);
-        }
-    };
-    for (index, error) in &race.failed {
-        let peer = &left[*index].peer;
-        let failure = Failure::connect(peer, &error.reason);
-        note(&failure);
-        *last = Some((failure, peer.clone()));
-    }
-    let winner = race.won.map(|(index, stream)| (left[index].peer.clone(), stream));
-    let mut index = 0;
-    left.retain(|candidate| {
-        let is_used = winner.as_ref().is_some_and(|(peer, _)| *peer == candidate.peer);
-        let has_failed = race.failed.iter().any(|(failed, _)| *failed == index);
-        index += 1;
-        !is_used && !has_failed
-    });
-    let (peer, stream) = winner?;
-    match Connection::open(shard.settings.clone(), peer.clone(), stream, start, shard.scratch.clone()).await {
-        Ok(connection) => Some(connection),
-        Err(failure) => {
-            if failure.reply.is_none() {
-                shard.memory.borrow_mut().failed(peer.address, monotonic_millis());
-            }
-            note(&failure);
-            *last = Some((failure, peer));
-            None
-        }
-    }
-}
-
-/// What a race has shown of its addresses, for the attempts of the next minute.
-fn remember(shard: &DeliveryShard, candidates: &[Candidate], race: &Race) {
-    let now = monotonic_millis();
-    let mut memory = shard.memory.borrow_mut();
-    let tried = race.failed.len() + race.overtaken.len() + usize::from(race.won.is_some());
-    shard.counters.connections_out_total.add(tried as u64);
-    for (index, ConnectError { host_at_fault, .. }) in &race.failed {
-        if *host_at_fault {
-            memory.failed(candidates[*index].peer.address, now);
-        }
-    }
-    race.overtaken.iter().for_each(|&index| memory.slow(candidates[index].peer.address, now));
-    race.won.iter().for_each(|(index, _)| memory.answered(candidates[*index].peer.address));
 }
 
 /// Messages over one connection, until it is used up, unused for too long, or broken.
@@ -214,6 +148,9 @@ struct Attempt<'a> {
     recipients: Vec<u32>,
 }
 
+/// A host, and what its TLS is.
+type Reached<'a> = (&'a Peer, Option<Rc<PeerTls>>);
+
 /// What came of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Tried {
@@ -234,13 +171,13 @@ impl Attempt<'_> {
             Err(Broken::Unreadable(error)) => return Tried::Unreadable(error),
         };
         let peer = connection.peer().clone();
-        self.settle(fates, &peer, last_host, timing).await;
+        self.settle(fates, (&peer, connection.tls.clone()), last_host, timing).await;
         Tried::Host
     }
 
     async fn with_backup(&mut self, peer: &Peer, last_host: bool) -> Tried {
         let mut timing = Timing { began_micros: wall_micros(), setup_micros: 0, ended_micros: 0 };
-        match self.open_backup(peer).await {
+        match open_one(self.shard, &self.hop.next_hop, peer).await {
             Ok(mut backup) => {
                 timing.setup_micros = backup.setup_micros;
                 let tried = self.transact(&mut backup, last_host, timing).await;
@@ -249,29 +186,13 @@ impl Attempt<'_> {
             }
             Err(failure) => {
                 let fates = vec![Fate::Failed(failure); self.recipients.len()];
-                self.settle(fates, peer, last_host, timing).await;
+                self.settle(fates, (peer, None), last_host, timing).await;
                 Tried::Host
             }
         }
     }
 
-    async fn open_backup(&self, peer: &Peer) -> Result<Connection, Failure> {
-        let Self { shard, hop, .. } = self;
-        let start = Instant::now();
-        let addresses = [peer.address];
-        let race =
-            connect::race(&addresses, &shard.sources(&hop.next_hop), shard.config.timeouts.connect).await;
-        shard.counters.connections_out_total.add(1);
-        match race.won {
-            Some((_, stream)) => {
-                let (settings, scratch) = (shard.settings.clone(), shard.scratch.clone());
-                Connection::open(settings, peer.clone(), stream, start, scratch).await
-            }
-            None => Err(Failure::connect(peer, race.failed.first().map_or("", |(_, error)| &error.reason))),
-        }
-    }
-
-    async fn settle(&mut self, fates: Vec<Fate>, peer: &Peer, last_host: bool, mut timing: Timing) {
+    async fn settle(&mut self, fates: Vec<Fate>, peer: Reached<'_>, last_host: bool, mut timing: Timing) {
         let attempted = take_fates(fates, peer, last_host, &mut self.recipients);
         if attempted.iter().any(|done| done.verdict.outcome == Outcome::Delivered) {
             self.hop.succeeded();
@@ -298,7 +219,12 @@ impl Attempt<'_> {
 }
 
 /// Recipients that are decided move out of `recipients`.
-fn take_fates(fates: Vec<Fate>, peer: &Peer, last_host: bool, recipients: &mut Vec<u32>) -> Vec<Attempted> {
+fn take_fates(
+    fates: Vec<Fate>,
+    (peer, tls): Reached<'_>,
+    last_host: bool,
+    recipients: &mut Vec<u32>,
+) -> Vec<Attempted> {
     assert_eq!(fates.len(), recipients.len(), "every recipient has its fate");
     let mut attempted = Vec::with_capacity(fates.len());
     let mut fates = fates.into_iter();
@@ -307,7 +233,7 @@ fn take_fates(fates: Vec<Fate>, peer: &Peer, last_host: bool, recipients: &mut V
         match verdict {
             None => true,
             Some(verdict) => {
-                attempted.push(Attempted { recipient, verdict, relay: peer.to_string() });
+                attempted.push(Attempted { recipient, verdict, relay: peer.to_string(), tls: tls.clone() });
                 false
             }
         }

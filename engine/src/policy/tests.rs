@@ -75,6 +75,8 @@ pub(crate) fn config() -> Config {
                 source: vec![],
                 private_addresses: false,
                 retry: retry.clone(),
+                tls: OutwardTls::default(),
+                login: None,
             },
             Route {
                 domains: vec!["*".into()],
@@ -83,6 +85,8 @@ pub(crate) fn config() -> Config {
                 source: vec![],
                 private_addresses: false,
                 retry,
+                tls: OutwardTls::default(),
+                login: None,
             },
         ],
         resolvers: Vec::new(),
