@@ -7,6 +7,7 @@ mod backups;
 mod bad_start;
 mod clients;
 mod compaction;
+mod connecting;
 mod content;
 mod failures;
 mod idle_sessions;
