@@ -12,7 +12,7 @@ use crate::clock::monotonic_millis;
 use crate::config::{Config, Route, SmartHost, Target};
 use crate::resolve::choose::{Allowed, choose};
 use crate::resolve::error::{ResolveError, ResolveErrorKind};
-use crate::resolve::mx::{self, Addresses, MailHosts, Tlsa};
+use crate::resolve::mx::{self, Addresses, MailHosts, TlsaRecords};
 use crate::resolve::service::Answer;
 use crate::shard::links::{Links, NextHop, Question};
 use futures_util::FutureExt;
@@ -60,7 +60,7 @@ pub struct Lookup {
     own: Own,
     mx: Asked<MailHosts>,
     addresses: Asked<Addresses>,
-    tlsa: Asked<Tlsa>,
+    tlsa: Asked<TlsaRecords>,
     attempts: Cell<u64>,
 }
 
@@ -96,7 +96,13 @@ impl Lookup {
     }
 
     /// The TLSA records of a port of a host, as the resolver of its route says.
-    pub async fn tlsa(&self, host: &str, port: u16, resolver: Option<usize>, links: &Links) -> Answer<Tlsa> {
+    pub async fn tlsa(
+        &self,
+        host: &str,
+        port: u16,
+        resolver: Option<usize>,
+        links: &Links,
+    ) -> Answer<TlsaRecords> {
         let (resolver, host) = (resolver.unwrap_or(0), Arc::<str>::from(host));
         let key = (resolver, format!("_{port}._tcp.{host}").into());
         let question = |reply| Question::Tlsa { resolver, host, port, reply };

@@ -6,6 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::error::ResolveError;
+use crate::tls::dane::Tlsa;
 
 /// Hosts of one domain that are looked at, the most preferred ones. Prevents a domain with a
 /// thousand MX records from costing a thousand look-ups and connections.
@@ -58,20 +59,11 @@ pub struct Addresses {
 
 /// The TLSA records of a port of a host (RFC 6698).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tlsa {
+pub struct TlsaRecords {
     /// At most [`TLSA_RECORDS_MAX`]; none when the name or the type does not exist.
-    pub records: Vec<TlsaRecord>,
+    pub records: Vec<Tlsa>,
     /// The records are authentic (DNSSEC); false when there is none.
     pub secure: bool,
-}
-
-/// RFC 6698 section 2.1.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsaRecord {
-    pub usage: u8,
-    pub selector: u8,
-    pub matching: u8,
-    pub data: Vec<u8>,
 }
 
 /// What the MX records of a domain say.

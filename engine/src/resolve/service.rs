@@ -22,13 +22,14 @@ use tokio::sync::Semaphore;
 use super::error::{ResolveError, ResolveErrorKind};
 use super::lookup::{Missing, MissingReason, host_name, parse_name};
 use super::mx::{
-    Addresses, Exchange, MailHosts, MxHost, MxRecord, TLSA_RECORDS_MAX, Tlsa, TlsaRecord, exchange, literal,
+    Addresses, Exchange, MailHosts, MxHost, MxRecord, TLSA_RECORDS_MAX, TlsaRecords, exchange, literal,
     order_addresses,
 };
 use super::servers::{
     FAILURE_VALID, Found, LOOKUPS_MAX, NEGATIVE_VALID_MAX, POSITIVE_VALID_MAX, Servers, TRY_PATIENCE,
 };
 use crate::config::Resolver;
+use crate::tls::dane::Tlsa;
 
 /// What an address literal is good for.
 const LITERAL_VALID: Duration = POSITIVE_VALID_MAX;
@@ -63,7 +64,7 @@ struct OneResolver {
     seed: AtomicU64,
     mx_under_way: UnderWay<MailHosts>,
     addresses_under_way: UnderWay<Addresses>,
-    tlsa_under_way: UnderWay<Tlsa>,
+    tlsa_under_way: UnderWay<TlsaRecords>,
 }
 
 impl Resolvers {
@@ -113,7 +114,7 @@ impl Resolvers {
 
     /// The TLSA records of a port of a host (RFC 6698 section 3). That there are none is an answer, not an
     /// error: an error leaves open what the host demands (RFC 7672 section 2.1.2).
-    pub async fn tlsa(&self, resolver: usize, host: &str, port: u16) -> Answer<Tlsa> {
+    pub async fn tlsa(&self, resolver: usize, host: &str, port: u16) -> Answer<TlsaRecords> {
         let one = Arc::clone(&self.resolvers[resolver]);
         let name = format!("_{port}._tcp.{}", host.to_ascii_lowercase());
         let find = patiently(name.clone(), Arc::clone(&one).find_tlsa(name.clone()));
@@ -224,17 +225,21 @@ impl OneResolver {
         }
     }
 
-    async fn find_tlsa(self: Arc<Self>, name: String) -> Answer<Tlsa> {
+    async fn find_tlsa(self: Arc<Self>, name: String) -> Answer<TlsaRecords> {
         let Some(name) = parse_name(&name) else { return bad_name(&name) };
         match self.servers.look_up(&name, RecordType::TLSA).await {
             Ok(found) => {
                 let records = found.records.iter().filter_map(tlsa_record).take(TLSA_RECORDS_MAX).collect();
-                Answer { result: Ok(Tlsa { records, secure: found.secure }), valid_for: found.valid_for }
+                Answer {
+                    result: Ok(TlsaRecords { records, secure: found.secure }),
+                    valid_for: found.valid_for,
+                }
             }
             Err(missing) if missing.reason == MissingReason::Failed => failed(missing),
-            Err(missing) => {
-                Answer { result: Ok(Tlsa { records: vec![], secure: false }), valid_for: missing.valid_for }
-            }
+            Err(missing) => Answer {
+                result: Ok(TlsaRecords { records: vec![], secure: false }),
+                valid_for: missing.valid_for,
+            },
         }
     }
 }
@@ -272,9 +277,9 @@ fn mx_record(record: &RData) -> Option<MxRecord> {
     }
 }
 
-fn tlsa_record(record: &RData) -> Option<TlsaRecord> {
+fn tlsa_record(record: &RData) -> Option<Tlsa> {
     match record {
-        RData::TLSA(tlsa) => Some(TlsaRecord {
+        RData::TLSA(tlsa) => Some(Tlsa {
             usage: tlsa.cert_usage.into(),
             selector: tlsa.selector.into(),
             matching: tlsa.matching.into(),

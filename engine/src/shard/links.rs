@@ -11,7 +11,7 @@
 
 use crate::channel::Sender;
 use crate::config::SmartHost;
-use crate::resolve::mx::{Addresses, MailHosts, Tlsa};
+use crate::resolve::mx::{Addresses, MailHosts, TlsaRecords};
 use crate::resolve::service::Answer;
 use crate::restore::wire::Item;
 use crate::restore::{Knowledge, Report as RestoreReport};
@@ -391,7 +391,7 @@ pub struct QueueRecipient {
 pub enum Question {
     Mx { resolver: usize, domain: Arc<str>, reply: oneshot::Sender<Answer<MailHosts>> },
     Addresses { resolver: usize, host: Arc<str>, reply: oneshot::Sender<Answer<Addresses>> },
-    Tlsa { resolver: usize, host: Arc<str>, port: u16, reply: oneshot::Sender<Answer<Tlsa>> },
+    Tlsa { resolver: usize, host: Arc<str>, port: u16, reply: oneshot::Sender<Answer<TlsaRecords>> },
 }
 
 #[cfg(test)]

@@ -7,8 +7,9 @@ use hickory_resolver::proto::dnssec::{Algorithm, DnssecSigner, SigningKey, TBS};
 use hickory_resolver::proto::rr::{DNSClass, SerialNumber};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::super::mx::{Tlsa, TlsaRecord};
+use super::super::mx::TlsaRecords;
 use super::*;
+use crate::tls::dane::Tlsa;
 
 /// Asks everything that DANE rests on: is it authentic?
 async fn verdicts(resolvers: &Resolvers, domain: &str) -> String {
@@ -29,8 +30,8 @@ fn of_mode(dnssec: Dnssec, server: SocketAddr) -> Resolvers {
     Resolvers::new(&[resolver], 7).unwrap()
 }
 
-fn expected_tlsa() -> Vec<TlsaRecord> {
-    vec![TlsaRecord { usage: 3, selector: 1, matching: 1, data: vec![7; 32] }]
+fn expected_tlsa() -> Vec<Tlsa> {
+    vec![Tlsa { usage: 3, selector: 1, matching: 1, data: vec![7; 32] }]
 }
 
 #[test]
@@ -53,9 +54,9 @@ fn the_ad_bit_counts_only_where_the_server_is_trusted() {
             let none = format!("false: {}", hosts.replace("true", "false"));
             assert_eq!(verdicts(&off, domain).await, none, "{domain}");
         }
-        let tlsa = Tlsa { records: expected_tlsa(), secure: true };
+        let tlsa = TlsaRecords { records: expected_tlsa(), secure: true };
         assert_eq!(trusting.tlsa(0, "A.two.test", 25).await.result, Ok(tlsa.clone()));
-        assert_eq!(off.tlsa(0, "a.two.test", 25).await.result, Ok(Tlsa { secure: false, ..tlsa }));
+        assert_eq!(off.tlsa(0, "a.two.test", 25).await.result, Ok(TlsaRecords { secure: false, ..tlsa }));
     });
 }
 
@@ -63,7 +64,7 @@ fn the_ad_bit_counts_only_where_the_server_is_trusted() {
 fn no_tlsa_record_is_an_answer_and_a_failure_is_an_error() {
     run(async {
         let (resolvers, ..) = serve().await;
-        let none = Tlsa { records: vec![], secure: false };
+        let none = TlsaRecords { records: vec![], secure: false };
         for host in ["b.two.test", "gone.test"] {
             assert_eq!(resolvers.tlsa(0, host, 25).await.result.as_ref(), Ok(&none), "{host}");
         }
@@ -184,10 +185,10 @@ fn validation_finds_what_is_signed_authentic_and_what_is_forged_not_there() {
         let forged = verdicts(&resolvers, "forged.test").await;
         assert!(forged.starts_with("Temporary") && forged.contains("does not validate (DNSSEC)"), "{forged}");
         assert_eq!(verdicts(&resolvers, "empty.test").await.split(':').next(), Some("NoAddress"));
-        let tlsa = Tlsa { records: expected_tlsa(), secure: true };
+        let tlsa = TlsaRecords { records: expected_tlsa(), secure: true };
         assert_eq!(resolvers.tlsa(0, "a.two.test", 25).await.result, Ok(tlsa));
         let none = resolvers.tlsa(0, "b.two.test", 25).await;
-        assert_eq!(none.result, Ok(Tlsa { records: vec![], secure: false }));
+        assert_eq!(none.result, Ok(TlsaRecords { records: vec![], secure: false }));
         assert!((50..=60).contains(&none.valid_for.as_secs()), "{:?}", none.valid_for);
     });
 }
