@@ -26,6 +26,7 @@ mod opening;
 mod own;
 pub mod reply;
 pub mod reply_reader;
+mod serve;
 mod settle;
 pub mod shard;
 mod steer;
