@@ -103,6 +103,7 @@ impl Default for OutwardTls {
             fingerprints: Vec::new(),
             authorities: system.exists().then_some(system),
             minimum: TlsVersion::Tls12,
+            implicit: false,
             certificate: None,
         }
     }

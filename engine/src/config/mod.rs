@@ -217,6 +217,7 @@ fn route(draft: RouteDraft, resolver: Option<usize>) -> Route {
         resolver,
         retry: draft.retry,
         tls: draft.tls,
+        login: draft.login,
     }
 }
 

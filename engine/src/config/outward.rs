@@ -1,12 +1,17 @@
-//! `[delivery.tls]` and `[route.tls]`: what the relay demands of its peers' TLS.
+//! `[delivery.tls]` and `[route.tls]`: what the relay demands of its peers' TLS; `[route.login]`: who it is to
+//! them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::document::{At, Section};
 use super::read::{certificate_pair, path};
-use super::types::{OutwardTls, PeerName, TlsRule, TlsVersion};
+use super::types::{Login, OutwardTls, PeerName, TlsRule, TlsVersion};
 use super::value::{self, Wrong};
 use crate::tls::files;
+
+/// A longer one would not fit into a line of AUTH.
+const PASSWORD_OCTETS_MAX: usize = 1_024;
 
 /// What the section does not say is as in `general`. `mx`: the route looks its hosts up.
 pub(super) fn tls(mut section: Section<'_>, general: &OutwardTls, mx: bool) -> OutwardTls {
@@ -20,16 +25,23 @@ pub(super) fn tls(mut section: Section<'_>, general: &OutwardTls, mx: bool) -> O
     let rule = section.choice("policy", &rules);
     let names = section.list("names", peer_name);
     let fingerprints = section.list("fingerprints", fingerprint);
+    let implicit = section.flag("implicit");
     let tls = OutwardTls {
         rule: rule.as_ref().map_or(general.rule, |at| at.value),
         authorities: authorities(&mut section, general),
         minimum: section
             .choice("minimum", &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)])
             .map_or(general.minimum, |at| at.value),
+        implicit: implicit.as_ref().map_or(general.implicit, |at| at.value),
         certificate: certificate_pair(&mut section).or_else(|| general.certificate.clone()),
         names: values(names, &general.names),
         fingerprints: values(fingerprints, &general.fingerprints),
     };
+    if let Some(implicit) = implicit.filter(|at| at.value)
+        && tls.rule == TlsRule::None
+    {
+        section.fault(implicit.line, "implicit", "stands beside policy = \"none\"; allowed: another policy");
+    }
     section.refuse_empty("names");
     section.refuse_empty("fingerprints");
     if let Some(rule) = rule {
@@ -59,6 +71,46 @@ fn demands(section: &Section<'_>, rule: &At<TlsRule>, tls: &OutwardTls, mx: bool
         ),
         _ => {}
     }
+}
+
+/// The password stands in a file of its own, so that the configuration can be shown around.
+pub(super) fn login(mut section: Section<'_>) -> Option<Arc<Login>> {
+    let user = section.text("user", |text| match text.is_empty() || text.contains(char::is_control) {
+        true => Err("is not a user name; allowed: printable characters".to_owned()),
+        false => Ok(text.to_owned()),
+    });
+    let file = section.text("password_file", path);
+    let in_clear_text = section.flag("in_clear_text");
+    for (one, other) in [("user", "password_file"), ("password_file", "user"), ("in_clear_text", "user")] {
+        if section.has(one) && !section.has(other) {
+            section.fault(section.line, other, format!("is missing; allowed: what belongs to {one}"));
+        }
+    }
+    if section.reads_files()
+        && let Some(file) = &file
+        && let Err(sentence) = password(&file.value)
+    {
+        section.fault(file.line, "password_file", sentence);
+    }
+    let reads_files = section.reads_files();
+    section.finish();
+    let (user, file) = user.zip(file)?;
+    let password = if reads_files { password(&file.value).ok()? } else { String::new() };
+    let in_clear_text = in_clear_text.is_some_and(|at| at.value);
+    Some(Arc::new(Login { user: user.value, password, in_clear_text }))
+}
+
+fn password(file: &Path) -> Result<String, Wrong> {
+    const ALLOWED: &str = "allowed: a file with one line, the password, that the relay's user may read";
+    let name = file.display();
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| format!("{name} cannot be read ({error}); {ALLOWED}"))?;
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    let line = line.strip_suffix('\r').unwrap_or(line);
+    if line.is_empty() || line.len() > PASSWORD_OCTETS_MAX || line.contains(char::is_control) {
+        return Err(format!("{name} holds no password; {ALLOWED}"));
+    }
+    Ok(line.to_owned())
 }
 
 fn authorities(section: &mut Section<'_>, general: &OutwardTls) -> Option<PathBuf> {

@@ -5,12 +5,13 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::document::{At, Section};
 use super::types::{
-    Admin, CertificatePair, ClientCertificates, Delivery, Limits, LineEndings, Log, NamedPair, Network,
-    OutwardTls, Relay, Retry, Shards, SmartHost, Spool, Timeouts, Tls, TlsMode, TlsVersion,
+    Admin, CertificatePair, ClientCertificates, Delivery, Limits, LineEndings, Log, Login, NamedPair,
+    Network, OutwardTls, Relay, Retry, Shards, SmartHost, Spool, Timeouts, Tls, TlsMode, TlsVersion,
 };
 use super::{outward, value};
 use crate::tls::files::{self, TlsFile};
@@ -52,6 +53,7 @@ pub(super) struct RouteDraft {
     pub resolver_absent: bool,
     pub retry: Retry,
     pub tls: OutwardTls,
+    pub login: Option<Arc<Login>>,
 }
 
 pub(super) struct ResolverDraft {
@@ -399,6 +401,7 @@ pub(super) fn route(mut section: Section<'_>, general: &Retry, general_tls: &Out
         resolver,
         retry: retry(section.section("retry"), general),
         tls: outward::tls(section.section("tls"), general_tls, mx.as_ref().is_some_and(|at| at.value)),
+        login: outward::login(section.section("login")),
         hosts: hosts.unwrap_or_default(),
     };
     section.refuse_empty("domains");
@@ -417,6 +420,13 @@ pub(super) fn route(mut section: Section<'_>, general: &Retry, general_tls: &Out
             );
         }
         _ => {}
+    }
+    if draft.mx && section.has("login") {
+        section.fault(
+            draft.line,
+            "login",
+            "stands beside mx = true; allowed: on a route with hosts, for a password is for known hosts",
+        );
     }
     if let (Some(port), true, false) = (port, section.has("hosts"), draft.mx) {
         section.fault(

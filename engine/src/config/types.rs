@@ -4,8 +4,10 @@
 //! threads behind an `Arc`. `default.rs` holds the defaults, `engine/relay.toml` tells each key's meaning,
 //! default and cost.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Everything that an administrator decides.
@@ -250,6 +252,24 @@ pub struct Route {
     pub retry: Retry,
     /// A route's own demands, or the general ones.
     pub tls: OutwardTls,
+    /// Who the relay is to these smart hosts (RFC 4954).
+    pub login: Option<Arc<Login>>,
+}
+
+/// A name and what proves it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Login {
+    pub user: String,
+    pub password: String,
+    /// Also over a connection without TLS. Default false.
+    pub in_clear_text: bool,
+}
+
+/// Without the password, so that no log gets it by accident.
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Login").field("user", &self.user).finish_non_exhaustive()
+    }
 }
 
 /// What the relay demands of its peers' TLS.
@@ -264,6 +284,8 @@ pub struct OutwardTls {
     pub authorities: Option<PathBuf>,
     /// Default TLS 1.2.
     pub minimum: TlsVersion,
+    /// From the first octet, without STARTTLS (RFC 8314). Default false.
+    pub implicit: bool,
     /// The relay's own, for peers that ask for one.
     pub certificate: Option<CertificatePair>,
 }

@@ -1,4 +1,5 @@
-//! The SMTP client session (RFC 5321, RFC 2920, RFC 1870, RFC 6152, RFC 2034, RFC 3030, RFC 3207), pure: octets and a
+//! The SMTP client session (RFC 5321, RFC 2920, RFC 1870, RFC 6152, RFC 2034, RFC 3030, RFC 3207,
+//! RFC 4954), pure: octets and a
 //! time in, octets and events out. It never waits, never reads a clock, never touches a socket.
 //!
 //! ```text
@@ -25,6 +26,10 @@
 //! EHLO follows the handshake: nothing that was said before it is believed (RFC 3207 section 4.2). Octets
 //! behind the 220, which anybody could have put there, end the session. With [`StartTls::Must`] a peer that
 //! does not offer it, or refuses it, is one that cannot be used; with [`StartTls::May`] the session goes on.
+//!
+//! **AUTH.** Where the caller has a login, AUTH follows EHLO (`AwaitAuth`, not in the picture): PLAIN, else
+//! LOGIN, and only within TLS unless the login says otherwise. A peer that offers neither, or refuses the login,
+//! is one that cannot be used: its messages wait, for the mistake is the operator's and not the sender's.
 //!
 //! With PIPELINING, MAIL, RCPT… and DATA go out as one group; without it one by one. Where the
 //! transaction before was left half way, RSET goes in front.
@@ -53,6 +58,7 @@
 //! relays send it: RFC 6152 would have it re-encoded or returned, but such peers take the octets in
 //! practice, and re-encoding breaks signatures.
 
+mod auth;
 mod event;
 mod failing;
 mod settings;
@@ -62,8 +68,9 @@ mod tests;
 
 use std::sync::Arc;
 
+use self::auth::Proof;
 pub use self::event::{Event, SessionFailure};
-pub use self::settings::{ClientSettings, ClientTimeouts, Millis, StartTls};
+pub use self::settings::{ClientSettings, ClientTimeouts, Millis, Opening, StartTls};
 use super::extensions::Extensions;
 use super::failure::{Failure, Scope};
 use super::reply::Reply;
@@ -97,6 +104,8 @@ enum State {
     AwaitStartTls,
     /// The rim makes a TLS handshake.
     AwaitHandshake,
+    /// The reply to AUTH, or to one of its responses.
+    AwaitAuth(Proof),
     Ready,
     AwaitRset,
     AwaitMail,
@@ -126,9 +135,7 @@ pub struct Client {
     state: State,
     chunk: Chunk,
     deadline: Millis,
-    starttls: StartTls,
-    /// The handshake has been made.
-    in_tls: bool,
+    opening: Opening,
     open: Option<Open>,
     /// The peer may still be within the transaction before; RSET goes in front of the next MAIL.
     reset_first: bool,
@@ -137,7 +144,7 @@ pub struct Client {
 
 impl Client {
     /// A session on a fresh TCP connection; the peer speaks first.
-    pub fn new(settings: Arc<ClientSettings>, peer: Peer, starttls: StartTls, now: Millis) -> Self {
+    pub fn new(settings: Arc<ClientSettings>, peer: Peer, opening: Opening, now: Millis) -> Self {
         let mut client = Self {
             settings,
             peer,
@@ -146,8 +153,7 @@ impl Client {
             state: State::AwaitGreeting,
             chunk: Chunk::None,
             deadline: 0,
-            starttls,
-            in_tls: false,
+            opening,
             open: None,
             reset_first: false,
             transactions: 0,
@@ -228,7 +234,7 @@ impl Client {
     /// [`Client::advance`] next.
     pub fn tls_started(&mut self, now: Millis, out: &mut Vec<u8>) {
         assert_eq!(self.state, State::AwaitHandshake, "tls_started() answers Event::StartTls");
-        self.in_tls = true;
+        self.opening.in_tls = true;
         self.extensions = Extensions::default();
         self.reader = ReplyReader::default();
         self.say_ehlo(now, out);
@@ -310,7 +316,8 @@ impl Client {
             State::AwaitGreeting => self.on_greeting(now, reply, out),
             State::AwaitEhlo => self.on_ehlo(now, reply, out),
             State::AwaitHelo => self.on_helo(now, reply, out),
-            State::AwaitStartTls => self.on_starttls(now, reply),
+            State::AwaitStartTls => self.on_starttls(now, reply, out),
+            State::AwaitAuth(proof) => self.on_auth(now, proof, reply, out),
             State::AwaitRset => self.on_rset(now, reply, out),
             State::AwaitMail => self.on_mail(now, reply, out),
             State::AwaitRcpt(index) => self.on_rcpt(now, index, reply, out),
@@ -384,7 +391,9 @@ impl Client {
             State::Sending => timeouts.block,
             State::AwaitEndOfData | State::AwaitChunk | State::AwaitAbandoned => timeouts.end_of_data,
             State::Ready | State::Decided | State::Closed | State::AwaitHandshake => Millis::MAX,
-            State::AwaitEhlo | State::AwaitHelo | State::AwaitStartTls => timeouts.reply,
+            State::AwaitEhlo | State::AwaitHelo | State::AwaitStartTls | State::AwaitAuth(_) => {
+                timeouts.reply
+            }
             State::AwaitRset => timeouts.reply,
             State::AwaitMail | State::AwaitRcpt(_) | State::AwaitQuit => timeouts.reply,
         };

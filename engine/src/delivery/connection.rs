@@ -3,12 +3,13 @@
 //!
 //! Lives on one delivery shard, in the task that opened it.
 
-use super::client::{Client, ClientSettings, Event, SessionFailure, StartTls, Transaction};
+use super::client::{Client, ClientSettings, Event, Opening, SessionFailure, StartTls, Transaction};
 use super::failure::{Failure, Scope};
 use super::message::{Message, Pieces};
 use super::transport::Transport;
 use super::verdict::{Fate, Peer, Status};
 use crate::clock::monotonic_millis;
+use crate::config::Login;
 use crate::smtp::content::Framing;
 use crate::tls::outward::{PeerTls, RouteTls};
 use futures_lite::FutureExt;
@@ -49,6 +50,7 @@ pub struct Wish<'a> {
     pub connect_timeout: Duration,
     pub handshake_timeout: Duration,
     pub starttls: StartTls,
+    pub login: Option<Arc<Login>>,
     pub tls: &'a RouteTls,
     /// The recipients' domain, where the route looks up its MX.
     pub domain: Option<&'a str>,
@@ -93,11 +95,17 @@ impl Connection {
             Unopened::Failed(Failure::connect(&peer, reason(&error)))
         })?;
         let _ = stream.set_nodelay(true);
-        let client = Client::new(wish.settings.clone(), peer, wish.starttls, monotonic_millis());
+        let mut stream = Transport::Plain(stream);
+        let tls = match wish.tls.implicit {
+            true => Some(handshake(&mut stream, wish, &peer).await.map_err(Unopened::Tls)?),
+            false => None,
+        };
+        let opening = Opening { starttls: wish.starttls, in_tls: tls.is_some(), login: wish.login.clone() };
+        let client = Client::new(wish.settings.clone(), peer, opening, monotonic_millis());
         let mut connection = Self {
-            stream: Transport::Plain(stream),
+            stream,
             client,
-            tls: None,
+            tls,
             scratch,
             out: Vec::with_capacity(1024),
             carried: Vec::new(),
@@ -120,20 +128,8 @@ impl Connection {
         }
     }
 
-    /// Makes the handshake and judges the peer by its certificate, before a word is said within TLS.
     async fn start_tls(&mut self, wish: &Wish<'_>) -> Result<(), Failure> {
-        let name = self.client.peer().name.clone();
-        let made = self.stream.handshake(wish.tls, (&name, wish.domain), wish.handshake_timeout).await;
-        let host = self.client.peer().host().to_string();
-        let failed = |text| Failure::local(Scope::Session, Status::TLS_FAILED, text).cut();
-        let facts = made.map_err(|error| failed(format!("cannot start TLS with {host}: {error}")))?;
-        if !wish.tls.admits(facts.verdict) {
-            let text =
-                format!("the certificate of {host} is {}, not verified as the route demands", facts.verdict);
-            self.stream.finish().await;
-            return Err(failed(text));
-        }
-        self.tls = Some(Rc::new(facts));
+        self.tls = Some(handshake(&mut self.stream, wish, self.client.peer()).await?);
         self.client.tls_started(monotonic_millis(), &mut self.out);
         Ok(())
     }
@@ -281,6 +277,21 @@ impl Connection {
         }
         Event::Failed(self.client.disconnected())
     }
+}
+
+/// Makes the handshake and judges the peer by its certificate, before a word is said within TLS.
+async fn handshake(stream: &mut Transport, wish: &Wish<'_>, peer: &Peer) -> Result<Rc<PeerTls>, Failure> {
+    let host = peer.host();
+    let failed = |text| Failure::local(Scope::Session, Status::TLS_FAILED, text).cut();
+    let made = stream.handshake(wish.tls, (&peer.name, wish.domain), wish.handshake_timeout).await;
+    let facts = made.map_err(|error| failed(format!("cannot start TLS with {host}: {error}")))?;
+    if !wish.tls.admits(facts.verdict) {
+        stream.finish().await;
+        let text =
+            format!("the certificate of {host} is {}, not verified as the route demands", facts.verdict);
+        return Err(failed(text));
+    }
+    Ok(Rc::new(facts))
 }
 
 /// An I/O error without the number that Rust adds to it.

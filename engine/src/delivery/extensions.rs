@@ -23,6 +23,9 @@ pub struct Extensions {
     pub binary_mime: bool,
     /// RFC 3207.
     pub starttls: bool,
+    /// RFC 4954: the mechanisms that the client session knows.
+    pub auth_plain: bool,
+    pub auth_login: bool,
 }
 
 impl Extensions {
@@ -43,10 +46,18 @@ impl Extensions {
                 "CHUNKING" => extensions.chunking = true,
                 "BINARYMIME" => extensions.binary_mime = true,
                 "STARTTLS" => extensions.starttls = true,
+                "AUTH" => extensions.take_mechanisms(words),
                 _ => {}
             }
         }
         extensions
+    }
+
+    fn take_mechanisms<'a>(&mut self, words: impl Iterator<Item = &'a str>) {
+        for word in words {
+            self.auth_plain |= word.eq_ignore_ascii_case("PLAIN");
+            self.auth_login |= word.eq_ignore_ascii_case("LOGIN");
+        }
     }
 }
 
@@ -73,8 +84,9 @@ mod tests {
                 "mx\nCHUNKING\nENHANCEDSTATUSCODES",
                 Extensions { chunking: true, enhanced_status_codes: true, ..none },
             ),
+            ("mx\n\nAUTH plain LOGIN\nX-SIZE 3", Extensions { auth_plain: true, auth_login: true, ..none }),
+            ("mx\nAUTH\nAUTH GSSAPI", none),
             ("mx\nBinaryMime", Extensions { binary_mime: true, ..none }),
-            ("mx\n\nAUTH PLAIN LOGIN\nX-SIZE 3", none),
         ];
         for (text, expected) in table {
             let reply = Reply { code: 250, enhanced: None, text: text.into() };

@@ -15,7 +15,7 @@ use super::verdict::Peer;
 use super::worker;
 use crate::channel::Receiver;
 use crate::clock::{monotonic_millis, wall_micros};
-use crate::config::{Config, Retry, SmartHost, Target};
+use crate::config::{Config, Login, Retry, SmartHost, Target};
 use crate::observe::{counters, log};
 use crate::schedule::retry;
 use crate::schedule::timetable::Timetable;
@@ -122,6 +122,12 @@ impl DeliveryShard {
     /// What the route of a next hop that was found demands.
     pub fn tls_of(&self, next_hop: &NextHop) -> &RouteTls {
         &self.tls[usize::from(next_hop.route)]
+    }
+
+    /// Who the relay is to the smart hosts of the next hop; nobody to one that it was rerouted to.
+    pub fn login_of(&self, next_hop: &NextHop) -> Option<Arc<Login>> {
+        let route = self.config.routes.get(usize::from(next_hop.route))?;
+        if next_hop.via.is_some() { None } else { route.login.clone() }
     }
 
     pub async fn lookup(&self, next_hop: &NextHop) -> Result<Vec<Peer>, NotFound> {

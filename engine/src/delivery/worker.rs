@@ -81,11 +81,13 @@ async fn open(shard: &DeliveryShard, next_hop: &NextHop, peer: &Peer) -> Result<
         connect_timeout: shard.config.timeouts.connect,
         handshake_timeout: shard.config.timeouts.handshake,
         starttls: match tls.rule {
+            _ if tls.implicit => StartTls::Never,
             TlsRule::None => StartTls::Never,
             TlsRule::May if shard.broken_tls.knows(peer.address) => StartTls::Never,
             TlsRule::May => StartTls::May,
             TlsRule::Encrypt | TlsRule::Verify | TlsRule::Fingerprint => StartTls::Must,
         },
+        login: shard.login_of(next_hop),
         tls,
         domain: next_hop.domain.as_deref(),
     };

@@ -77,6 +77,7 @@ pub(crate) fn config() -> Config {
                 resolver: None,
                 retry: retry.clone(),
                 tls: OutwardTls::default(),
+                login: None,
             },
             Route {
                 domains: vec!["*".into()],
@@ -84,6 +85,7 @@ pub(crate) fn config() -> Config {
                 resolver: None,
                 retry,
                 tls: OutwardTls::default(),
+                login: None,
             },
         ],
         resolvers: Vec::new(),

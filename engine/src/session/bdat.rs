@@ -205,7 +205,7 @@ impl Session {
         self.bdat.is_opening = false;
         match why.answer() {
             Some(answer) => {
-                drop(self.refuse_chunk(Some(Failed { answer, argument: 0, counted: false }), out))
+                let _ = self.refuse_chunk(Some(Failed { answer, argument: 0, counted: false }), out);
             }
             None => self.shutting_down(out),
         }
@@ -217,7 +217,7 @@ impl Session {
         if self.state == State::AwaitChunk
             && let Some(answer) = why.answer()
         {
-            drop(self.refuse_chunk(Some(Failed { answer, argument: 0, counted: false }), out));
+            let _ = self.refuse_chunk(Some(Failed { answer, argument: 0, counted: false }), out);
         }
     }
 

@@ -7,6 +7,7 @@
 //! may come back to another shard. With `tickets = false` no session can be resumed at all.
 
 mod client_certificates;
+pub mod dane;
 pub mod files;
 mod names;
 pub mod outward;

@@ -30,6 +30,8 @@ const SESSIONS_MAX: usize = 1_024;
 pub struct RouteTls {
     pub rule: TlsRule,
     pub client: Arc<ClientConfig>,
+    /// From the first octet.
+    pub implicit: bool,
     names: Vec<PeerName>,
     fingerprints: Vec<[u8; 32]>,
     roots: Option<Arc<WebPkiServerVerifier>>,
@@ -114,6 +116,7 @@ impl RouteTls {
         };
         Ok(Self {
             rule: tls.rule,
+            implicit: tls.implicit,
             client: Arc::new(client),
             names: tls.names.clone(),
             fingerprints: tls.fingerprints.clone(),

@@ -216,3 +216,27 @@ fn a_peer_whose_tls_is_broken_gets_clear_text_where_the_route_may() {
     relay.log().wait_for(SOON, &["status=deferred", "dsn=4.7.5", "cannot start TLS"]);
     assert_eq!((relay.queue().len(), inbox.len()), (1, 1));
 }
+
+/// S8, S33: relays chained, from the first octet in TLS.
+#[test]
+fn a_smart_host_that_speaks_tls_from_the_first_octet_gets_it() {
+    let inbox = Inbox::start();
+    let mut next = Relay::builder().hostname("next.test").inward(inbox.address()).prepare();
+    let authority = Authority::new(next.directory(), "authority");
+    authority.issue("next", "next.test");
+    next.edit_config("tls = \"off\"", "tls = \"implicit\"");
+    let (certificate, key) = (authority.path("next.pem"), authority.path("next.key"));
+    next.edit_config("[spool]\n", &format!("[tls]\ncertificate = {certificate:?}\nkey = {key:?}\n[spool]\n"));
+    next.start();
+    let mut relay = Relay::builder().inward(next.outside()).prepare();
+    let known = authority.path("authority.pem");
+    demand(
+        &relay,
+        &format!("implicit = true\npolicy = \"verify\"\nnames = [\"next.test\"]\nauthorities = {known:?}"),
+    );
+    relay.start();
+    send(&relay, "chained");
+    relay.log().wait_for(SOON, &["status=sent", "tls=TLSv1.3/TLS_", "/verified,"]);
+    assert_eq!(inbox.wait_for(1, SOON)[0].to, [TO]);
+    relay.wait_empty();
+}

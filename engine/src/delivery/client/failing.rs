@@ -82,6 +82,7 @@ impl Client {
             State::AwaitHelo => "performing the HELO handshake",
             State::AwaitStartTls => "sending STARTTLS",
             State::AwaitHandshake => "performing the TLS handshake",
+            State::AwaitAuth(_) => "performing SASL authentication",
             State::Ready | State::Decided | State::Closed => "the connection was not in use",
             State::AwaitRset => "sending RSET",
             State::AwaitMail => "sending MAIL FROM",

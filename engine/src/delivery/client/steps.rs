@@ -32,7 +32,7 @@ impl Client {
                 self.greeted(now, &reply, out)
             }
             // Within TLS a peer has understood EHLO before.
-            ReplyClass::Lasting if !self.in_tls => {
+            ReplyClass::Lasting if !self.opening.in_tls => {
                 out.extend_from_slice(format!("HELO {}\r\n", self.settings.hostname).as_bytes());
                 self.enter(now, State::AwaitHelo);
                 None
@@ -48,17 +48,16 @@ impl Client {
     }
 
     /// RFC 3207 section 4.
-    pub(super) fn on_starttls(&mut self, now: Millis, reply: Reply) -> Option<Event> {
+    pub(super) fn on_starttls(&mut self, now: Millis, reply: Reply, out: &mut Vec<u8>) -> Option<Event> {
         if reply.code == 220 {
             self.enter(now, State::AwaitHandshake);
             return Some(Event::StartTls);
         }
-        if self.starttls == StartTls::Must {
+        if self.opening.starttls == StartTls::Must {
             let text = format!("TLS is required, but host {} refused STARTTLS: {reply}", self.peer.host());
             return Some(Event::Failed(self.fail(Failure::local(Scope::Session, Status::TLS_NEEDED, text))));
         }
-        self.enter(now, State::Ready);
-        Some(Event::Ready)
+        self.ready_or_auth(now, out)
     }
 
     fn without_tls(&mut self) -> Event {
@@ -73,16 +72,15 @@ impl Client {
             let text = format!("mail loops back to myself: {} calls itself {name}", self.peer.host());
             return Some(Event::Failed(self.fail(Failure::local(Scope::Host, Status::LOOP, text))));
         }
-        if !self.in_tls && self.starttls != StartTls::Never && self.extensions.starttls {
+        if !self.opening.in_tls && self.opening.starttls != StartTls::Never && self.extensions.starttls {
             out.extend_from_slice(b"STARTTLS\r\n");
             self.enter(now, State::AwaitStartTls);
             return None;
         }
-        if !self.in_tls && self.starttls == StartTls::Must {
+        if !self.opening.in_tls && self.opening.starttls == StartTls::Must {
             return Some(self.without_tls());
         }
-        self.enter(now, State::Ready);
-        Some(Event::Ready)
+        self.ready_or_auth(now, out)
     }
 
     pub(super) fn on_rset(&mut self, now: Millis, reply: Reply, out: &mut Vec<u8>) -> Option<Event> {

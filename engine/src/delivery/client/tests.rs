@@ -2,6 +2,7 @@
 //! `=` an event. The runner plays `S:` and `>`, and what then comes out must be the whole script.
 //! Each script is played with the peer's octets whole, one by one, and split in two at every place.
 
+mod auth;
 mod starttls;
 
 use super::*;
@@ -38,8 +39,12 @@ fn settings() -> Arc<ClientSettings> {
 }
 
 fn new_client(starttls: StartTls) -> Client {
+    open_client(Opening { starttls, in_tls: false, login: None })
+}
+
+fn open_client(opening: Opening) -> Client {
     let peer = Peer { name: "mx.example".into(), address: "192.0.2.1:25".parse().unwrap() };
-    Client::new(settings(), peer, starttls, HOUR)
+    Client::new(settings(), peer, opening, HOUR)
 }
 
 fn show_failure(failure: &Failure) -> String {
@@ -182,15 +187,31 @@ fn assert_closed(client: &mut Client) {
     assert_eq!(client.deadline(), Millis::MAX);
 }
 
+/// The first lines of a script, `WISH:`, say what the caller wishes.
+fn wishes(opening: &mut Opening, wish: &str) {
+    match wish {
+        "WISH: may" => opening.starttls = StartTls::May,
+        "WISH: must" => opening.starttls = StartTls::Must,
+        "WISH: in tls" => opening.in_tls = true,
+        "WISH: login" | "WISH: login in clear text" => {
+            let login = crate::config::Login {
+                user: "relay".into(),
+                password: "secret".into(),
+                in_clear_text: wish.ends_with("clear text"),
+            };
+            opening.login = Some(Arc::new(login));
+        }
+        other => panic!("{other}"),
+    }
+}
+
 fn play(script: &str, cut: Cut) -> String {
     let mut lines = script.lines().peekable();
-    let starttls = match lines.next_if(|line| line.starts_with("TLS: ")) {
-        None => StartTls::Never,
-        Some("TLS: may") => StartTls::May,
-        Some("TLS: must") => StartTls::Must,
-        Some(other) => panic!("{other}"),
-    };
-    let mut play = Play { client: new_client(starttls), transcript: String::new(), is_over: false };
+    let mut opening = Opening { starttls: StartTls::Never, in_tls: false, login: None };
+    while let Some(wish) = lines.next_if(|line| line.starts_with("WISH: ")) {
+        wishes(&mut opening, wish);
+    }
+    let mut play = Play { client: open_client(opening), transcript: String::new(), is_over: false };
     while let Some(line) = lines.next() {
         if let Some(call) = line.strip_prefix("> ") {
             play.put(line);
@@ -214,8 +235,9 @@ fn holds(script: &str) {
     let longest = script.len() + 2 * script.lines().count();
     let cuts = [Cut::Whole, Cut::Single].into_iter().chain((1..longest.min(400)).map(Cut::At));
     for cut in cuts {
-        let spoken = script.strip_prefix("TLS: may\n").or(script.strip_prefix("TLS: must\n"));
-        assert_eq!(play(script, cut), spoken.unwrap_or(script), "cut: {cut:?}");
+        let spoken: String =
+            script.split_inclusive('\n').filter(|line| !line.starts_with("WISH: ")).collect();
+        assert_eq!(play(script, cut), spoken, "cut: {cut:?}");
     }
 }
 
@@ -893,7 +915,15 @@ fn binary_content_goes_only_where_it_is_taken() {
 fn chunking_that_is_switched_off_is_not_used() {
     let peer = Peer { name: "mx.example".into(), address: "192.0.2.1:25".parse().unwrap() };
     let settings = ClientSettings { chunking: false, ..ClientSettings::clone(&settings()) };
-    let (mut client, mut out) = (Client::new(Arc::new(settings), peer, StartTls::Never, 0), Vec::new());
+    let (mut client, mut out) = (
+        Client::new(
+            Arc::new(settings),
+            peer,
+            Opening { starttls: StartTls::Never, in_tls: false, login: None },
+            0,
+        ),
+        Vec::new(),
+    );
     client.advance(0, b"220 x\r\n", &mut out);
     client.advance(0, b"250-x\r\n250-PIPELINING\r\n250-BINARYMIME\r\n250 CHUNKING\r\n", &mut out);
     for (binary, said) in [(false, "DATA\r\n"), (true, "")] {

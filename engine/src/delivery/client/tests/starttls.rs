@@ -14,7 +14,7 @@ S: 250 STARTTLS
 fn after_the_handshake_nothing_said_before_is_believed() {
     for wish in ["may", "must"] {
         holds(&format!(
-            "TLS: {wish}
+            "WISH: {wish}
 {OFFERED}C: STARTTLS
 S: 220 2.0.0 Go
 = start tls
@@ -44,8 +44,8 @@ fn a_peer_without_tls_gets_mail_in_clear_text_or_none() {
     let plain = "S: 220 mx\nC: EHLO relay.example\nS: 250 mx\n";
     let helo = "S: 220 mx\nC: EHLO relay.example\nS: 502 No\nC: HELO relay.example\nS: 250 mx\n";
     for greeted in [plain, helo] {
-        holds(&format!("TLS: may\n{greeted}= ready\n"));
-        holds(&format!("TLS: must\n{greeted}= failed session 4.7.4:\n"));
+        holds(&format!("WISH: may\n{greeted}= ready\n"));
+        holds(&format!("WISH: must\n{greeted}= failed session 4.7.4:\n"));
     }
 }
 
@@ -59,8 +59,8 @@ fn every_class_of_reply_to_starttls() {
         ("502 5.5.1 x", "= ready", "= failed session 4.7.4:"),
     ];
     for (reply, may, must) in table {
-        holds(&format!("TLS: may\n{OFFERED}C: STARTTLS\nS: {reply}\n{may}\n"));
-        holds(&format!("TLS: must\n{OFFERED}C: STARTTLS\nS: {reply}\n{must}\n"));
+        holds(&format!("WISH: may\n{OFFERED}C: STARTTLS\nS: {reply}\n{may}\n"));
+        holds(&format!("WISH: must\n{OFFERED}C: STARTTLS\nS: {reply}\n{must}\n"));
     }
 }
 
@@ -86,7 +86,7 @@ fn octets_behind_the_220_end_the_session() {
 #[test]
 fn a_peer_that_refuses_ehlo_within_tls_is_not_asked_by_helo() {
     holds(&format!(
-        "TLS: may
+        "WISH: may
 {OFFERED}C: STARTTLS
 S: 220 Go
 = start tls
@@ -100,5 +100,5 @@ S: 502 5.5.1 No
 
 #[test]
 fn silence_after_starttls_is_bounded() {
-    holds(&format!("TLS: may\n{OFFERED}C: STARTTLS\n> timeout\n= failed session 4.4.2:\n"));
+    holds(&format!("WISH: may\n{OFFERED}C: STARTTLS\n> timeout\n= failed session 4.4.2:\n"));
 }
