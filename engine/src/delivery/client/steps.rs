@@ -88,6 +88,8 @@ impl Client {
             return Some(self.out_of_order(reply));
         }
         self.reset_first = false;
+        // It says nothing of this transaction yet.
+        self.open().answered = false;
         self.send_next(out);
         self.enter(now, State::AwaitMail);
         None
@@ -179,7 +181,7 @@ impl Client {
         if unknown || (reply.code == 503 && self.open().has_accepted()) {
             return Some(self.misunderstood_chunk(reply));
         }
-        if self.chunk == Chunk::Sending {
+        if self.chunk == Chunk::Sending && self.open.len() == 1 {
             return self.on_early_reply(reply);
         }
         match reply.class() {
@@ -207,7 +209,12 @@ impl Client {
         failure
             .text
             .push_str("; it announced CHUNKING all the same: with delivery.chunking = false it gets DATA");
-        self.open().fail_accepted(failure.cut());
+        let failure = failure.cut();
+        self.open().fail_accepted(failure.clone());
+        // Those behind it were not tried.
+        if self.open.len() > 1 {
+            return Event::Failed(self.fail(failure));
+        }
         self.close();
         self.fates()
     }
