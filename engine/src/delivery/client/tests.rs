@@ -857,6 +857,13 @@ fn every_class_of_reply_within_a_group_with_a_chunk() {
         ("S: 250 x\nS: 250 x\nS: 250 x\nS: 421 x", none),
         ("S: 250 x\nS: 250 x\nS: bad", "= failed session 4.5.0: session 4.5.0, session 4.5.0"),
     ];
+    for code in [500, 501, 502, 503, 504] {
+        // Nobody may be returned for that, nor may the octets of the chunk be commands.
+        let result = "= finished host 4.0.0, recipient 5.0.0, close";
+        holds(&format!(
+            "{GREETED_CHUNKING}{CHUNK_GROUP}S: 250 x\nS: 250 x\nS: 550 x\nS: {code} x\n{result}\n"
+        ));
+    }
     for (replies, result) in table {
         holds(&format!("{GREETED_CHUNKING}{CHUNK_GROUP}{replies}\n{result}\n"));
     }
@@ -885,6 +892,7 @@ fn a_peer_that_answers_or_closes_while_a_chunk_is_sent_leaves_a_defined_state() 
             "S: 250 x\nS: 550 x\nS: 250 x\nS: 250 x\n",
             "= failed session 4.5.0: recipient 5.0.0, session 4.5.0".into(),
         ),
+        ("S: 250 x\nS: 550 x\nS: 250 x\nS: 502 x\n", "= finished recipient 5.0.0, host 4.0.0, close".into()),
         ("S: 421 x\n", "= failed session 4.0.0: session 4.0.0, session 4.0.0".into()),
     ];
     for (rest, result) in &table {
