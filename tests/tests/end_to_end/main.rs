@@ -12,6 +12,7 @@ mod connecting;
 mod content;
 mod failures;
 mod idle_sessions;
+mod interop;
 mod log_lines;
 mod loops;
 mod mail_exchangers;
