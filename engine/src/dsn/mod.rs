@@ -126,13 +126,13 @@ pub fn compose(report: &Report<'_>) -> Option<Dsn> {
 fn envelope(report: &Report<'_>, is_eight_bit: bool) -> Envelope {
     Envelope {
         sender: String::new(),
-        recipients: vec![Recipient { address: report.original.sender.clone() }],
+        recipients: vec![Recipient::new(report.original.sender.clone())],
         body: if is_eight_bit { Body::EightBit } else { Body::SevenBit },
         arrived_micros: report.now_micros,
         listener: "dsn".into(),
         helo: report.hostname.into(),
         client: String::new(),
-        origin: None,
+        ..Envelope::default()
     }
 }
 

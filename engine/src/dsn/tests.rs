@@ -13,13 +13,13 @@ const DATE: &str = "Sun, 22 Nov 2026 01:00:00 +0000";
 fn original() -> Envelope {
     Envelope {
         sender: "s@a.example".into(),
-        recipients: vec![Recipient { address: "r@b.example".into() }],
+        recipients: vec![Recipient::new("r@b.example")],
         body: Body::SevenBit,
         arrived_micros: 1,
         listener: "inside".into(),
         helo: "client.example".into(),
         client: "10.1.0.7".into(),
-        origin: None,
+        ..Envelope::default()
     }
 }
 
@@ -104,7 +104,7 @@ fn the_envelope_is_from_nobody_to_the_sender() {
     let original = original();
     let dsn = compose(&report(&original, HEADER, &[bounced()])).unwrap();
     assert_eq!(dsn.envelope.sender, "");
-    assert_eq!(dsn.envelope.recipients, [Recipient { address: "s@a.example".into() }]);
+    assert_eq!(dsn.envelope.recipients, [Recipient::new("s@a.example")]);
     assert_eq!((dsn.envelope.body, dsn.envelope.listener.as_str()), (Body::EightBit, "dsn"));
     let plain = compose(&report(&original, b"A: b\r\n", &[bounced()])).unwrap();
     assert_eq!(plain.envelope.body, Body::SevenBit);

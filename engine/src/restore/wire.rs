@@ -267,7 +267,7 @@ impl Meta {
                 None => None,
             });
             vias.extend(person.via.map(|via| (at, via.into_boxed_str())));
-            recipients.push(Recipient { address: person.address });
+            recipients.push(Recipient::new(person.address));
         }
         Some(Incoming {
             id: QueueId::from_bits(self.id),
@@ -303,7 +303,7 @@ mod tests {
         let people = STATUSES.into_iter().zip(KINDS);
         let envelope = Envelope {
             sender: "a@x.example".into(),
-            recipients: STATUSES.iter().map(|_| Recipient { address: "ü@y.example".into() }).collect(),
+            recipients: STATUSES.iter().map(|_| Recipient::new("ü@y.example")).collect(),
             body: Body::EightBit,
             arrived_micros: 3,
             listener: "outside".into(),
