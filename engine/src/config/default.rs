@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::types::{Admin, Delivery, Limits, Retry, Spool, Timeouts};
+use super::types::{Admin, Delivery, Extensions, Limits, Relay, Retry, Spool, Timeouts};
 
 const MIB: u64 = 1 << 20;
 
@@ -82,6 +82,22 @@ impl Default for Delivery {
             idle: seconds(5),
             recipients_max: 100,
             drain: seconds(20),
+        }
+    }
+}
+
+impl Extensions {
+    /// The defaults of a listener: what lets a client jump the queue or ask for notices at its own times is
+    /// for those who may send anywhere.
+    pub fn of(relay: Relay) -> Self {
+        let trusted = relay != Relay::Accepted;
+        Self {
+            dsn: true,
+            smtputf8: true,
+            mt_priority: trusted,
+            deliver_by: trusted,
+            deliver_by_min: minutes(1),
+            hold_max: Duration::ZERO,
         }
     }
 }

@@ -32,9 +32,9 @@
 //! delivered. Between that and its reply nobody can know (RFC 1047); the recipients are then tried
 //! again, so a message may arrive twice, but is never lost.
 //!
-//! **8-bit content to a peer without 8BITMIME** goes as it is, without the BODY parameter, as other
-//! relays send it: RFC 6152 would have it re-encoded or returned, but such peers take the octets in
-//! practice, and re-encoding breaks signatures.
+//! **8-bit content to a peer without 8BITMIME** is not sent: the next host is tried, and in the end the
+//! message is returned with 5.6.3 (RFC 6152 section 3). Re-encoding it would break signatures. What was declared 8BITMIME
+//! and is in truth ASCII goes to every peer. What else was asked for: [`parameters`](super::parameters).
 
 mod event;
 mod failing;
@@ -49,6 +49,7 @@ pub use self::event::{Event, SessionFailure};
 pub use self::settings::{ClientSettings, ClientTimeouts, Millis};
 use super::extensions::Extensions;
 use super::failure::{Failure, Scope};
+pub use super::parameters::{Asked, Rcpt};
 use super::reply::Reply;
 use super::reply_reader::ReplyReader;
 use super::transaction::Open;
@@ -147,7 +148,7 @@ impl Client {
     /// waiting for input: it may be over already.
     pub fn begin<'a, R>(&mut self, now: Millis, transaction: Transaction<'a, R>, out: &mut Vec<u8>)
     where
-        R: Iterator<Item = &'a str>,
+        R: Iterator<Item = Rcpt<'a>>,
     {
         assert_eq!(self.state, State::Ready, "a transaction was begun on a session that is not ready");
         let mut open = Open::new(transaction, self.reset_first, &self.extensions, &self.peer);

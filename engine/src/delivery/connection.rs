@@ -3,11 +3,12 @@
 //!
 //! Lives on one delivery shard, in the task that opened it.
 
-use super::client::{Client, ClientSettings, Event, SessionFailure, Transaction};
+use super::client::{Asked, Client, ClientSettings, Event, Rcpt, SessionFailure, Transaction};
 use super::failure::Failure;
 use super::message::{Message, Pieces};
+use super::settle::Tells;
 use super::verdict::{Fate, Peer};
-use crate::clock::monotonic_millis;
+use crate::clock::{monotonic_millis, wall_micros};
 use futures_lite::{AsyncRead, AsyncWriteExt, FutureExt};
 use glommio::net::TcpStream;
 use std::cell::RefCell;
@@ -90,6 +91,12 @@ impl Connection {
         self.client.peer()
     }
 
+    /// What the peer tells senders of, so that the relay need not.
+    pub fn tells(&self) -> Tells {
+        let extensions = self.client.extensions();
+        Tells { success: extensions.dsn, delay: extensions.deliver_by.is_some() }
+    }
+
     /// May begin another transaction.
     pub fn is_ready(&self) -> bool {
         self.client.is_ready()
@@ -104,9 +111,16 @@ impl Connection {
         let envelope = &message.envelope;
         let transaction = Transaction {
             sender: &envelope.sender,
-            recipients: recipients.iter().map(|&index| envelope.recipients[index as usize].address.as_str()),
+            recipients: recipients.iter().map(|&index| Rcpt::from(&envelope.recipients[index as usize])),
             content_bytes: message.content_bytes,
             eight_bit: message.is_eight_bit(),
+            asked: Asked {
+                parameters: envelope.parameters.as_deref(),
+                header_utf8: envelope.is_utf8() && message.header_is_utf8(),
+                now_micros: wall_micros(),
+            },
+            // There is no TLS on this side yet.
+            secure: false,
         };
         self.client.begin(monotonic_millis(), transaction, &mut self.out);
         let mut event = self.next_event().await;

@@ -18,6 +18,8 @@ mod hands;
 mod hop;
 mod lookup;
 mod message;
+pub mod parameters;
+mod ready;
 pub mod reply;
 pub mod reply_reader;
 mod settle;
@@ -26,3 +28,9 @@ mod steer;
 mod transaction;
 pub mod verdict;
 mod worker;
+
+/// Whether the sending side can keep a message within TLS on all of its way (RFC 8689 section 4.2.1): it has
+/// no TLS yet, so REQUIRETLS is not announced, and a message that has it all the same goes to nobody.
+pub const fn can_require_tls() -> bool {
+    false
+}

@@ -8,7 +8,7 @@ use super::connection::{Broken, Connection};
 use super::failure::{Failure, Recipients, rule};
 use super::hop::{Hop, Item, Trouble};
 use super::message::Message;
-use super::settle::{Attempted, FaultGuard, Timing, settle_attempt};
+use super::settle::{Attempted, FaultGuard, Tells, Timing, settle_attempt};
 use super::shard::DeliveryShard;
 use super::steer::InHands;
 use super::verdict::{Fate, Outcome, Peer, Status, Verdict};
@@ -179,8 +179,8 @@ impl Attempt<'_> {
             Err(Broken::Session(failed)) => failed.fates,
             Err(Broken::Unreadable(error)) => return Tried::Unreadable(error),
         };
-        let peer = connection.peer().clone();
-        self.settle(fates, &peer, last_host, timing).await;
+        let (peer, tells) = (connection.peer().clone(), connection.tells());
+        self.settle(fates, (&peer, tells), last_host, timing).await;
         Tried::Host
     }
 
@@ -195,14 +195,20 @@ impl Attempt<'_> {
             }
             Err(failure) => {
                 let fates = vec![Fate::Failed(failure); self.recipients.len()];
-                self.settle(fates, peer, last_host, timing).await;
+                self.settle(fates, (peer, Tells::default()), last_host, timing).await;
                 Tried::Host
             }
         }
     }
 
-    async fn settle(&mut self, fates: Vec<Fate>, peer: &Peer, last_host: bool, mut timing: Timing) {
-        let attempted = take_fates(fates, peer, last_host, &mut self.recipients);
+    async fn settle(
+        &mut self,
+        fates: Vec<Fate>,
+        (peer, tells): (&Peer, Tells),
+        last_host: bool,
+        mut timing: Timing,
+    ) {
+        let attempted = take_fates(fates, (peer, tells), last_host, &mut self.recipients);
         if attempted.iter().any(|done| done.verdict.outcome == Outcome::Delivered) {
             self.hop.succeeded();
         }
@@ -220,7 +226,7 @@ impl Attempt<'_> {
             _ if self.recipients.is_empty() => {}
             Tried::Stale | Tried::Host => {
                 let mut rest = self.item.with_group(self.recipients);
-                rest.fresh = self.item.fresh;
+                rest.luggage = self.item.luggage;
                 self.shard.give_back(self.hop, rest);
             }
         }
@@ -228,7 +234,12 @@ impl Attempt<'_> {
 }
 
 /// Recipients that are decided move out of `recipients`.
-fn take_fates(fates: Vec<Fate>, peer: &Peer, last_host: bool, recipients: &mut Vec<u32>) -> Vec<Attempted> {
+fn take_fates(
+    fates: Vec<Fate>,
+    (peer, tells): (&Peer, Tells),
+    last_host: bool,
+    recipients: &mut Vec<u32>,
+) -> Vec<Attempted> {
     assert_eq!(fates.len(), recipients.len(), "every recipient has its fate");
     let mut attempted = Vec::with_capacity(fates.len());
     let mut fates = fates.into_iter();
@@ -237,7 +248,7 @@ fn take_fates(fates: Vec<Fate>, peer: &Peer, last_host: bool, recipients: &mut V
         match verdict {
             None => true,
             Some(verdict) => {
-                attempted.push(Attempted { recipient, verdict, relay: peer.to_string() });
+                attempted.push(Attempted { recipient, verdict, relay: peer.to_string(), tells });
                 false
             }
         }

@@ -20,6 +20,7 @@ pub(crate) fn config() -> Config {
         clients: clients.to_vec(),
         relay,
         tls: TlsMode::Off,
+        extensions: Extensions::of(relay),
         certificates: None,
     };
     let seconds = Duration::from_secs;

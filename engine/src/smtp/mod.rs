@@ -8,6 +8,8 @@
 
 pub mod command;
 pub mod content;
+pub mod idn;
+pub mod parameters;
 pub mod path;
 pub mod reply;
 pub mod stuffing;

@@ -1,8 +1,8 @@
 //! What steering and listing see of a message without a read from disk. Borrows from the index.
 
+use super::Index;
 use super::entry::{Entry, Place};
 use super::shelf::{Chunk, Slot};
-use super::Index;
 use crate::envelope::RecipientState;
 use crate::id::QueueId;
 use crate::parameters::Schedule;

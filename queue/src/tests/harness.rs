@@ -67,9 +67,7 @@ pub async fn together<'a, T: 'a>(futures: Vec<Pin<Box<dyn Future<Output = T> + '
 pub fn envelope(recipients: usize) -> Arc<Envelope> {
     Arc::new(Envelope {
         sender: "sender@out.example".into(),
-        recipients: (0..recipients)
-            .map(|at| Recipient::new(format!("person{at}@winery.example")))
-            .collect(),
+        recipients: (0..recipients).map(|at| Recipient::new(format!("person{at}@winery.example"))).collect(),
         body: Body::SevenBit,
         arrived_micros: 1_795_000_000_000_000,
         listener: "outside".into(),

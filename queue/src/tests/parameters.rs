@@ -40,7 +40,10 @@ pub fn envelopes() -> Vec<Arc<Envelope>> {
         asking(Some(all()), [rcpt(Some(both), "rfc822;a@b.example"), None, rcpt(None, "utf-8;\\x{FC}@b")]),
         asking(None, [rcpt(Some(Notify::NEVER), ""), rcpt(Some(failure), ""), None]),
         asking(None, [None, None, None]),
-        asking(Some(MailParameters { ret: Some(Ret::Full), ..MailParameters::default() }), [None, None, None]),
+        asking(
+            Some(MailParameters { ret: Some(Ret::Full), ..MailParameters::default() }),
+            [None, None, None],
+        ),
         asking(Some(MailParameters { smtputf8: true, ..MailParameters::default() }), [None, None, None]),
         asking(Some(only(Schedule { priority: 9, ..Schedule::default() })), [None, None, None]),
         asking(Some(only(Schedule { deliver_by: Some(by), ..Schedule::default() })), [None, None, None]),

@@ -35,6 +35,18 @@ fn settings() -> Arc<ClientSettings> {
     Arc::new(ClientSettings { hostname: "relay.example".into(), timeouts })
 }
 
+/// A transaction of which nothing was asked.
+fn plain<'a, R: Iterator<Item = Rcpt<'a>>>(sender: &'a str, recipients: R) -> Transaction<'a, R> {
+    Transaction {
+        sender,
+        recipients,
+        content_bytes: 1,
+        eight_bit: false,
+        asked: Asked::default(),
+        secure: false,
+    }
+}
+
 fn new_client() -> Client {
     let peer = Peer { name: "mx.example".into(), address: "192.0.2.1:25".parse().unwrap() };
     Client::new(settings(), peer, HOUR)
@@ -135,9 +147,11 @@ impl Play {
             "begin" | "begin8" => {
                 let transaction = Transaction {
                     sender: words[1],
-                    recipients: words[3..].iter().copied(),
+                    recipients: words[3..].iter().copied().map(Rcpt::from),
                     content_bytes: words[2].parse().unwrap(),
                     eight_bit: words[0] == "begin8",
+                    asked: Asked::default(),
+                    secure: false,
                 };
                 self.client.begin(HOUR, transaction, &mut out);
                 self.put_commands(&out);
@@ -418,7 +432,7 @@ fn eight_bit_content_is_declared_where_the_peer_knows_it() {
     let rest = "C: RCPT TO:<r@b.example>\nC: DATA\n";
     let begin = "> begin8 s@a.example 5 r@b.example\n";
     holds(&format!("{GREETED}{begin}C: MAIL FROM:<s@a.example> SIZE=5 BODY=8BITMIME\n{rest}"));
-    holds(&format!("{GREETED_PLAIN}{begin}C: MAIL FROM:<s@a.example>\n"));
+    holds(&format!("{GREETED_PLAIN}{begin}= finished host 5.6.3\n"));
 }
 
 #[test]
@@ -435,7 +449,7 @@ S: 354 x
 = send
 > sent
 S: 250 x
-= finished recipient 5.1.3, delivered 2.0.0, recipient 5.1.3
+= finished recipient 5.1.3, delivered 2.0.0, host 5.6.7
 > begin s\u{7f}@a.example 1 r2@b.example
 = finished message 5.1.7
 "
@@ -446,7 +460,7 @@ S: 250 x
     client.advance(HOUR, b"250 mx\r\n", &mut out);
     out.clear();
     let recipients = ["a@b>\r\nRCPT TO:<c@d"].into_iter();
-    client.begin(HOUR, Transaction { sender: "", recipients, content_bytes: 1, eight_bit: false }, &mut out);
+    client.begin(HOUR, plain("", recipients.map(Rcpt::from)), &mut out);
     assert!(out.is_empty());
 }
 
@@ -515,7 +529,7 @@ fn every_state_has_its_deadline() {
     client.advance(HOUR, b"250-mx\r\n250 PIPELINING\r\n", &mut out);
     assert_eq!(client.deadline(), Millis::MAX, "ready");
     let recipients = ["r@b.example"].into_iter();
-    let transaction = Transaction { sender: "", recipients, content_bytes: 1, eight_bit: false };
+    let transaction = plain("", recipients.map(Rcpt::from));
     client.begin(HOUR, transaction, &mut out);
     assert_eq!(client.deadline(), HOUR + 10, "MAIL");
     client.advance(HOUR + 5, b"250 x\r\n", &mut out);
@@ -625,7 +639,7 @@ fn drive(pipelining: bool, codes: &[u16]) -> Option<Vec<Fate>> {
     let ehlo: &[u8] = if pipelining { b"250-mx\r\n250 PIPELINING\r\n" } else { b"250 mx\r\n" };
     client.advance(HOUR, ehlo, &mut out);
     let recipients = ["r1@b.example", "r2@b.example"].into_iter();
-    client.begin(HOUR, Transaction { sender: "", recipients, content_bytes: 1, eight_bit: false }, &mut out);
+    client.begin(HOUR, plain("", recipients.map(Rcpt::from)), &mut out);
     for code in codes {
         let (_, event) = client.advance(HOUR, format!("{code} x\r\n").as_bytes(), &mut out);
         match event {
@@ -673,15 +687,43 @@ fn a_refusal_in_the_middle_of_the_content_is_no_stale_connection() {
     let (mut client, mut out) = (new_client(), Vec::new());
     client.advance(0, b"220 mx ESMTP\r\n", &mut out);
     assert_eq!(client.advance(0, b"250-mx\r\n250 PIPELINING\r\n", &mut out).1, Event::Ready);
-    client.begin(
-        0,
-        Transaction { sender: "a@x", recipients: ["b@y"].into_iter(), content_bytes: 9, eight_bit: false },
-        &mut out,
-    );
+    client.begin(0, plain("a@x", ["b@y"].into_iter().map(Rcpt::from)), &mut out);
     let (_, event) = client.advance(0, b"250 ok\r\n250 ok\r\n354 go\r\n", &mut out);
     assert_eq!(event, Event::Send);
     let (_, event) = client.advance(0, b"552 5.3.4 too big\r\n", &mut out);
     assert!(matches!(&event, Event::Finished(fates) if fates.len() == 1), "{event:?}");
     let failed = client.disconnected();
     assert!(!failed.was_stale && failed.fates.is_empty(), "{failed:?}");
+}
+
+/// RFC 3461, RFC 6531: what the peer offers is passed on; without SMTPUTF8 only who needs it fails.
+#[test]
+fn what_was_asked_for_is_passed_on_to_who_offers_it() {
+    use sluice_queue::{MailParameters, Notify, RcptParameters};
+    let mail = MailParameters { envid: "QQ".into(), smtputf8: true, ..MailParameters::default() };
+    let rcpt = RcptParameters { notify: Some(Notify::NEVER), orcpt: "rfc822;o@x".into() };
+    let asked = Asked { parameters: Some(&mail), header_utf8: false, now_micros: 0 };
+    for (ehlo, expected, fates) in [
+        (
+            "250-mx\r\n250-PIPELINING\r\n250-DSN\r\n250 SMTPUTF8\r\n",
+            "MAIL FROM:<s@a> ENVID=QQ SMTPUTF8\r\nRCPT TO:<r@b> NOTIFY=NEVER ORCPT=rfc822;o@x\r\nRCPT TO:<\u{f6}@b>\r\nDATA\r\n",
+            "",
+        ),
+        ("250-mx\r\n250 PIPELINING\r\n", "MAIL FROM:<s@a>\r\nRCPT TO:<r@b>\r\nDATA\r\n", "host 5.6.7"),
+    ] {
+        let (mut client, mut out) = (new_client(), Vec::new());
+        client.advance(HOUR, b"220 mx\r\n", &mut out);
+        client.advance(HOUR, ehlo.as_bytes(), &mut out);
+        out.clear();
+        let recipients = [Rcpt { address: "r@b", parameters: Some(&rcpt) }, Rcpt::from("\u{f6}@b")];
+        let transaction = Transaction { asked, ..plain("s@a", recipients.into_iter()) };
+        client.begin(HOUR, transaction, &mut out);
+        assert_eq!(String::from_utf8(std::mem::take(&mut out)).unwrap(), expected);
+        if !fates.is_empty() {
+            let replies = b"250 x\r\n250 x\r\n554 5.0.0 x\r\n";
+            let (_, event) = client.advance(HOUR, replies, &mut out);
+            let Event::Finished(found) = event else { panic!("{event:?}") };
+            assert_eq!(show_fates(&found[1..]), fates);
+        }
+    }
 }

@@ -158,7 +158,7 @@ impl SessionTask<'_> {
         self.flush().await?;
         let envelope = self.session.take_envelope(clock::wall_micros());
         let findings = self.session.findings();
-        let flags = ContentFlags { eight_bit: findings.eight_bit, dot_lines: findings.dot_lines };
+        let flags = ContentFlags { eight_bit: self.session.is_eight_bit(), dot_lines: findings.dot_lines };
         // Until it is durable: so long the room is promised.
         let _share = self.share.take();
         let Some(draft) = self.draft.take() else {
