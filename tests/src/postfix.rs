@@ -30,6 +30,7 @@ retry unix - - n - - error
 virtual unix - n n - - virtual
 anvil unix - - n - 1 anvil
 scache unix - - n - 1 scache
+tlsmgr unix - - n 1000? 1 tlsmgr
 postlog unix-dgram n - n - 1 postlogd
 ";
 
@@ -61,6 +62,14 @@ impl Postfix {
         postfix
     }
 
+    /// Starts an instance that has no mailboxes and hands all on to `relay_host`, with further lines of main.cf.
+    pub fn relaying(name: &str, relay_host: SocketAddr, settings: &str) -> Self {
+        let port = Port::reserve();
+        let mut postfix = Self::start_with(port.address(), name, &[], Some(relay_host), settings);
+        postfix._port = Some(port);
+        postfix
+    }
+
     /// Starts an instance on an address that the test has reserved.
     ///
     /// # Panics
@@ -71,6 +80,16 @@ impl Postfix {
         mailboxes: &[&str],
         relay_host: Option<SocketAddr>,
     ) -> Self {
+        Self::start_with(address, name, mailboxes, relay_host, "")
+    }
+
+    fn start_with(
+        address: SocketAddr,
+        name: &str,
+        mailboxes: &[&str],
+        relay_host: Option<SocketAddr>,
+        settings: &str,
+    ) -> Self {
         let directory = tempfile::Builder::new().prefix("sluice-postfix-").tempdir().expect("a directory");
         let root = directory.path();
         fs::set_permissions(root, Permissions::from_mode(0o755)).expect("permissions");
@@ -79,7 +98,8 @@ impl Postfix {
         }
         chown(root.join("mail"), Some(MAIL_UID), Some(MAIL_UID)).expect("chown");
         run_ok(Command::new("chown").arg("postfix").arg(root.join("data")), SOON);
-        fs::write(root.join("etc/main.cf"), main_cf(root, name, mailboxes, relay_host)).expect("main.cf");
+        fs::write(root.join("etc/main.cf"), main_cf(root, name, mailboxes, relay_host) + settings)
+            .expect("main.cf");
         fs::write(root.join("etc/master.cf"), format!("{address} inet n - n - - smtpd\n{MASTER}"))
             .expect("master.cf");
         let postfix = Self { directory, address, _port: None };
@@ -90,6 +110,14 @@ impl Postfix {
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Adds lines to its main.cf; holds for connections from now on, as long as there were none before.
+    pub fn configure(&self, lines: &str) {
+        let path = self.directory.path().join("etc/main.cf");
+        let text = fs::read_to_string(&path).expect("main.cf");
+        fs::write(&path, format!("{text}{lines}\n")).expect("main.cf");
+        assert!(self.command("reload").status.success());
     }
 
     /// The Maildir of one of its mailboxes.
@@ -118,6 +146,9 @@ impl Postfix {
 
 impl Drop for Postfix {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("log of Postfix:\n{}", self.log());
+        }
         let output = self.command("stop");
         if !output.status.success() {
             eprintln!("postfix stop: {}", String::from_utf8_lossy(&output.stderr));

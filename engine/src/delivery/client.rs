@@ -1,8 +1,12 @@
-//! The SMTP client session (RFC 5321, RFC 2920, RFC 1870, RFC 6152, RFC 2034), pure: octets and a
+//! The SMTP client session (RFC 5321, RFC 2920, RFC 1870, RFC 6152, RFC 2034, RFC 3030, RFC 3207,
+//! RFC 4954), pure: octets and a
 //! time in, octets and events out. It never waits, never reads a clock, never touches a socket.
 //!
 //! ```text
 //!  AwaitGreeting ─2yz▶ AwaitEhlo ─2yz▶ Ready ◀──────────────────────────────┐
+//!                       ▲  │   │         │                                   │
+//!         tls_started() │  │   └──▶ AwaitStartTls ─220▶ AwaitHandshake       │
+//!                       └──┼─────────────┼───────────────────┘               │
 //!                          │5yz          │ begin()                           │
 //!                          ▼             ▼                                   │
 //!                      AwaitHelo     [AwaitRset] ▶ AwaitMail ▶ AwaitRcpt ▶ AwaitData
@@ -13,22 +17,48 @@
 //!                                                  Ready ◀──────────── AwaitAbandoned
 //! ```
 //!
+//! With CHUNKING there is no AwaitData: AwaitRcpt ▶ AwaitChunk ─2yz, 4yz, 5yz▶ Finished ▶ Ready
+//!
 //! Any state but `AwaitQuit` goes to `Closed` with [`Event::Failed`] on 421, on a reply that does not
 //! fit, on a time-out ([`Client::timed_out`]) and on a lost connection ([`Client::disconnected`]).
+//!
+//! **TLS.** Where the caller wishes it and the peer offers it, STARTTLS follows the first EHLO, and a second
+//! EHLO follows the handshake: nothing that was said before it is believed (RFC 3207 section 4.2). Octets
+//! behind the 220, which anybody could have put there, end the session. With [`StartTls::Must`] a peer that
+//! does not offer it, or refuses it, is one that cannot be used; with [`StartTls::May`] the session goes on.
+//!
+//! **AUTH.** Where the caller has a login, AUTH follows EHLO (`AwaitAuth`, not in the picture): PLAIN, else
+//! LOGIN, and only within TLS unless the login says otherwise. A peer that offers neither, or refuses the login,
+//! is one that cannot be used: its messages wait, for the mistake is the operator's and not the sender's.
 //!
 //! With PIPELINING, MAIL, RCPT… and DATA go out as one group; without it one by one. Where the
 //! transaction before was left half way, RSET goes in front.
 //!
+//! **With CHUNKING** (RFC 3030) the content is one chunk, `BDAT n LAST`, in the same group as MAIL and
+//! RCPT: one round trip in all, no dot-stuffing. Content of more than [`UNASKED_BYTES_MAX`], and any without
+//! PIPELINING, waits until a recipient is accepted, so that little is ever sent in vain. [`Event::Send`] comes
+//! before the first reply then, and replies are read when the content has gone out: those of one group fit
+//! into the buffers of the connection. A chunk for which no recipient was accepted is refused by the peer,
+//! and every recipient has its fate from its own RCPT.
+//!
+//! **Transactions that follow each other** do not wait for each other, where the peer offers PIPELINING:
+//! [`Client::can_begin`] says when the next may begin. By DATA that is once the content before has been sent, so
+//! that the next group of commands goes with its end, and there are two under way at most. With CHUNKING there
+//! may be [`UNDER_WAY_MAX`]; as nobody knows yet how those before end, RSET goes in front of each. Replies come in
+//! order, so every event is about the oldest, but for [`Event::Send`] with a chunk, which is about the
+//! youngest. When the session fails, the oldest has its fates and the others were not tried: what of them the
+//! peer took before nobody can know.
+//!
 //! **How the rim drives it.** Call [`Client::advance`] with what was read (nothing at first, and
 //! nothing right after `begin`), write `out`, act on the event; keep calling it with the unconsumed
-//! rest until it says [`Event::Read`]. On [`Event::Send`] stream the content, dot-stuffed, with
-//! end-of-data; call `progress` for every block that went out and `content_sent` after the last.
+//! rest until it says [`Event::Read`]. On [`Event::Send`] stream the content, by DATA
+//! dot-stuffed and with end-of-data; call `progress` for every block that went out and `content_sent` after the last.
 //! A peer that answers before it is asked is closed; what it had decided before stands.
 //! When writing fails, read once more before `disconnected`: the peer may have said why.
 //! While a group of commands is written, reading must go on, or both sides may wait (RFC 2920
-//! section 3.1); a group has at most one RSET, one MAIL, the recipients of one transaction, one DATA.
+//! section 3.1); a group has at most one RSET, one MAIL, the recipients of one transaction, one DATA or chunk.
 //!
-//! **What a lost connection means.** Before end-of-data has been sent completely, nothing was
+//! **What a lost connection means.** Before end-of-data, or the chunk, has been sent completely, nothing was
 //! delivered. Between that and its reply nobody can know (RFC 1047); the recipients are then tried
 //! again, so a message may arrive twice, but is never lost.
 //!
@@ -36,6 +66,7 @@
 //! message is returned with 5.6.3 (RFC 6152 section 3). Re-encoding it would break signatures. What was declared 8BITMIME
 //! and is in truth ASCII goes to every peer. What else was asked for: [`parameters`](super::parameters).
 
+mod auth;
 mod event;
 mod failing;
 mod settings;
@@ -43,18 +74,40 @@ mod steps;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
+use self::auth::Proof;
 pub use self::event::{Event, SessionFailure};
-pub use self::settings::{ClientSettings, ClientTimeouts, Millis};
+pub use self::settings::{ClientSettings, ClientTimeouts, Millis, Opening, StartTls};
 use super::extensions::Extensions;
 use super::failure::{Failure, Scope};
 pub use super::parameters::{Asked, Rcpt};
 use super::reply::Reply;
 use super::reply_reader::ReplyReader;
-use super::transaction::Open;
 pub use super::transaction::Transaction;
+use super::transaction::{Ending, Open};
 use super::verdict::{Peer, Status};
+use crate::smtp::content::Framing;
+
+/// Octets of content that go behind the commands before any of them is answered; as much is sent in vain
+/// when no recipient is accepted.
+pub const UNASKED_BYTES_MAX: u64 = 64 * 1024;
+
+/// Transactions that may be under way in one session. Bounds the replies that may be on their way while
+/// the rim writes, and what is sent once more when the connection breaks.
+pub const UNDER_WAY_MAX: usize = 32;
+
+/// What the rim does about a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Chunk {
+    /// Nothing: there is none, or it has been sent.
+    None,
+    /// It is to be told to send it.
+    Due,
+    /// It streams it.
+    Sending,
+}
 
 /// What the session waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +115,11 @@ enum State {
     AwaitGreeting,
     AwaitEhlo,
     AwaitHelo,
+    AwaitStartTls,
+    /// The rim makes a TLS handshake.
+    AwaitHandshake,
+    /// The reply to AUTH, or to one of its responses.
+    AwaitAuth(Proof),
     Ready,
     AwaitRset,
     AwaitMail,
@@ -73,6 +131,8 @@ enum State {
     /// The rim streams the content.
     Sending,
     AwaitEndOfData,
+    /// The reply to the chunk, while it is sent and behind it.
+    AwaitChunk,
     /// 354 came although every recipient was refused; a single `.` was sent (RFC 2920 section 3.1).
     AwaitAbandoned,
     AwaitQuit,
@@ -87,8 +147,11 @@ pub struct Client {
     reader: ReplyReader,
     extensions: Extensions,
     state: State,
+    chunk: Chunk,
     deadline: Millis,
-    open: Option<Open>,
+    opening: Opening,
+    /// The transactions under way, the oldest first; `state` is about it.
+    open: VecDeque<Open>,
     /// The peer may still be within the transaction before; RSET goes in front of the next MAIL.
     reset_first: bool,
     transactions: u32,
@@ -96,15 +159,17 @@ pub struct Client {
 
 impl Client {
     /// A session on a fresh TCP connection; the peer speaks first.
-    pub fn new(settings: Arc<ClientSettings>, peer: Peer, now: Millis) -> Self {
+    pub fn new(settings: Arc<ClientSettings>, peer: Peer, opening: Opening, now: Millis) -> Self {
         let mut client = Self {
             settings,
             peer,
             reader: ReplyReader::default(),
             extensions: Extensions::default(),
             state: State::AwaitGreeting,
+            chunk: Chunk::None,
             deadline: 0,
-            open: None,
+            opening,
+            open: VecDeque::new(),
             reset_first: false,
             transactions: 0,
         };
@@ -123,14 +188,21 @@ impl Client {
                 State::Closed => return (input.len(), Event::Closed),
                 _ => {}
             }
+            if self.chunk == Chunk::Due {
+                self.chunk = Chunk::Sending;
+                self.enter(now, self.state);
+                return (consumed, Event::Send(Framing::Counted));
+            }
             match self.reader.read(&input[consumed..]) {
                 Ok((taken, None)) => return (consumed + taken, Event::Read),
                 Ok((taken, Some(reply))) => {
                     consumed += taken;
                     let out_before = out.len();
                     let event = self.take(now, reply, out);
+                    // Behind the end of a transaction come the replies to the next one's commands.
+                    let goes_on = matches!(event, Some(Event::Finished(_))) && !self.open.is_empty();
                     let rest_is_unasked =
-                        consumed < input.len() && (event.is_some() || out.len() > out_before);
+                        consumed < input.len() && !goes_on && (event.is_some() || out.len() > out_before);
                     if rest_is_unasked {
                         out.truncate(out_before);
                         return (input.len(), self.refuse_the_rest(event));
@@ -144,37 +216,97 @@ impl Client {
         }
     }
 
-    /// Starts a transaction; the session must be ready. Call [`Client::advance`] next, before
+    /// Starts a transaction; [`Client::can_begin`] must say so. Call [`Client::advance`] next, before
     /// waiting for input: it may be over already.
     pub fn begin<'a, R>(&mut self, now: Millis, transaction: Transaction<'a, R>, out: &mut Vec<u8>)
     where
         R: Iterator<Item = Rcpt<'a>>,
     {
-        assert_eq!(self.state, State::Ready, "a transaction was begun on a session that is not ready");
-        let mut open = Open::new(transaction, self.reset_first, &self.extensions, &self.peer);
-        if open.next_asked(0).is_none() {
-            self.open = Some(open);
-            return self.enter(now, State::Decided);
+        assert!(self.can_begin(), "a transaction was begun on a session that is not ready");
+        let ending = match self.settings.chunking && self.extensions.chunking {
+            false => Ending::Data,
+            true if self.extensions.pipelining && transaction.content_bytes <= UNASKED_BYTES_MAX => {
+                Ending::ChunkInGroup
+            }
+            true => Ending::ChunkAfter,
+        };
+        // How a chunk that is not answered yet leaves the peer, nobody knows; after a message by DATA
+        // there is nothing left to reset (RFC 5321 section 4.1.1.4).
+        let reset = match self.open.back() {
+            None => self.reset_first,
+            Some(before) => before.ending != Ending::Data,
+        };
+        let mut open = Open::new(transaction, ending, reset, &self.extensions, &self.peer);
+        if open.is_asked() {
+            if self.extensions.pipelining {
+                open.send_group(out)
+            } else {
+                open.send_one(out)
+            }
+            if ending == Ending::ChunkInGroup {
+                self.chunk = Chunk::Due;
+            }
         }
-        if self.extensions.pipelining {
-            open.send_group(out)
-        } else {
-            open.send_one(out)
+        self.open.push_back(open);
+        if self.open.len() == 1 {
+            self.enter_first(now);
         }
-        self.open = Some(open);
-        self.enter(now, if self.reset_first { State::AwaitRset } else { State::AwaitMail });
+    }
+
+    /// Whether another transaction may begin now, though others may be under way.
+    pub fn can_begin(&self) -> bool {
+        let Some(last) = self.open.back() else { return self.state == State::Ready };
+        if !self.extensions.pipelining || self.chunk != Chunk::None || self.state == State::Closed {
+            return false;
+        }
+        match last.ending {
+            // What waits for an answer before its content goes is in the way of all behind it.
+            _ if !last.is_asked() => false,
+            Ending::Data => self.open.len() == 1 && self.state == State::AwaitEndOfData,
+            Ending::ChunkInGroup => self.open.len() < UNDER_WAY_MAX,
+            Ending::ChunkAfter => self.open.len() == 1 && self.state == State::AwaitChunk,
+        }
+    }
+
+    /// Transactions under way.
+    pub fn under_way(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Waits for what the oldest transaction is to hear first.
+    fn enter_first(&mut self, now: Millis) {
+        let state = match self.open.front() {
+            None => State::Ready,
+            Some(open) if !open.is_asked() => State::Decided,
+            Some(open) if open.resets => State::AwaitRset,
+            Some(_) => State::AwaitMail,
+        };
+        self.enter(now, state);
+    }
+
+    /// The handshake that [`Event::StartTls`] asked for has been made. Appends EHLO to `out`; call
+    /// [`Client::advance`] next.
+    pub fn tls_started(&mut self, now: Millis, out: &mut Vec<u8>) {
+        assert_eq!(self.state, State::AwaitHandshake, "tls_started() answers Event::StartTls");
+        self.opening.in_tls = true;
+        self.extensions = Extensions::default();
+        self.reader = ReplyReader::default();
+        self.say_ehlo(now, out);
     }
 
     /// A block of content went out: restarts the block timer.
     pub fn progress(&mut self, now: Millis) {
-        if self.state == State::Sending {
-            self.enter(now, State::Sending);
+        if self.state == State::Sending || self.chunk == Chunk::Sending {
+            self.enter(now, self.state);
         }
     }
 
-    /// The whole content and end-of-data have been written.
+    /// The whole content, and end-of-data behind what is not counted, have been written.
     pub fn content_sent(&mut self, now: Millis) {
-        if self.state == State::Sending {
+        if self.chunk == Chunk::Sending {
+            self.chunk = Chunk::None;
+            self.enter(now, self.state);
+        } else if self.state == State::Sending {
             self.enter(now, State::AwaitEndOfData);
         }
     }
@@ -195,9 +327,14 @@ impl Client {
         self.deadline
     }
 
-    /// `begin` and `quit` may be called.
+    /// Nothing is under way: `begin` and `quit` may be called.
     pub fn is_ready(&self) -> bool {
         self.state == State::Ready
+    }
+
+    /// The session has come to its end: the connection is to be closed.
+    pub fn is_closed(&self) -> bool {
+        self.state == State::Closed
     }
 
     /// What the peer offered; nothing before [`Event::Ready`].
@@ -231,19 +368,22 @@ impl Client {
         if reply.code == 421 && self.state != State::AwaitQuit {
             return Some(self.refused_session(reply));
         }
-        if let Some(open) = &mut self.open {
+        if let Some(open) = self.open.front_mut() {
             open.answered = true;
         }
         match self.state {
             State::AwaitGreeting => self.on_greeting(now, reply, out),
             State::AwaitEhlo => self.on_ehlo(now, reply, out),
-            State::AwaitHelo => self.on_helo(now, reply),
+            State::AwaitHelo => self.on_helo(now, reply, out),
+            State::AwaitStartTls => self.on_starttls(now, reply, out),
+            State::AwaitAuth(proof) => self.on_auth(now, proof, reply, out),
             State::AwaitRset => self.on_rset(now, reply, out),
             State::AwaitMail => self.on_mail(now, reply, out),
             State::AwaitRcpt(index) => self.on_rcpt(now, index, reply, out),
             State::AwaitData => self.on_data(now, reply, out),
             State::Sending => self.on_early_reply(reply),
             State::AwaitEndOfData => self.on_end_of_data(now, reply),
+            State::AwaitChunk => self.on_chunk(now, reply),
             State::AwaitAbandoned => {
                 self.reset_first = false;
                 Some(self.finish(now))
@@ -252,7 +392,7 @@ impl Client {
                 self.close();
                 Some(Event::Closed)
             }
-            State::Ready => Some(self.out_of_order(reply)),
+            State::Ready | State::AwaitHandshake => Some(self.out_of_order(reply)),
             State::Decided | State::Closed => unreachable!("advance reads no reply in this state"),
         }
     }
@@ -267,12 +407,14 @@ impl Client {
             }
             Some(Event::Failed(end)) => Event::Failed(end),
             Some(Event::Closed) => Event::Closed,
-            Some(Event::Ready | Event::Send | Event::Read) | None => self.spoke_unasked(),
+            Some(Event::Ready | Event::Send(_) | Event::Read | Event::StartTls) | None => {
+                self.spoke_unasked()
+            }
         }
     }
 
     fn open(&mut self) -> &mut Open {
-        self.open.as_mut().expect("states within a transaction have one open")
+        self.open.front_mut().expect("states within a transaction have one open")
     }
 
     /// Without PIPELINING the next command waits for the reply to the one before.
@@ -283,30 +425,36 @@ impl Client {
     }
 
     fn finish(&mut self, now: Millis) -> Event {
-        self.enter(now, State::Ready);
-        self.fates()
+        let finished = self.fates();
+        self.enter_first(now);
+        finished
     }
 
     fn fates(&mut self) -> Event {
         self.transactions = self.transactions.saturating_add(1);
-        let open = self.open.take().expect("a transaction that ends is open");
+        let open = self.open.pop_front().expect("a transaction that ends is open");
         Event::Finished(open.into_fates())
     }
 
     fn close(&mut self) {
         self.state = State::Closed;
+        self.chunk = Chunk::None;
         self.deadline = Millis::MAX;
     }
 
     fn enter(&mut self, now: Millis, state: State) {
         let timeouts = &self.settings.timeouts;
         let patience = match state {
+            _ if self.chunk == Chunk::Sending => timeouts.block,
             State::AwaitGreeting => timeouts.greeting,
             State::AwaitData => timeouts.data,
             State::Sending => timeouts.block,
-            State::AwaitEndOfData | State::AwaitAbandoned => timeouts.end_of_data,
-            State::Ready | State::Decided | State::Closed => Millis::MAX,
-            State::AwaitEhlo | State::AwaitHelo | State::AwaitRset => timeouts.reply,
+            State::AwaitEndOfData | State::AwaitChunk | State::AwaitAbandoned => timeouts.end_of_data,
+            State::Ready | State::Decided | State::Closed | State::AwaitHandshake => Millis::MAX,
+            State::AwaitEhlo | State::AwaitHelo | State::AwaitStartTls | State::AwaitAuth(_) => {
+                timeouts.reply
+            }
+            State::AwaitRset => timeouts.reply,
             State::AwaitMail | State::AwaitRcpt(_) | State::AwaitQuit => timeouts.reply,
         };
         self.state = state;

@@ -10,6 +10,7 @@
 //!                     bytes ◀────┘                                     log, spool, dsn ◀──┘
 //! ```
 
+mod broken_tls;
 pub mod client;
 mod connection;
 pub mod extensions;
@@ -26,11 +27,13 @@ mod settle;
 pub mod shard;
 mod steer;
 mod transaction;
+mod transport;
 pub mod verdict;
 mod worker;
 
-/// Whether the sending side can keep a message within TLS on all of its way (RFC 8689 section 4.2.1): it has
-/// no TLS yet, so REQUIRETLS is not announced, and a message that has it all the same goes to nobody.
+/// Whether the sending side can keep a message within verified TLS on all of its way (RFC 8689 section 4.2.1).
+/// It verifies by route and not yet by message, so REQUIRETLS is not announced, and a message that has it all
+/// the same is returned with 5.7.30.
 pub const fn can_require_tls() -> bool {
     false
 }

@@ -69,12 +69,15 @@ impl Ready {
     }
 
     fn level(&mut self, priority: i8) -> &mut VecDeque<Item> {
+        // The last queue is kept when it is empty, and serves again under another priority.
+        if let [(level, items)] = &mut self.levels[..]
+            && items.is_empty()
+        {
+            *level = priority;
+        }
         let place = self.levels.partition_point(|(level, _)| *level > priority);
-        match self.levels.get(place) {
-            Some((level, _)) if *level == priority => {}
-            // The last queue is kept when it is empty, and serves again under another priority.
-            Some((_, items)) if items.is_empty() && self.levels.len() == 1 => self.levels[place].0 = priority,
-            _ => self.levels.insert(place, (priority, VecDeque::new())),
+        if self.levels.get(place).is_none_or(|(level, _)| *level != priority) {
+            self.levels.insert(place, (priority, VecDeque::new()));
         }
         &mut self.levels[place].1
     }

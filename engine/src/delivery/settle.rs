@@ -11,6 +11,7 @@ use crate::observe::line::{self, Delays};
 use crate::observe::log;
 use crate::schedule::retry::{self, Deferral, Next};
 use crate::shard::links::{Disposition, Fate, Group, Report, ToIngest};
+use crate::tls::outward::PeerTls;
 use sluice_queue::{Envelope, Notify};
 use std::cell::Cell;
 use std::rc::Rc;
@@ -24,6 +25,7 @@ pub struct Attempted {
     pub verdict: Verdict,
     /// `host[ip]:port`.
     pub relay: String,
+    pub tls: Option<Rc<PeerTls>>,
     pub tells: Tells,
 }
 
@@ -160,7 +162,8 @@ fn fate(
     let verdict = done.verdict;
     let dsn = verdict.status.to_string();
     let recipient = &message.envelope.recipients[done.recipient as usize].address;
-    log_attempt(shard, message, recipient, &done.relay, delays, &dsn, disposition, &verdict.text);
+    let reached = (done.relay.as_str(), done.tls.as_deref());
+    log_attempt(shard, message, recipient, reached, delays, &dsn, disposition, &verdict.text);
     Fate {
         recipient: done.recipient,
         attempts: match disposition {
@@ -180,7 +183,7 @@ fn log_attempt(
     shard: &DeliveryShard,
     message: &Message,
     recipient: &str,
-    relay: &str,
+    (relay, tls): (&str, Option<&PeerTls>),
     delays: Delays,
     dsn: &str,
     disposition: Disposition,
@@ -193,7 +196,7 @@ fn log_attempt(
         Disposition::Expired => (&shard.counters.recipients_expired_total, "expired"),
     };
     counter.add(1);
-    let attempt = line::Attempt { id: message.id, recipient, relay, delays, dsn, status, reply };
+    let attempt = line::Attempt { id: message.id, recipient, relay, delays, tls, dsn, status, reply };
     log::write("delivery", |text| line::attempt(text, &attempt));
 }
 
@@ -245,7 +248,8 @@ pub async fn settle_trouble(
             continue;
         }
         let address = &message.envelope.recipients[recipient as usize].address;
-        log_attempt(shard, &message, address, "none", delays, &dsn, disposition, &text);
+        let none = ("none", None);
+        log_attempt(shard, &message, address, none, delays, &dsn, disposition, &text);
         fates.push(Fate {
             recipient,
             attempts: item.attempts,

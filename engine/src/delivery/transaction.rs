@@ -26,6 +26,19 @@ pub struct Transaction<'a, R> {
     pub asked: Asked<'a>,
     /// The session is within TLS, and the peer is who it should be.
     pub secure: bool,
+    /// The content was declared `BODY=BINARYMIME` (RFC 3030).
+    pub binary: bool,
+}
+
+/// How the content follows the commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// After 354.
+    Data,
+    /// In one chunk behind the commands, in the same group.
+    ChunkInGroup,
+    /// In one chunk, once a recipient is accepted.
+    ChunkAfter,
 }
 
 /// Where one recipient stands.
@@ -47,6 +60,10 @@ pub(super) struct Open {
     /// The commands as octets, and how much of them has been handed out.
     commands: Vec<u8>,
     sent: usize,
+    pub ending: Ending,
+    content_bytes: u64,
+    /// RSET goes in front.
+    pub resets: bool,
     /// A reply to one of the commands has come.
     pub answered: bool,
     /// MAIL was answered with 2yz, so the peer is within a transaction.
@@ -60,11 +77,16 @@ impl Open {
     /// a message too large for the peer, addresses that cannot be put in a command.
     pub fn new<'a, R: Iterator<Item = Rcpt<'a>>>(
         transaction: Transaction<'a, R>,
+        ending: Ending,
         reset: bool,
         extensions: &Extensions,
         peer: &Peer,
     ) -> Self {
-        let refused = refuse_locally(&transaction, extensions, peer);
+        let Transaction { binary, .. } = transaction;
+        let refused = refuse_locally(&transaction, extensions, peer).or_else(|| {
+            let passes = extensions.binary_mime && ending != Ending::Data;
+            (binary && !passes).then(|| no_binary(peer))
+        });
         let Transaction { sender, recipients, content_bytes, eight_bit, asked, .. } = transaction;
         let utf8 = extensions.smtputf8 && asked.parameters.is_some_and(|of| of.smtputf8);
         let mut commands = Vec::with_capacity(128);
@@ -72,7 +94,7 @@ impl Open {
             commands.extend_from_slice(b"RSET\r\n");
         }
         let parameters = parameters::of_mail(&asked, extensions);
-        write_mail(&mut commands, sender, content_bytes, eight_bit, extensions, &parameters);
+        write_mail(&mut commands, sender, content_bytes, (eight_bit, binary), extensions, &parameters);
         let standings: Vec<Standing> = recipients
             .map(|recipient| match &refused {
                 Some(failure) => Standing::NotAsked(Fate::Failed(failure.clone())),
@@ -89,8 +111,27 @@ impl Open {
                 }
             })
             .collect();
-        commands.extend_from_slice(b"DATA\r\n");
-        Self { standings, commands, sent: 0, answered: false, mail_accepted: false, is_misordered: false }
+        match ending {
+            Ending::Data => commands.extend_from_slice(b"DATA\r\n"),
+            Ending::ChunkInGroup => write_chunk(&mut commands, content_bytes),
+            Ending::ChunkAfter => {}
+        }
+        Self {
+            standings,
+            commands,
+            sent: 0,
+            ending,
+            content_bytes,
+            resets: reset,
+            answered: false,
+            mail_accepted: false,
+            is_misordered: false,
+        }
+    }
+
+    /// Whether there is a recipient about whom the peer is asked.
+    pub fn is_asked(&self) -> bool {
+        self.next_asked(0).is_some()
     }
 
     /// The next recipient from `from` on for whom there is a RCPT among the commands.
@@ -115,6 +156,11 @@ impl Open {
         let end = memchr::memchr(b'\n', rest).map_or(rest.len(), |at| at + 1);
         out.extend_from_slice(&rest[..end]);
         self.sent += end;
+    }
+
+    /// The command for a chunk that is to follow now.
+    pub fn send_chunk(&self, out: &mut Vec<u8>) {
+        write_chunk(out, self.content_bytes);
     }
 
     pub fn accept(&mut self, index: usize) {
@@ -171,7 +217,7 @@ fn write_mail(
     commands: &mut Vec<u8>,
     sender: &str,
     bytes: u64,
-    eight_bit: bool,
+    (eight_bit, binary): (bool, bool),
     extensions: &Extensions,
     parameters: &str,
 ) {
@@ -179,11 +225,17 @@ fn write_mail(
     if extensions.size {
         write_all(commands, format_args!(" SIZE={bytes}"));
     }
-    if eight_bit && extensions.eight_bit_mime {
+    if binary {
+        commands.extend_from_slice(b" BODY=BINARYMIME");
+    } else if eight_bit && extensions.eight_bit_mime {
         commands.extend_from_slice(b" BODY=8BITMIME");
     }
     commands.extend_from_slice(parameters.as_bytes());
     commands.extend_from_slice(b"\r\n");
+}
+
+fn write_chunk(commands: &mut Vec<u8>, octets: u64) {
+    write_all(commands, format_args!("BDAT {octets} LAST\r\n"));
 }
 
 fn write_all(commands: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
@@ -196,7 +248,7 @@ fn refuse_locally<R>(
     extensions: &Extensions,
     peer: &Peer,
 ) -> Option<Failure> {
-    let Transaction { sender, content_bytes: bytes, eight_bit, asked, secure, .. } = transaction;
+    let Transaction { sender, content_bytes: bytes, eight_bit, binary, asked, secure, .. } = transaction;
     let bytes = *bytes;
     if let Some(size_max) = extensions.size_max.filter(|&size_max| bytes > size_max) {
         let text = format!(
@@ -208,7 +260,7 @@ fn refuse_locally<R>(
     if let Some(failure) = parameters::refusal(asked, sender, extensions, peer, *secure) {
         return Some(failure);
     }
-    if *eight_bit && !extensions.eight_bit_mime {
+    if *eight_bit && !binary && !extensions.eight_bit_mime {
         let text = format!("8BITMIME is required, but was not offered by host {}", peer.host());
         return Some(Failure::local(Scope::Host, Status::NEEDS_EIGHT_BIT, text));
     }
@@ -217,6 +269,15 @@ fn refuse_locally<R>(
         return Some(Failure::local(Scope::Message, Status::BAD_SENDER_SYNTAX, text));
     }
     None
+}
+
+/// RFC 3030 section 3: such a message is converted, which the relay does not, or returned.
+fn no_binary(peer: &Peer) -> Failure {
+    let text = format!(
+        "the message has binary content (BODY=BINARYMIME), which {} does not take; send it again with that encoded in base64",
+        peer.host()
+    );
+    Failure::local(Scope::Host, Status::MEDIA_NOT_SUPPORTED, text)
 }
 
 fn bad_recipient() -> Failure {

@@ -179,7 +179,7 @@ mod tests {
         let retry = default_retry();
         let notice = |age, notified| match after_deferral(&retry, &deferral(age, 9, notified)) {
             Next::Retry { notice_due, .. } => Some(notice_due),
-            Next::Expire => None,
+            Next::Expire | Next::Late => None,
         };
         let table = [
             (0, false, Some(false)),

@@ -1,6 +1,6 @@
 //! What all sessions of one listener share: built once from the configuration, then immutable.
 
-use crate::config::{Config, Extensions, Limits, Relay, TlsMode};
+use crate::config::{Config, Extensions, Limits, LineEndings, Relay, TlsMode};
 use crate::policy::Rules;
 use crate::smtp::reply;
 use std::time::Duration;
@@ -17,6 +17,8 @@ pub struct Context {
     pub extensions: Extensions,
     /// `relay = "any"`: what its clients say of priorities and submitters counts.
     pub(super) trusted: bool,
+    pub line_endings: LineEndings,
+    pub binarymime: bool,
     pub(super) listener: usize,
     pub(super) rules: Rules,
     pub(super) command_millis: u64,
@@ -38,6 +40,8 @@ impl Context {
             tls: config.listeners[listener].tls,
             extensions: config.listeners[listener].extensions,
             trusted: config.listeners[listener].relay == Relay::Any,
+            line_endings: config.listeners[listener].line_endings,
+            binarymime: config.listeners[listener].binarymime,
             listener,
             rules: Rules::new(config),
             command_millis: millis(config.timeouts.command),

@@ -33,6 +33,7 @@ impl Session {
         let extensions = &self.context.extensions;
         Offers {
             extended: true,
+            binary_mime: self.context.binarymime,
             dsn: extensions.dsn,
             smtputf8: extensions.smtputf8,
             require_tls: self.tls.is_some() && can_require_tls,

@@ -8,9 +8,10 @@
 //! error (RFC 1870 section 6.1). From the grammar: 501 5.5.4, 501 5.1.7, 553 5.6.7.
 //!
 //! A priority above 0 counts from trusted clients only (RFC 6710 section 5); from others the message has 0,
-//! and the reply to its end says so with 2.3.6. AUTH= is believed from trusted clients only (RFC 4954
-//! section 5), and then there is nobody yet to tell: the sending side does not authenticate.
+//! and the reply to its end says so with 2.3.6. AUTH= is read and goes nowhere: the relay
+//! vouches for nobody towards a next hop, which is to take it for <> (RFC 4954 section 5).
 
+use super::bdat::Bdat;
 use super::extensions::micros;
 use super::{Argument, Handled, Refusal, Refused, Session, State, Transaction};
 use crate::smtp::command::{Fault, Mail};
@@ -47,6 +48,7 @@ pub(super) fn mail(session: &mut Session, mail: &Mail<'_>, out: &mut Vec<u8>) ->
     }
     session.transactions += 1;
     session.priority_lowered = schedule.priority != asked.priority.unwrap_or(0);
+    session.bdat = Bdat::default();
     session.transaction = Some(Transaction {
         sender: mail.sender.map(|mailbox| mailbox.to_string()).unwrap_or_default(),
         size: asked.size,

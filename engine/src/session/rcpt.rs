@@ -1,6 +1,7 @@
 //! RCPT (RFC 5321 section 4.1.1.3) with NOTIFY and ORCPT (RFC 3461).
 //!
-//! Replies: 250 2.1.5; 503 5.5.1 outside a transaction; 452 4.5.3 past `limits.recipients_max` (section
+//! Replies: 250 2.1.5; 503 5.5.1 outside a transaction and between
+//! chunks; 452 4.5.3 past `limits.recipients_max` (section
 //! 4.5.3.1.10), not counted as an error until as many again have been refused, because a client that
 //! pipelines cannot know; what `policy` answers: 550 5.7.1, 530 5.7.0; 555 5.5.4 to a parameter that
 //! was not announced, 501 5.5.4 to a malformed or repeated one; 553 5.6.7 to a path that is not ASCII when
@@ -25,6 +26,9 @@ pub(super) fn rcpt(session: &mut Session, rcpt: &Rcpt<'_>, out: &mut Vec<u8>) ->
             Some(_) => (&reply::MAIL_FIRST).into(),
         });
     };
+    if session.state == State::AwaitBdat {
+        return Err((&reply::RCPT_AFTER_BDAT).into());
+    }
     let asked = rcpt.parameters.of_rcpt(&offers, utf8)?;
     if rcpt.utf8 && !utf8 {
         return Err((&reply::RCPT_NON_ASCII).into());

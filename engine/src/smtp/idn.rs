@@ -15,12 +15,6 @@ pub fn a_labels(name: &str) -> Option<String> {
     ascii.ok().map(|ascii| ascii.into_owned()).filter(|ascii| super::path::is_domain(ascii))
 }
 
-/// The name with U-labels, for people; labels that are no good ones stay as they are.
-pub fn u_labels(name: &str) -> String {
-    let (unicode, _) = Uts46::new().to_unicode(name.as_bytes(), AsciiDenyList::EMPTY, Hyphens::Allow);
-    unicode.into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,7 +42,5 @@ mod tests {
             assert_eq!(a_labels(name).as_deref(), expected, "{name}");
         }
         assert_eq!(a_labels(&format!("{}ü.example", "a".repeat(60))), None, "the label is too long");
-        assert_eq!(u_labels("xn--bcher-kva.example"), "bücher.example");
-        assert_eq!(u_labels("xn--a"), "xn--a");
     }
 }

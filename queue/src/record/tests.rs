@@ -6,7 +6,7 @@ const SEED: u32 = 77;
 fn envelope() -> Envelope {
     Envelope {
         sender: "a@out.example".into(),
-        recipients: ["b@in.example", "ü@in.example"].map(|a| Recipient::new(a)).into(),
+        recipients: ["b@in.example", "ü@in.example"].map(Recipient::new).into(),
         body: Body::EightBit,
         arrived_micros: 1_795_000_000_000_000,
         listener: "outside".into(),

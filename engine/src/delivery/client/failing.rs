@@ -4,7 +4,7 @@
 //! Pure; a part of [`Client`]. The texts are those of Postfix where it has one, so that its users
 //! find in the log what they know.
 
-use super::{Client, Event, SessionFailure, State};
+use super::{Chunk, Client, Event, SessionFailure, State};
 use crate::delivery::failure::{Failure, Scope};
 use crate::delivery::reply::{Reply, ReplyClass};
 use crate::delivery::reply_reader::BadReply;
@@ -63,12 +63,13 @@ impl Client {
 
     pub(super) fn fail(&mut self, failure: Failure) -> SessionFailure {
         let failure = failure.cut();
-        let unanswered = self.open.as_ref().is_none_or(|open| !open.answered);
+        let unanswered = self.open.front().is_none_or(|open| !open.answered);
         let was_stale = self.transactions > 0 && unanswered && self.state != State::Closed;
-        let fates = self.open.take().map_or_else(Vec::new, |mut open| {
+        let fates = self.open.pop_front().map_or_else(Vec::new, |mut open| {
             open.fail_undecided(&failure);
             open.into_fates()
         });
+        self.open.clear();
         self.close();
         SessionFailure { failure, fates, was_stale }
     }
@@ -76,16 +77,22 @@ impl Client {
     /// The words of Postfix for the state, as its users know them from their logs.
     pub(super) fn doing(&self) -> &'static str {
         match self.state {
+            _ if self.chunk == Chunk::Sending => "sending message body",
             State::AwaitGreeting => "receiving the initial server greeting",
             State::AwaitEhlo => "performing the EHLO handshake",
             State::AwaitHelo => "performing the HELO handshake",
+            State::AwaitStartTls => "sending STARTTLS",
+            State::AwaitHandshake => "performing the TLS handshake",
+            State::AwaitAuth(_) => "performing SASL authentication",
             State::Ready | State::Decided | State::Closed => "the connection was not in use",
             State::AwaitRset => "sending RSET",
             State::AwaitMail => "sending MAIL FROM",
             State::AwaitRcpt(_) => "sending RCPT TO",
             State::AwaitData => "sending DATA command",
             State::Sending => "sending message body",
-            State::AwaitEndOfData => "sending end of data -- message may be sent more than once",
+            State::AwaitEndOfData | State::AwaitChunk => {
+                "sending end of data -- message may be sent more than once"
+            }
             State::AwaitAbandoned => "abandoning a message without recipients",
             State::AwaitQuit => "sending QUIT",
         }

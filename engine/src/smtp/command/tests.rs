@@ -1,4 +1,5 @@
 use super::*;
+use crate::smtp::chunks::Chunk;
 use crate::smtp::path::Domain;
 
 const JOE: Mailbox<'static> = Mailbox { local: "joe", domain: Domain::Name("x.example") };
@@ -38,7 +39,10 @@ fn every_verb_is_read_in_any_case() {
         ("STARTTLS", Command::StartTls),
         ("starttls", Command::StartTls),
         ("AUTH PLAIN", Command::NotOffered(NotOffered::Auth)),
-        ("BDAT 12 LAST", Command::NotOffered(NotOffered::Bdat)),
+        ("BDAT 12 LAST", Command::Bdat(Chunk { octets: 12, last: true })),
+        ("bdat  0  last ", Command::Bdat(Chunk { octets: 0, last: true })),
+        ("BDAT 00000000000000000007", Command::Bdat(Chunk { octets: 7, last: false })),
+        ("BDAT 18446744073709551616", Command::Bdat(Chunk { octets: u64::MAX, last: false })),
         ("TURN", Command::NotOffered(NotOffered::Turn)),
     ] {
         assert_eq!(parse_command(line.as_bytes()), Ok(expected), "{line}");
@@ -75,6 +79,20 @@ fn what_is_no_command_says_why() {
         (b"MAIL FROM:<j\xc3@x>", Fault::ReversePath(PathFault::NonAscii)),
         (b"MAIL FROM:<j\xf6@x>", Fault::ReversePath(PathFault::NonAscii)),
         (b"MAIL FROM:<joe@x.example>SIZE=1", Fault::Argument),
+        (b"BDAT", Fault::ChunkSize),
+        (b"BDAT LAST", Fault::ChunkSize),
+        (b"BDAT -1", Fault::ChunkSize),
+        (b"BDAT +1", Fault::ChunkSize),
+        (b"BDAT 0x10", Fault::ChunkSize),
+        (b"BDAT 5,LAST", Fault::ChunkSize),
+        (b"BDAT 000000000000000000007", Fault::ChunkSize),
+        (b"BDAT\t5", Fault::ChunkSize),
+        (b"BDAT 5\tLAST", Fault::ChunkSize),
+        (b"BDAT:5", Fault::ChunkSize),
+        (b"BDATA 5", Fault::UnknownVerb),
+        (b"BDAT 5 LAS", Fault::ChunkMarker(5)),
+        (b"BDAT 5 LAST LAST", Fault::ChunkMarker(5)),
+        (b"BDAT 5 6", Fault::ChunkMarker(5)),
         (b"RCPT", Fault::RcptKeyword),
         (b"RCPT TO:<>", Fault::ForwardPath(PathFault::NullForwardPath)),
         (b"RCPT TO:<joe@x.example> \xff", Fault::ForwardPath(PathFault::NonAscii)),

@@ -1,4 +1,4 @@
-//! MAIL: SIZE (RFC 1870), BODY (RFC 6152), SMTPUTF8 (RFC 6531), REQUIRETLS (RFC 8689), MT-PRIORITY
+//! MAIL: SIZE (RFC 1870), BODY (RFC 6152, RFC 3030), SMTPUTF8 (RFC 6531), REQUIRETLS (RFC 8689), MT-PRIORITY
 //! (RFC 6710), AUTH (RFC 4954 section 5), RET and ENVID (RFC 3461); BY, HOLDFOR and HOLDUNTIL by `times`.
 
 use super::times::{self, By, Hold};
@@ -42,9 +42,10 @@ impl<'a> OfMail<'a> {
         if is("SIZE", offers.extended) {
             once(&mut self.size, value.and_then(size))
         } else if is("BODY", offers.extended) {
-            // BINARYMIME is for who offers CHUNKING.
-            let bodies = [("7BIT", Body::SevenBit), ("8BITMIME", Body::EightBit)];
-            once(&mut self.body, keyword(value, &bodies))
+            let bodies =
+                [("7BIT", Body::SevenBit), ("8BITMIME", Body::EightBit), ("BINARYMIME", Body::Binary)];
+            let body = keyword(value, &bodies).filter(|body| *body != Body::Binary || offers.binary_mime);
+            once(&mut self.body, body)
         } else if is("SMTPUTF8", offers.smtputf8) {
             flag(&mut self.smtputf8, value)
         } else if is("REQUIRETLS", offers.require_tls) {

@@ -7,7 +7,7 @@
 //!
 //! | file | parameters |
 //! |---|---|
-//! | `mail` | SIZE, BODY, SMTPUTF8, REQUIRETLS, MT-PRIORITY, AUTH, RET, ENVID |
+//! | `mail` | SIZE, BODY with BINARYMIME, SMTPUTF8, REQUIRETLS, MT-PRIORITY, AUTH, RET, ENVID |
 //! | `rcpt` | NOTIFY, ORCPT |
 //! | `times` | BY, HOLDFOR, HOLDUNTIL |
 //! | `orcpt` | the forms of an original recipient, also for those who pass it on or report it |
@@ -30,6 +30,8 @@ use super::command::Fault;
 pub struct Offers {
     /// What every reply to EHLO has: SIZE and 8BITMIME.
     pub extended: bool,
+    /// RFC 3030 section 3.
+    pub binary_mime: bool,
     /// RFC 3461.
     pub dsn: bool,
     /// RFC 6531.
@@ -50,6 +52,7 @@ impl Offers {
     /// Everything that this server can offer at all.
     pub const ALL: Self = Self {
         extended: true,
+        binary_mime: true,
         dsn: true,
         smtputf8: true,
         require_tls: true,
