@@ -3,12 +3,13 @@
 //!
 //! Lives on one delivery shard, in the task that opened it.
 
-use super::client::{Client, ClientSettings, Event, Opening, StartTls, Transaction};
+use super::client::{Asked, Client, ClientSettings, Event, Opening, Rcpt, StartTls, Transaction};
 use super::failure::{Failure, Scope};
 use super::message::{Message, Pieces};
+use super::settle::Tells;
 use super::transport::Transport;
 use super::verdict::{Fate, Peer, Status};
-use crate::clock::monotonic_millis;
+use crate::clock::{monotonic_millis, wall_micros};
 use crate::config::Login;
 use crate::smtp::content::Framing;
 use crate::tls::outward::{PeerTls, RouteTls};
@@ -133,6 +134,12 @@ impl Connection {
         self.client.peer()
     }
 
+    /// What the peer tells senders of, so that the relay need not.
+    pub fn tells(&self) -> Tells {
+        let extensions = self.client.extensions();
+        Tells { success: extensions.dsn, delay: extensions.deliver_by.is_some() }
+    }
+
     /// Another transaction may begin, though others may be under way.
     pub fn can_begin(&self) -> bool {
         self.client.can_begin()
@@ -148,10 +155,17 @@ impl Connection {
         let envelope = &message.envelope;
         let transaction = Transaction {
             sender: &envelope.sender,
-            recipients: recipients.iter().map(|&index| envelope.recipients[index as usize].address.as_str()),
+            recipients: recipients.iter().map(|&index| Rcpt::from(&envelope.recipients[index as usize])),
             content_bytes: message.content_bytes,
             eight_bit: message.is_eight_bit(),
             binary: message.is_binary(),
+            asked: Asked {
+                parameters: envelope.parameters.as_deref(),
+                header_utf8: envelope.is_utf8() && message.header_is_utf8(),
+                now_micros: wall_micros(),
+            },
+            // See `can_require_tls`.
+            secure: false,
         };
         self.client.begin(monotonic_millis(), transaction, &mut self.out);
     }

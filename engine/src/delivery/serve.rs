@@ -12,7 +12,7 @@ use super::hop::{Hop, Item};
 use super::lookup::Candidate;
 use super::message::Message;
 use super::opening::open_one;
-use super::settle::{Attempted, Timing, put_off_faulty, settle_attempt};
+use super::settle::{Attempted, Tells, Timing, put_off_faulty, settle_attempt};
 use super::shard::DeliveryShard;
 use super::steer::InHands;
 use super::verdict::{Fate, Outcome, Peer, Verdict};
@@ -90,6 +90,9 @@ struct Lane<'a> {
     setup_micros: u64,
     begun: usize,
 }
+
+/// A host, what its TLS is, and what it tells senders of.
+type Reached<'a> = (&'a Peer, Option<Rc<PeerTls>>, Tells);
 
 /// One message under way.
 struct Flight {
@@ -203,8 +206,9 @@ impl Lane<'_> {
         self.at = Some(0);
         let (shard, hop) = (self.shard, self.hop);
         let Some(flight) = self.flights.front_mut() else { return };
-        let here = (self.connection.peer().clone(), self.connection.tls.clone());
-        flight.settle(shard, hop, fates, &here, self.backups.is_empty()).await;
+        let connection = &self.connection;
+        let here = (connection.peer(), connection.tls.clone(), connection.tells());
+        flight.settle(shard, hop, fates, here, self.backups.is_empty()).await;
         for (index, backup) in self.backups.iter().enumerate() {
             if flight.recipients.is_empty() || shard.is_stopping() {
                 break;
@@ -252,7 +256,7 @@ impl Flight {
     fn leave(self, shard: &Rc<DeliveryShard>, hop: &Rc<Hop>) {
         if !self.recipients.is_empty() {
             let mut rest = self.item.with_group(self.recipients);
-            rest.fresh = self.item.fresh;
+            rest.luggage = self.item.luggage;
             shard.give_back(hop, rest);
         }
         shard.transaction_ended();
@@ -266,7 +270,7 @@ impl Flight {
         shard: &Rc<DeliveryShard>,
         hop: &Rc<Hop>,
         fates: Vec<Fate>,
-        (peer, tls): &(Peer, Option<Rc<PeerTls>>),
+        (peer, tls, tells): Reached<'_>,
         last_host: bool,
     ) {
         assert_eq!(fates.len(), self.recipients.len(), "every recipient has its fate");
@@ -276,8 +280,8 @@ impl Flight {
             match Verdict::of(fate, Some(peer), last_host) {
                 None => open.push(recipient),
                 Some(verdict) => {
-                    let relay = peer.to_string();
-                    attempted.push(Attempted { recipient, verdict, relay, tls: tls.clone() });
+                    let (relay, tls) = (peer.to_string(), tls.clone());
+                    attempted.push(Attempted { recipient, verdict, relay, tls, tells });
                 }
             }
         }
@@ -301,19 +305,19 @@ impl Flight {
         last_host: bool,
     ) -> Result<(), String> {
         self.timing = Timing { began_micros: wall_micros(), setup_micros: 0, ended_micros: 0 };
-        let (fates, tls) = match open_one(shard, &hop.next_hop, peer).await {
+        let (fates, tls, tells) = match open_one(shard, &hop.next_hop, peer).await {
             Ok(mut backup) => {
                 self.timing.setup_micros = backup.setup_micros;
                 let fates = backup.transact(&self.message, &self.recipients).await?;
-                let tls = backup.tls.clone();
+                let (tls, tells) = (backup.tls.clone(), backup.tells());
                 if !backup.is_closed() {
                     backup.quit();
                 }
-                (fates, tls)
+                (fates, tls, tells)
             }
-            Err(failure) => (vec![Fate::Failed(failure); self.recipients.len()], None),
+            Err(failure) => (vec![Fate::Failed(failure); self.recipients.len()], None, Tells::default()),
         };
-        self.settle(shard, hop, fates, &(peer.clone(), tls), last_host).await;
+        self.settle(shard, hop, fates, (peer, tls, tells), last_host).await;
         Ok(())
     }
 }

@@ -5,13 +5,14 @@
 use super::hop::{Hop, Item, Trouble};
 use super::message::Message;
 use super::shard::DeliveryShard;
-use super::verdict::{Outcome, Verdict};
+use super::verdict::{Outcome, Status, Verdict};
 use crate::clock::{monotonic_millis, wall_micros};
 use crate::observe::line::{self, Delays};
 use crate::observe::log;
 use crate::schedule::retry::{self, Deferral, Next};
 use crate::shard::links::{Disposition, Fate, Group, Report, ToIngest};
 use crate::tls::outward::PeerTls;
+use sluice_queue::{Envelope, Notify};
 use std::rc::Rc;
 
 /// A message whose delivery ended in a fault of the program waits at least this long when it has expired.
@@ -24,6 +25,25 @@ pub struct Attempted {
     /// `host[ip]:port`.
     pub relay: String,
     pub tls: Option<Rc<PeerTls>>,
+    pub tells: Tells,
+}
+
+/// What a next hop tells senders of by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tells {
+    /// DSN: of success, where NOTIFY asks for it (RFC 3461 section 5.2.1).
+    pub success: bool,
+    /// DELIVERBY: of a deadline missed.
+    pub delay: bool,
+}
+
+/// Whether the sender is to be told that the message was handed on (RFC 3461 section 5.2.2; RFC 2852: from
+/// there on nobody keeps the time, or each relay is to be named).
+fn is_relayed(envelope: &Envelope, recipient: u32, tells: Tells) -> bool {
+    let notify = envelope.recipients[recipient as usize].notify();
+    let success = notify.is_some_and(|notify| notify.success) && !tells.success;
+    let by = envelope.deliver_by().is_some_and(|by| by.trace || !tells.delay);
+    !envelope.sender.is_empty() && (success || (by && notify != Some(Notify::NEVER)))
 }
 
 /// Wall clock, microseconds.
@@ -64,14 +84,22 @@ pub async fn settle_attempt(
     let next = after_deferral(shard, hop, item, attempts);
     let mut again = Vec::new();
     let mut fates = Vec::with_capacity(attempted.len());
-    for done in attempted {
+    for mut done in attempted {
         let disposition = match done.verdict.outcome {
+            Outcome::Delivered if is_relayed(&message.envelope, done.recipient, done.tells) => {
+                Disposition::Relayed
+            }
             Outcome::Delivered => Disposition::Delivered,
             Outcome::Bounced => Disposition::Bounced,
             Outcome::Deferred => {
                 let disposition = deferred(item, &next);
-                if disposition != Disposition::Expired {
-                    again.push(done.recipient);
+                match disposition {
+                    Disposition::Deferred { .. } => again.push(done.recipient),
+                    Disposition::Bounced => {
+                        done.verdict.status = Status::TOO_LATE;
+                        done.verdict.text = too_late(&done.verdict.text);
+                    }
+                    _ => {}
                 }
                 disposition
             }
@@ -97,6 +125,7 @@ fn after_deferral(shard: &DeliveryShard, hop: &Hop, item: &Item, attempts: u16) 
         now_micros: wall_micros(),
         attempts,
         notified: item.notified,
+        by: item.luggage.by(),
     };
     retry::after_deferral(shard.retry_of(&hop.next_hop), &deferral)
 }
@@ -104,10 +133,16 @@ fn after_deferral(shard: &DeliveryShard, hop: &Hop, item: &Item, attempts: u16) 
 fn deferred(item: &Item, next: &Next) -> Disposition {
     match *next {
         Next::Expire => Disposition::Expired,
+        Next::Late => Disposition::Bounced,
         Next::Retry { notice_due, .. } => {
             Disposition::Deferred { notice: notice_due, notified: item.notified || notice_due }
         }
     }
+}
+
+/// The words of a message that is returned at its sender's deadline.
+fn too_late(last: &str) -> String {
+    format!("the time by which the sender wanted it delivered is over; the last try: {last}")
 }
 
 /// A time of the wall clock on the clock of the timetable.
@@ -154,7 +189,7 @@ fn log_attempt(
     reply: &str,
 ) {
     let (counter, status) = match disposition {
-        Disposition::Delivered => (&shard.counters.recipients_delivered_total, "sent"),
+        Disposition::Delivered | Disposition::Relayed => (&shard.counters.recipients_delivered_total, "sent"),
         Disposition::Deferred { .. } => (&shard.counters.recipients_deferred_total, "deferred"),
         Disposition::Bounced => (&shard.counters.recipients_bounced_total, "bounced"),
         Disposition::Expired => (&shard.counters.recipients_expired_total, "expired"),
@@ -201,6 +236,10 @@ pub async fn settle_trouble(
         Waits::Refused => Disposition::Bounced,
         Waits::Down => deferred(&item, &next),
     };
+    let (mut dsn, mut text) = (trouble.dsn.to_string(), trouble.text.to_string());
+    if waits == Waits::Down && disposition == Disposition::Bounced {
+        (dsn, text) = (Status::TOO_LATE.to_string(), too_late(&text));
+    }
     let delays = Timing { began_micros: now, setup_micros: 0, ended_micros: now }.delays(&message);
     let mut fates = Vec::new();
     for &recipient in item.group.indexes() {
@@ -208,28 +247,20 @@ pub async fn settle_trouble(
             continue;
         }
         let address = &message.envelope.recipients[recipient as usize].address;
-        log_attempt(
-            shard,
-            &message,
-            address,
-            ("none", None),
-            delays,
-            &trouble.dsn,
-            disposition,
-            &trouble.text,
-        );
+        let none = ("none", None);
+        log_attempt(shard, &message, address, none, delays, &dsn, disposition, &text);
         fates.push(Fate {
             recipient,
             attempts: item.attempts,
             disposition,
-            dsn: trouble.dsn.to_string(),
-            text: trouble.text.to_string(),
+            dsn: dsn.clone(),
+            text: text.clone(),
             reply: trouble.reply.as_deref().map(str::to_owned),
             remote: trouble.remote.to_string(),
         });
     }
     report(shard, &item, fates).await;
-    item.fresh = None;
+    item.luggage = item.luggage.stored();
     item.announced = true;
     match disposition {
         Disposition::Deferred { notified, .. } => {
@@ -246,7 +277,7 @@ const FAULTS_MAX: u8 = 2;
 /// Puts a message off at which the code that delivers it has panicked. After [`FAULTS_MAX`] such ends it is
 /// held, until an administrator releases it.
 pub fn put_off_faulty(shard: &Rc<DeliveryShard>, hop: &Rc<Hop>, mut item: Item) {
-    item.fresh = None;
+    item.luggage = item.luggage.stored();
     item.faults = item.faults.saturating_add(1);
     if item.faults >= FAULTS_MAX {
         let (id, recipients) = (item.id, item.group.indexes().to_vec());
@@ -258,7 +289,7 @@ pub fn put_off_faulty(shard: &Rc<DeliveryShard>, hop: &Rc<Hop>, mut item: Item) 
     // A message that has expired gets a last attempt, which says so.
     let at_micros = match after_deferral(shard, hop, &item, item.attempts) {
         Next::Retry { at_micros, .. } => at_micros,
-        Next::Expire => wall_micros() + FAULT_WAIT_MICROS,
+        Next::Expire | Next::Late => wall_micros() + FAULT_WAIT_MICROS,
     };
     shard.put_off(hop, item, due_millis(at_micros));
 }
@@ -273,8 +304,9 @@ impl Item {
             notified: self.notified,
             announced: self.announced,
             faults: self.faults,
+            priority: self.priority,
             arrived_micros: self.arrived_micros,
-            fresh: None,
+            luggage: self.luggage.stored(),
         }
     }
 }

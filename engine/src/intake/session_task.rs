@@ -261,6 +261,7 @@ impl SessionTask<'_> {
         loop {
             let now = clock::monotonic_millis();
             self.session.refuse_mail(self.shard.refuses());
+            self.session.set_wall_clock(clock::wall_micros());
             let (consumed, step) = self.session.advance(now, &input[used..], &mut self.out);
             self.log_refusals();
             let start = used;

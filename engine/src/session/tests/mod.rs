@@ -18,7 +18,7 @@ macro_rules! dialogues {
     )*};
 }
 
-dialogues! { basics syntax limits content sequence relay starttls bdat binarymime repair header }
+dialogues! { basics syntax limits content sequence relay starttls bdat binarymime repair header extensions }
 
 fn session(script: &[&str]) -> Session {
     let context = Arc::new(Context::new(&config(), 0));
@@ -201,6 +201,21 @@ fn replies_are_flushed_within_a_long_group_of_commands() {
     }
     assert_eq!(used, input.len());
     assert!(flushes > 10, "{flushes}");
+}
+
+/// RFC 8689 section 2: within TLS only; and only when the sending side can keep it.
+#[test]
+fn requiretls_is_announced_within_tls_by_who_can_keep_it() {
+    let mut plain = session(&["EHLO c"]);
+    let announced = |session: &Session, can: bool| {
+        let mut lines = Vec::new();
+        session.announce(&session.offers_with(can), &mut lines);
+        lines.contains(&"REQUIRETLS".to_owned())
+    };
+    assert_eq!((announced(&plain, false), announced(&plain, true)), (false, false));
+    let cipher = "TLS_AES_256_GCM_SHA384".into();
+    plain.tls = Some(TlsFacts { version: "TLSv1.3", cipher, resumed: false, name: None, client: None });
+    assert_eq!((announced(&plain, false), announced(&plain, true)), (false, true));
 }
 
 /// Up to where content may come.
