@@ -43,6 +43,8 @@ impl Session {
         let (octets, piece) = self.decoder.decode(input);
         if octets > 0 {
             self.since = self.now;
+            self.content_came(octets);
+            self.tap_content(octets);
         }
         let fault = self.content_fault();
         let abandon = fault.is_some() && self.state == State::AwaitContent;
@@ -116,7 +118,7 @@ impl Session {
             Ok(()) => {
                 let id = self.queue_id.expect("opened() named the message");
                 reply::MESSAGE_OK.put_with(out, id);
-                self.errors = 0;
+                self.forgive();
             }
             Err(why) => self.put_refusal(why, out),
         }
@@ -135,5 +137,6 @@ impl Session {
         self.transaction = None;
         self.state = State::AwaitMail;
         self.since = self.now;
+        self.forget_content();
     }
 }

@@ -1,6 +1,6 @@
 //! What all sessions of one listener share: built once from the configuration, then immutable.
 
-use crate::config::{Config, Limits, TlsMode};
+use crate::config::{ClientLimits, Config, Limits, Network, Relay, TlsMode};
 use crate::policy::Rules;
 use crate::smtp::reply;
 use std::time::Duration;
@@ -14,10 +14,20 @@ pub struct Context {
     /// The mailbox behind `<Postmaster>` (RFC 5321 section 4.5.1).
     pub postmaster: String,
     pub tls: TlsMode,
+    /// Bounds for clients that are not exempt.
+    pub guard: ClientLimits,
+    /// Anybody may connect, not only networks of the organisation.
+    pub strangers: bool,
+    pub(super) xclient: Vec<Network>,
     pub(super) listener: usize,
     pub(super) rules: Rules,
     pub(super) command_millis: u64,
     pub(super) content_millis: u64,
+    pub(super) busy_command_millis: u64,
+    pub(super) busy_content_millis: u64,
+    /// 0: no end.
+    pub(super) session_millis: u64,
+    pub(super) slow_millis: u64,
 }
 
 impl Context {
@@ -33,10 +43,17 @@ impl Context {
             limits: config.limits.clone(),
             postmaster: config.postmaster.clone(),
             tls: config.listeners[listener].tls,
+            guard: config.listeners[listener].limits.clone(),
+            strangers: config.listeners[listener].relay != Relay::Any,
+            xclient: config.listeners[listener].xclient.clone(),
             listener,
             rules: Rules::new(config),
             command_millis: millis(config.timeouts.command),
             content_millis: millis(config.timeouts.content),
+            busy_command_millis: millis(config.load.command),
+            busy_content_millis: millis(config.load.content),
+            session_millis: millis(config.listeners[listener].limits.session_time_max),
+            slow_millis: millis(config.listeners[listener].limits.slow_window),
         }
     }
 }

@@ -16,6 +16,10 @@ pub(super) fn hello(session: &mut Session, name: &str, extended: bool, out: &mut
     if extended {
         let size = format_args!("SIZE {}", context.limits.message_bytes_max);
         let mut lines: Vec<&dyn Display> = vec![&context.hostname, &"PIPELINING", &size, &"8BITMIME"];
+        let xclient = format_args!("XCLIENT {}", crate::smtp::xclient::ATTRIBUTES);
+        if session.may_xclient() {
+            lines.push(&xclient);
+        }
         if session.offers_starttls() {
             lines.push(&"STARTTLS");
         }

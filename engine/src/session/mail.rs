@@ -2,7 +2,7 @@
 //!
 //! Replies: 250 2.1.0; 503 5.5.1 before EHLO or inside a transaction; 555 5.5.4 to a parameter after
 //! HELO, which announced none; 552 5.3.4 to a declared size over the limit; 421 4.7.0 after
-//! `limits.transactions_max`; 452 4.3.1 or 451 4.3.0 while the spool takes nothing, not counted as an error
+//! `limits.transactions_max`; 450 4.7.1 beyond what the client may send for now; 452 4.3.1 or 451 4.3.0 while the spool takes nothing, not counted as an error
 //! (RFC 1870 section 6.1). From the grammar: 501 5.5.4, 501 5.1.7, 553 5.6.7, 555 5.5.4.
 
 use super::{Argument, Handled, Refusal, Refused, Session, State, Transaction};
@@ -32,6 +32,7 @@ pub(super) fn mail(session: &mut Session, mail: &Mail<'_>, out: &mut Vec<u8>) ->
         Some(Refusal::NoSpace) => return Err(Refused::from(&reply::NO_SPACE).uncounted()),
         Some(_) => return Err(Refused::from(&reply::STORAGE_FAILED).uncounted()),
     }
+    session.guard.draw_message()?;
     session.transactions += 1;
     session.transaction = Some(Transaction {
         sender: mail.sender.map(|mailbox| mailbox.to_string()).unwrap_or_default(),

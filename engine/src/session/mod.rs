@@ -29,12 +29,15 @@
 //!   [`SWALLOWED_OCTETS_MAX`] the session is closed.
 //! - `limits.errors_max` errors are answered; the next one is 421 and the end. A message accepted sets
 //!   the count back.
+//! - Errors past `limits.soft_errors_max` are answered after a pause that grows ([`Step::Pause`]); `guard` has
+//!   this and all else about clients that waste time.
 //! - HTTP verbs: 500 and the end, lest a browser be made to talk SMTP.
 //! - A peer that `clients` does not admit gets 554 in place of a greeting, and the end.
 
 mod content;
 mod context;
 mod data;
+mod guard;
 mod hello;
 mod help;
 mod line;
@@ -46,13 +49,17 @@ mod received;
 mod refused;
 mod rset;
 mod starttls;
+mod tap;
 mod vrfy;
+mod xclient;
 
 #[cfg(test)]
 mod tests;
 
 pub use content::Refusal;
 pub use context::{Context, fault, shutting_down, too_many_sessions};
+use guard::Guard;
+pub use guard::{Allowance, Tally, TurnedAway, turned_away};
 use refused::{Argument, Refused};
 
 use crate::smtp::command::{Command, Fault, LINE_OCTETS_MAX};
@@ -90,6 +97,12 @@ pub enum Step {
     /// Write `out`, drop the rest of the input, and make a TLS handshake; then call
     /// [`Session::tls_started`], or close the connection.
     StartTls,
+    /// Wait for so many milliseconds without reading, write `out`, then call [`Session::advance`] again with
+    /// the rest of the input.
+    Pause(u64),
+    /// XCLIENT has named another client: see whether it is within its limits, then call
+    /// [`Session::readmitted`].
+    Readmit,
     /// Drop the draft if there is one, write `out` and close the connection.
     Close,
 }
@@ -109,6 +122,8 @@ enum State {
     AwaitCommit,
     /// The rim makes a TLS handshake.
     AwaitHandshake,
+    /// The rim counts the client that XCLIENT has named.
+    AwaitAdmission,
     Closed,
 }
 
@@ -136,6 +151,9 @@ struct Transaction {
 pub struct Session {
     context: Arc<Context>,
     client: IpAddr,
+    /// Who connected: the client, or a proxy that speaks for it.
+    proxy: IpAddr,
+    xclient: Option<Box<xclient::Known>>,
     state: State,
     tls: Option<TlsFacts>,
     hello: Option<Hello>,
@@ -150,6 +168,9 @@ pub struct Session {
     /// Refusals that the rim has not taken yet.
     notes: Vec<String>,
     transactions: usize,
+    guard: Guard,
+    /// What the client has said, for those who watch it.
+    tap: Option<Box<tap::Tap>>,
     /// The time of the last call that brought one.
     now: u64,
     /// When waiting for what is awaited now began.
@@ -179,8 +200,12 @@ impl Session {
         }
         Self {
             decoder: Decoder::new(context.limits.line_bytes_max),
+            guard: Guard::new(&context, client, now),
+            tap: None,
             context,
             client,
+            proxy: client,
+            xclient: None,
             state: if admitted { State::AwaitHello } else { State::Closed },
             tls,
             hello: None,
@@ -200,7 +225,8 @@ impl Session {
     /// the rim does next; the range of [`Step::Content`] counts from the start of `input`.
     ///
     /// # Panics
-    /// When the rim owes an answer to [`Step::Open`], [`Step::Commit`] or [`Step::StartTls`].
+    /// When the rim owes an answer to [`Step::Open`], [`Step::Commit`], [`Step::StartTls`] or
+    /// [`Step::Readmit`].
     pub fn advance(&mut self, now: u64, input: &[u8], out: &mut Vec<u8>) -> (usize, Step) {
         self.now = now;
         let mut consumed = 0;
@@ -214,6 +240,7 @@ impl Session {
                 State::AwaitSpool => panic!("advance() before opened() or open_failed()"),
                 State::AwaitCommit => panic!("advance() before committed()"),
                 State::AwaitHandshake => panic!("advance() before tls_started()"),
+                State::AwaitAdmission => panic!("advance() before readmitted()"),
                 _ if rest.is_empty() => (0, None),
                 State::AwaitContent | State::AwaitEnd => self.content(rest, out),
                 _ => self.line(rest, out),
@@ -234,20 +261,22 @@ impl Session {
     /// The time at which [`Session::timed_out`] is due; the largest number while the rim is at work.
     /// A command must be complete within its time; content must only go on.
     pub fn deadline(&self) -> u64 {
-        let millis = match self.state {
-            State::AwaitSpool | State::AwaitCommit | State::AwaitHandshake | State::Closed => {
-                return u64::MAX;
-            }
-            State::AwaitContent | State::AwaitEnd => self.context.content_millis,
-            _ => self.context.command_millis,
-        };
-        self.since.saturating_add(millis)
+        match self.state {
+            State::AwaitSpool
+            | State::AwaitCommit
+            | State::AwaitHandshake
+            | State::AwaitAdmission
+            | State::Closed => u64::MAX,
+            State::AwaitContent | State::AwaitEnd => self.due(true).0,
+            _ => self.due(false).0,
+        }
     }
 
     /// The deadline has passed (RFC 5321 section 4.5.3.2.7). The session is closed: as after
     /// [`Step::Close`], drop the draft if there is one.
     pub fn timed_out(&mut self, out: &mut Vec<u8>) {
-        self.close_with(&reply::TIMED_OUT, out);
+        let answer = self.lateness();
+        self.close_with(answer, out);
     }
 
     /// The relay stops (RFC 5321 section 3.8). The session is closed: as after [`Step::Close`], drop the
@@ -349,6 +378,8 @@ impl Session {
         followed: bool,
         out: &mut Vec<u8>,
     ) -> Option<Step> {
+        let (is_rcpt, is_junk) =
+            (matches!(command, Ok(Command::Rcpt(_)) | Err(Fault::ForwardPath(_))), guard::is_junk(&command));
         let handled = match command {
             Ok(command) if self.needs_tls_for(&command) => Err((&reply::TLS_REQUIRED).into()),
             Ok(Command::Ehlo(name)) => hello::hello(self, name, true, out),
@@ -362,11 +393,19 @@ impl Session {
             Ok(Command::Help) => help::help(out),
             Ok(Command::Quit) => quit::quit(self, out),
             Ok(Command::StartTls) => starttls::starttls(self, out),
+            Ok(Command::Xclient(argument)) => xclient::xclient(self, argument),
             Ok(Command::NotOffered(_)) => Err((&reply::NOT_OFFERED).into()),
             Err(fault) => Err(fault.into()),
         };
         self.since = self.now;
-        handled.unwrap_or_else(|refused| self.refuse(refused, out))
+        let step = handled.unwrap_or_else(|refused| {
+            let refused = if is_rcpt { self.guard_recipient(refused) } else { refused };
+            self.refuse(refused, out)
+        });
+        match step {
+            None if is_junk => self.count_junk(out),
+            step => step,
+        }
     }
 
     /// Closes the session with an answer whose argument, if any, is the host name.

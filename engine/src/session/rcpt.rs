@@ -2,7 +2,8 @@
 //!
 //! Replies: 250 2.1.5; 503 5.5.1 outside a transaction; 452 4.5.3 past `limits.recipients_max` (section
 //! 4.5.3.1.10), not counted as an error until as many again have been refused, because a client that
-//! pipelines cannot know; what `policy` answers: 550 5.7.1, 530 5.7.0. From the grammar: 501 5.5.4,
+//! pipelines cannot know; what `policy` answers: 550 5.7.1, 530 5.7.0;
+//! 450 4.7.1 beyond what the client may name for now. From the grammar: 501 5.5.4,
 //! 501 5.1.3, 553 5.6.7, 555 5.5.4.
 //!
 //! A recipient given twice is kept twice; both are delivered as one next hop sees fit.
@@ -36,6 +37,7 @@ pub(super) fn rcpt(session: &mut Session, path: &ForwardPath<'_>, out: &mut Vec<
     if let Verdict::Refuse(answer, _) = decide(&context.rules, &question) {
         return Err(answer.into());
     }
+    session.guard.draw_recipient()?;
     let address = match path {
         ForwardPath::Postmaster => context.postmaster.clone(),
         ForwardPath::Mailbox(mailbox) => mailbox.to_string(),

@@ -16,6 +16,14 @@
 //! | `dropped` | so many drafts have been dropped so far |
 //! | `wait` | so many milliseconds pass |
 //! | `stop` | the relay shuts down |
+//! | `xclient` | set before the session begins: the network of proxies |
+//! | `early` | the client talks before the greeting |
+//! | `allow` | so many messages and recipients are allowed from now on |
+//! | `load` | `normal`, `busy` or `overloaded` from now on |
+//! | `excuse` | so many milliseconds pass in which the rim does not read |
+//! | `turned-away` | the next client that XCLIENT names is over a limit |
+//! | `paused` | for so many milliseconds replies have been held back so far |
+//! | `tapped` | what a watcher has seen of the client since the last time begins so, lines joined by ` / ` |
 //! | `closed` | the session is over |
 //!
 //! `C*3` and `S*3` repeat, and `{}` is the number; `\r`, `\n`, `\t`, `\0`, `\xff` and `\\` are octets, `\(x*9)`
@@ -24,7 +32,8 @@
 //! `whole:`; a message open at its end is a failure.
 
 use super::super::*;
-use crate::config::TlsMode;
+use crate::config::{ClientLimits, TlsMode};
+use crate::load::Level;
 use crate::policy::tests::config;
 use sluice_queue::SpoolNumber;
 
@@ -105,6 +114,8 @@ struct Rim {
     dropped: usize,
     opens: Option<Refusal>,
     commits: Option<Refusal>,
+    turned_away: Option<TurnedAway>,
+    paused: u64,
 }
 
 impl Rim {
@@ -131,6 +142,15 @@ impl Rim {
                     continue;
                 }
                 Step::Flush => self.flushed.append(&mut self.out),
+                Step::Pause(millis) => {
+                    self.paused += *millis;
+                    self.now += *millis;
+                    self.flushed.append(&mut self.out);
+                }
+                Step::Readmit => {
+                    let turned_away = self.turned_away.take().map_or(Ok(()), Err);
+                    self.session.readmitted(turned_away, &mut self.out);
+                }
                 Step::Read => assert!(self.buffer.len() - consumed < LINE_OCTETS_MAX),
             }
             self.buffer.drain(..consumed);
@@ -193,6 +213,20 @@ fn facts() -> TlsFacts {
     TlsFacts { version: "TLSv1.3", cipher, resumed: false, name: None, client: None }
 }
 
+fn client_limit(limits: &mut ClientLimits, name: &str, value: usize) {
+    let millis = std::time::Duration::from_millis(value as u64);
+    match name {
+        "soft_errors_max" => limits.soft_errors_max = value,
+        "error_delay" => limits.error_delay = millis,
+        "junk_commands_max" => limits.junk_commands_max = value,
+        "invalid_recipients_max" => limits.invalid_recipients_max = value,
+        "session_time_max" => limits.session_time_max = millis,
+        "bytes_per_second_min" => limits.bytes_per_second_min = value as u64,
+        "slow_window" => limits.slow_window = millis,
+        other => panic!("unknown limit {other}"),
+    }
+}
+
 fn begin(dialogue: &Dialogue) -> Rim {
     let mut config = config();
     let (mut listener, mut client, mut mode) = (0, "192.0.2.9", TlsMode::Off);
@@ -201,6 +235,7 @@ fn begin(dialogue: &Dialogue) -> Rim {
             "listener" => listener = config.listeners.iter().position(|one| one.name == *text).unwrap(),
             "client" => client = text,
             "tls" => mode = tls_mode(text),
+            "xclient" => config.listeners[listener].xclient = vec![crate::config::network(text).unwrap()],
             "limit" => {
                 let (name, value) = text.split_once(' ').unwrap();
                 let (limits, value): (_, usize) = (&mut config.limits, value.parse().unwrap());
@@ -211,7 +246,7 @@ fn begin(dialogue: &Dialogue) -> Rim {
                     "received_max" => limits.received_max = value,
                     "errors_max" => limits.errors_max = value,
                     "transactions_max" => limits.transactions_max = value,
-                    other => panic!("unknown limit {other}"),
+                    other => client_limit(&mut config.listeners[listener].limits, other, value),
                 }
             }
             _ => {}
@@ -221,7 +256,8 @@ fn begin(dialogue: &Dialogue) -> Rim {
     let tls = (mode == TlsMode::Implicit).then(facts);
     let mut out = Vec::new();
     let client = SocketAddr::new(client.parse().unwrap(), 4711);
-    let session = Session::new(Arc::new(Context::new(&config, listener)), client, tls, 0, &mut out);
+    let mut session = Session::new(Arc::new(Context::new(&config, listener)), client, tls, 0, &mut out);
+    session.tap(true);
     Rim {
         session,
         now: 0,
@@ -233,6 +269,8 @@ fn begin(dialogue: &Dialogue) -> Rim {
         stored: Vec::new(),
         envelope: None,
         dropped: 0,
+        turned_away: None,
+        paused: 0,
         opens: None,
         commits: None,
     }
@@ -289,7 +327,35 @@ fn expect_line(out: &[u8], expected: &[u8], place: &str) -> usize {
 fn other(rim: &mut Rim, word: &str, text: &str, raw: &[u8], place: &str) {
     let envelope = || rim.envelope.as_ref().expect(place);
     match word {
-        "listener" | "client" | "limit" | "tls" => {}
+        "listener" | "client" | "limit" | "tls" | "xclient" => {}
+        "early" => {
+            rim.session.talked_early(&mut rim.out);
+            rim.feed(b"");
+        }
+        "allow" => {
+            let (messages, recipients) = text.split_once(' ').unwrap();
+            let allowance =
+                Allowance { messages: messages.parse().unwrap(), recipients: recipients.parse().unwrap() };
+            rim.session.allow(allowance);
+        }
+        "load" => rim.session.set_load(match text {
+            "normal" => Level::Normal,
+            "busy" => Level::Busy,
+            "overloaded" => Level::Overloaded,
+            other => panic!("unknown level {other}"),
+        }),
+        "excuse" => {
+            let millis: u64 = text.parse().unwrap();
+            rim.now += millis;
+            rim.session.excuse(millis);
+        }
+        "turned-away" => rim.turned_away = Some(TurnedAway::AddressConnections),
+        "paused" => assert_eq!(rim.paused.to_string(), text, "{place}"),
+        "tapped" => {
+            let tapped = rim.session.take_tapped();
+            let tapped = tapped.trim_end().replace("C: ", "").replace('\n', " / ");
+            assert_eq!(tapped, text, "{place}");
+        }
         "mail" => rim.session.refuse_mail(Some(text).filter(|text| *text != "ok").and_then(refusal)),
         "opens" => rim.opens = refusal(text),
         "commits" => rim.commits = refusal(text),
