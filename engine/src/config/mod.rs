@@ -18,6 +18,7 @@ mod error;
 mod host;
 mod load;
 mod network;
+mod outward;
 mod read;
 mod types;
 mod value;
@@ -146,7 +147,7 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
     let (limits, client_limits) = read::limits(root.section("limits"));
     let load = load::load(root.section("load"));
     let timeouts = read::timeouts(root.section("timeouts"));
-    let delivery = read::delivery(root.section("delivery"));
+    let (delivery, outward) = read::delivery(root.section("delivery"));
     let tls = read::tls(root.section("tls"));
     let (admin, admin_line) = read::admin(root.section("admin"));
     let log = read::log(root.section("log"));
@@ -156,7 +157,7 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
         .map(|section| read::listener(section, &client_limits))
         .collect();
     let routes: Vec<_> =
-        root.sections("route").into_iter().map(|section| read::route(section, &retry)).collect();
+        root.sections("route").into_iter().map(|section| read::route(section, &retry, &outward)).collect();
     let resolvers: Vec<_> = root.sections("resolver").into_iter().map(read::resolver).collect();
     if listeners.is_empty() && !root.has("listener") {
         root.fault(
@@ -212,6 +213,8 @@ fn listener(draft: ListenerDraft, general: Option<&Tls>) -> Option<Listener> {
         limits: draft.limits,
         proxy: draft.proxy,
         xclient: draft.xclient,
+        line_endings: draft.line_endings,
+        binarymime: draft.binarymime,
     })
 }
 
@@ -226,6 +229,8 @@ fn route(draft: RouteDraft, resolver: Option<usize>) -> Route {
         target,
         resolver,
         retry: draft.retry,
+        tls: draft.tls,
+        login: draft.login,
     }
 }
 

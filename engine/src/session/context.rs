@@ -1,6 +1,6 @@
 //! What all sessions of one listener share: built once from the configuration, then immutable.
 
-use crate::config::{ClientLimits, Config, Limits, Network, Relay, TlsMode};
+use crate::config::{ClientLimits, Config, Limits, LineEndings, Network, Relay, TlsMode};
 use crate::policy::Rules;
 use crate::smtp::reply;
 use std::time::Duration;
@@ -19,6 +19,8 @@ pub struct Context {
     /// Anybody may connect, not only networks of the organisation.
     pub strangers: bool,
     pub(super) xclient: Vec<Network>,
+    pub line_endings: LineEndings,
+    pub binarymime: bool,
     pub(super) listener: usize,
     pub(super) rules: Rules,
     pub(super) command_millis: u64,
@@ -46,6 +48,8 @@ impl Context {
             guard: config.listeners[listener].limits.clone(),
             strangers: config.listeners[listener].relay != Relay::Any,
             xclient: config.listeners[listener].xclient.clone(),
+            line_endings: config.listeners[listener].line_endings,
+            binarymime: config.listeners[listener].binarymime,
             listener,
             rules: Rules::new(config),
             command_millis: millis(config.timeouts.command),

@@ -185,8 +185,12 @@ impl Session {
         *out = said;
     }
 
-    /// When time is up for what is awaited, and what for. `content`: octets of a message.
-    pub(super) fn due(&self, content: bool) -> (u64, Due) {
+    /// When time is up for what is awaited, and what for.
+    pub(super) fn due(&self) -> (u64, Due) {
+        let content = matches!(
+            self.state,
+            State::AwaitContent | State::AwaitEnd | State::AwaitChunk | State::AwaitChunkEnd
+        );
         let (guard, context) = (&self.guard, &self.context);
         let (own, busy) = match content {
             true => (context.content_millis, context.busy_content_millis),
@@ -233,8 +237,7 @@ impl Session {
 
     /// The answer when the time of [`Session::deadline`] has come.
     pub(super) fn lateness(&mut self) -> &'static Answer {
-        let content = matches!(self.state, State::AwaitContent | State::AwaitEnd);
-        match self.due(content).1 {
+        match self.due().1 {
             Due::Idle => &reply::TIMED_OUT,
             Due::Slow => {
                 self.guard.tally.slow += 1;

@@ -73,7 +73,7 @@ fn how_often_a_client_connects_is_bounded_over_a_window() {
         rate_window: std::time::Duration::from_secs(60),
         ..ClientLimits::default().none()
     };
-    let mut connect = |client: &str, now: u64| admit(&limiter, &limits, client, now * SECOND).err();
+    let connect = |client: &str, now: u64| admit(&limiter, &limits, client, now * SECOND).err();
     for _ in 0..4 {
         assert_eq!(connect("192.0.2.1", 0), None);
     }
