@@ -295,6 +295,7 @@ impl SessionTask<'_> {
     async fn use_input(&mut self, input: &[u8]) -> io::Result<bool> {
         let mut used = 0;
         let mut working: Option<u64> = None;
+        self.look_who_watches();
         self.grant();
         loop {
             let now = clock::monotonic_millis();

@@ -186,7 +186,7 @@ pub struct Session {
     /// Refusals that the rim has not taken yet.
     notes: Vec<String>,
     transactions: usize,
-    guard: Guard,
+    guard: Box<Guard>,
     /// What the client has said, for those who watch it.
     tap: Option<Box<tap::Tap>>,
     /// The time of the last call that brought one.
@@ -218,7 +218,7 @@ impl Session {
         }
         Self {
             decoder: Decoder::new(context.limits.line_bytes_max),
-            guard: Guard::new(&context, client, now),
+            guard: Box::new(Guard::new(&context, client, now)),
             tap: None,
             context,
             client,
