@@ -33,8 +33,10 @@ pub mod steering;
 
 pub mod channel;
 pub mod clock;
+pub mod load;
 pub mod shard;
 pub mod space;
+pub mod trace;
 
 pub mod admin;
 pub mod observe;

@@ -41,6 +41,8 @@ enum Command {
     Run(ConfigFile),
     /// Verify a configuration and print who may send where; exit code 78 when it is bad
     Check(ConfigFile),
+    /// Show what clients and the running relay say to each other, as they say it; secrets are masked
+    Trace(Trace),
     /// Look at the queue and steer it
     #[command(after_help = QUEUE_EXAMPLES)]
     Queue(Box<Queue>),
@@ -61,6 +63,21 @@ struct Queue {
     /// One JSON object a line
     #[arg(long, global = true)]
     json: bool,
+}
+
+#[derive(Args)]
+struct Trace {
+    /// The clients: a network such as 192.0.2.0/24, or an address; all: 0.0.0.0/0 or ::/0
+    #[arg(long, value_name = "CIDR")]
+    client: String,
+    /// Only sessions of this listener
+    #[arg(long, value_name = "NAME")]
+    listener: Option<String>,
+    /// End after so long, such as 60s or 10m; else when you stop it
+    #[arg(long = "for", value_name = "TIME")]
+    within: Option<String>,
+    #[command(flatten)]
+    place: Place,
 }
 
 #[derive(Args)]
@@ -160,6 +177,10 @@ fn execute(arguments: Arguments) -> Result<(), Failed> {
             program::run::run(with_cpus(program::check::load(&file.config)?, cpus)?, |_| Ok(()))
         }
         Some(Command::Check(file)) => program::check::check(&file.config),
+        Some(Command::Trace(Trace { client, listener, within, place })) => {
+            let spool = place_of(place)?.spool;
+            program::trace::trace(&spool, &client, listener.as_deref(), within.as_deref())
+        }
         Some(Command::Queue(queue)) => {
             let queue = *queue;
             let (spool, json) = (place_of(queue.place)?, queue.json);

@@ -68,6 +68,7 @@ impl Default for Timeouts {
             command: minutes(5),
             content: minutes(3),
             handshake: seconds(30),
+            proxy_header: seconds(10),
             connect: seconds(30),
             greeting: minutes(5),
             reply: minutes(5),

@@ -11,10 +11,12 @@
 //! `engine/relay.toml` documents every key; the tests hold it against `default.rs` and `read.rs`.
 
 mod check;
+mod client_limits;
 mod default;
 mod document;
 mod error;
 mod host;
+mod load;
 mod network;
 mod outward;
 mod read;
@@ -30,11 +32,13 @@ use std::path::Path;
 use toml::de::DeTable;
 
 pub(crate) use check::matches_domain;
+pub use client_limits::ClientLimits;
 use document::{At, Notes, Purpose, Section};
 pub use error::{ConfigError, Fault};
+pub use load::LoadMarks;
 use read::{ListenerDraft, ResolverDraft, RouteDraft};
 pub use types::*;
-pub(crate) use value::{domain, duration, size, smart_host};
+pub(crate) use value::{domain, duration, network, size, smart_host};
 
 /// A longer file is no configuration.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -140,13 +144,18 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
     let shards = read::shards(root.section("shards"), cpus);
     let accepted = read::accepted_domains(root.section("domains"));
     let retry = read::retry(root.section("retry"), &Retry::default());
-    let limits = read::limits(root.section("limits"));
+    let (limits, client_limits) = read::limits(root.section("limits"));
+    let load = load::load(root.section("load"));
     let timeouts = read::timeouts(root.section("timeouts"));
     let (delivery, outward) = read::delivery(root.section("delivery"));
     let tls = read::tls(root.section("tls"));
     let (admin, admin_line) = read::admin(root.section("admin"));
     let log = read::log(root.section("log"));
-    let listeners: Vec<_> = root.sections("listener").into_iter().map(read::listener).collect();
+    let listeners: Vec<_> = root
+        .sections("listener")
+        .into_iter()
+        .map(|section| read::listener(section, &client_limits))
+        .collect();
     let routes: Vec<_> =
         root.sections("route").into_iter().map(|section| read::route(section, &retry, &outward)).collect();
     let resolvers: Vec<_> = root.sections("resolver").into_iter().map(read::resolver).collect();
@@ -181,6 +190,7 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
         domains,
         retry,
         limits,
+        load,
         timeouts,
         delivery,
         listeners: listeners.into_iter().map(|draft| listener(draft, tls.as_ref())).collect::<Option<_>>()?,
@@ -201,6 +211,9 @@ fn listener(draft: ListenerDraft, general: Option<&Tls>) -> Option<Listener> {
         relay: draft.relay,
         tls: draft.tls.value,
         extensions: draft.extensions,
+        limits: draft.limits,
+        proxy: draft.proxy,
+        xclient: draft.xclient,
         line_endings: draft.line_endings,
         binarymime: draft.binarymime,
     })

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::ClientLimits;
+use super::client_limits::client_limits;
 use super::document::{At, Section};
 use super::types::{
     Admin, CertificatePair, ClientCertificates, Delivery, Dnssec, Extensions, Limits, LineEndings, Log,
@@ -41,6 +43,9 @@ pub(super) struct ListenerDraft {
     pub tls: At<TlsMode>,
     pub extensions: Extensions,
     pub own_tls: Option<Tls>,
+    pub limits: ClientLimits,
+    pub proxy: Vec<Network>,
+    pub xclient: Vec<Network>,
     pub line_endings: LineEndings,
     pub binarymime: bool,
 }
@@ -182,7 +187,8 @@ fn ascending(
     }
 }
 
-pub(super) fn limits(mut section: Section<'_>) -> Limits {
+/// The bounds of every session, and those for clients of listeners that face strangers.
+pub(super) fn limits(mut section: Section<'_>) -> (Limits, ClientLimits) {
     let absent = Limits::default();
     let mut count =
         |key, range, absent: usize| section.count(key, range).map_or(absent, |at| at.value as usize);
@@ -200,8 +206,9 @@ pub(super) fn limits(mut section: Section<'_>) -> Limits {
             .size("message_bytes_max", 64 * KIB..=4 * GIB)
             .map_or(absent.message_bytes_max, |at| at.value),
     };
+    let clients = client_limits(&mut section, &ClientLimits::default());
     section.finish();
-    limits
+    (limits, clients)
 }
 
 pub(super) fn timeouts(mut section: Section<'_>) -> Timeouts {
@@ -211,6 +218,7 @@ pub(super) fn timeouts(mut section: Section<'_>) -> Timeouts {
         command: time("command", absent.command),
         content: time("content", absent.content),
         handshake: time("handshake", absent.handshake),
+        proxy_header: time("proxy_header", absent.proxy_header),
         connect: time("connect", absent.connect),
         greeting: time("greeting", absent.greeting),
         reply: time("reply", absent.reply),
@@ -352,11 +360,17 @@ pub(super) fn log(mut section: Section<'_>) -> Log {
     Log { file: file.and_then(|at| at.value) }
 }
 
-pub(super) fn listener(mut section: Section<'_>) -> ListenerDraft {
+/// `general`: `[limits]`, which holds for listeners that do not relay for everybody they take.
+pub(super) fn listener(mut section: Section<'_>, general: &ClientLimits) -> ListenerDraft {
     section.demand("name", "a name of your choice, unique among the listeners");
     section.demand("bind", "a list of addresses with ports, [\"203.0.113.10:25\"]");
     section.demand("clients", "a list of networks that may connect, [\"10.1.0.0/16\"]");
     let relay = relay(&mut section);
+    let absent = if relay == Relay::Any { general.none() } else { general.clone() };
+    let mut own = section.section("limits");
+    let limits = client_limits(&mut own, &absent);
+    own.finish();
+    let networks = |list: Option<Vec<At<Network>>>| list.into_iter().flatten().map(|at| at.value).collect();
     let draft = ListenerDraft {
         name: section.text("name", value::label),
         bind: section.list("bind", value::socket).unwrap_or_default(),
@@ -365,6 +379,9 @@ pub(super) fn listener(mut section: Section<'_>) -> ListenerDraft {
         tls: tls_mode(&mut section),
         extensions: extensions(section.section("extensions"), Extensions::of(relay)),
         own_tls: tls(section.section("own_tls")),
+        limits,
+        proxy: networks(section.list("proxy", value::network)),
+        xclient: networks(section.list("xclient", value::network)),
         line_endings: section
             .choice("line_endings", &[("strict", LineEndings::Strict), ("repair", LineEndings::Repair)])
             .map_or_else(LineEndings::default, |at| at.value),

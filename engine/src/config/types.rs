@@ -4,6 +4,7 @@
 //! threads behind an `Arc`. `default.rs` holds the defaults, `engine/relay.toml` tells each key's meaning,
 //! default and cost.
 
+use super::{ClientLimits, LoadMarks};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ pub struct Config {
     pub domains: Domains,
     pub retry: Retry,
     pub limits: Limits,
+    pub load: LoadMarks,
     pub timeouts: Timeouts,
     pub delivery: Delivery,
     pub tls: Option<Tls>,
@@ -104,6 +106,8 @@ pub struct Timeouts {
     pub content: Duration,
     /// A TLS handshake, from its first octet to its last. Default 30 s.
     pub handshake: Duration,
+    /// The header of the PROXY protocol, likewise. Default 10 s.
+    pub proxy_header: Duration,
     /// Client: TCP connection. Default 30 s.
     pub connect: Duration,
     /// Client: greeting. Default 5 min.
@@ -207,6 +211,12 @@ pub struct Listener {
     pub binarymime: bool,
     /// Its own `[listener.own_tls]`, else the general `[tls]`. There whenever `tls` is not off.
     pub certificates: Option<Tls>,
+    /// What one client may take.
+    pub limits: ClientLimits,
+    /// Load balancers that begin each connection with a header of the PROXY protocol.
+    pub proxy: Vec<Network>,
+    /// Clients that may use XCLIENT.
+    pub xclient: Vec<Network>,
 }
 
 /// The service extensions of a listener that an administrator decides about. Defaults by

@@ -223,7 +223,7 @@ fn parse_port(text: &str) -> Option<u16> {
 
 /// `10.1.0.0/16`, `2001:db8::/32`, or one address. A prefix with host bits set is an error that names the
 /// right one: it is more often a slip than a wish.
-pub(super) fn network(text: &str) -> Result<Network, Wrong> {
+pub(crate) fn network(text: &str) -> Result<Network, Wrong> {
     let refuse = || format!("\"{text}\" is not a network; allowed: 10.1.0.0/16, 2001:db8::/32, 10.1.0.7");
     let (address, prefix) = match text.split_once('/') {
         Some((address, prefix)) => (address, Some(prefix)),

@@ -24,6 +24,9 @@ pub(crate) fn config() -> Config {
         line_endings: Default::default(),
         binarymime: false,
         certificates: None,
+        limits: if relay == Relay::Any { ClientLimits::default().none() } else { ClientLimits::default() },
+        proxy: Vec::new(),
+        xclient: Vec::new(),
     };
     let seconds = Duration::from_secs;
     Config {
@@ -43,8 +46,10 @@ pub(crate) fn config() -> Config {
             sessions_max: 20_000,
             transactions_max: 100_000,
         },
+        load: LoadMarks::default(),
         timeouts: Timeouts {
             handshake: Duration::from_secs(30),
+            proxy_header: Duration::from_secs(10),
             command: seconds(300),
             content: seconds(180),
             connect: seconds(30),

@@ -6,6 +6,7 @@
 use crate::admin;
 use crate::channel::Receiver;
 use crate::config::Config;
+use crate::load;
 use crate::observe::{counters, log};
 use crate::resolve::service::Resolvers;
 use crate::shard::Happening;
@@ -21,6 +22,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// How often the free space is looked at. What arrives meanwhile has its room reserved.
 const SPACE_LOOK: Duration = Duration::from_millis(500);
+/// How often the load is looked at.
+const LOAD_LOOK: Duration = Duration::from_millis(250);
 const LOG_FLUSH: Duration = Duration::from_millis(100);
 
 pub struct Service {
@@ -50,6 +53,7 @@ async fn run(service: Service, events: Sender<Happening>) -> std::io::Result<()>
     let resolvers = Arc::new(resolvers);
     tokio::spawn(answer(resolvers, service.questions));
     tokio::spawn(watch_space(service.state.clone()));
+    tokio::spawn(watch_load(service.state.clone()));
     tokio::spawn(async {
         loop {
             tokio::time::sleep(LOG_FLUSH).await;
@@ -116,6 +120,28 @@ async fn watch_space(state: Arc<admin::State>) {
             Err(_) => {}
         }
         tokio::time::sleep(SPACE_LOOK).await;
+    }
+}
+
+async fn watch_load(state: Arc<admin::State>) {
+    let config = &state.config;
+    let memory_max = load::memory_max(config.load.memory_bytes_max);
+    let mut standing = load::Standing::default();
+    loop {
+        let figures = load::Figures {
+            sessions: state.ingest.iter().map(|shard| shard.sessions.get()).max().unwrap_or(0),
+            sessions_max: config.limits.sessions_max as u64,
+            memory: load::memory(),
+            memory_max,
+            space: state.space.level(),
+        };
+        let before = standing;
+        standing = load::judge(before, &figures, &config.load);
+        if before.level != standing.level {
+            log::note("service", &load::sentence(standing.level, &figures, &config.load));
+        }
+        state.load.publish(standing.level, &figures);
+        tokio::time::sleep(LOAD_LOOK).await;
     }
 }
 

@@ -61,6 +61,8 @@ impl Session {
         let (octets, piece) = self.decoder.decode(input);
         if octets > 0 {
             self.since = self.now;
+            self.content_came(octets);
+            self.tap_content(octets);
         }
         let fault = self.content_fault();
         let abandon = fault.is_some() && self.state == State::AwaitContent;
@@ -141,7 +143,7 @@ impl Session {
                 let lowered = self.priority_lowered;
                 let answer = if lowered { &reply::MESSAGE_OK_LOWERED } else { &reply::MESSAGE_OK };
                 answer.put_with(out, id);
-                self.errors = 0;
+                self.forgive();
             }
             Err(why) => self.put_refusal(why, out),
         }
@@ -158,5 +160,6 @@ impl Session {
         self.transaction = None;
         self.state = State::AwaitMail;
         self.since = self.now;
+        self.forget_content();
     }
 }

@@ -15,10 +15,14 @@ pub(super) fn hello(session: &mut Session, name: &str, extended: bool, out: &mut
     let context = &session.context;
     if extended {
         let size = format_args!("SIZE {}", context.limits.message_bytes_max);
+        let xclient = format_args!("XCLIENT {}", crate::smtp::xclient::ATTRIBUTES);
         let mut lines: Vec<&dyn Display> =
             vec![&context.hostname, &"PIPELINING", &size, &"8BITMIME", &"CHUNKING"];
         if context.binarymime {
             lines.push(&"BINARYMIME");
+        }
+        if session.may_xclient() {
+            lines.push(&xclient);
         }
         if session.offers_starttls() {
             lines.push(&"STARTTLS");

@@ -13,6 +13,7 @@ impl Session {
     /// Handles the first line of the input; consumes nothing while its end may still come.
     pub(super) fn line(&mut self, input: &[u8], out: &mut Vec<u8>) -> (usize, Option<Step>) {
         let Some(lf) = memchr(b'\n', input) else {
+            self.line_came(false);
             if self.swallowed == 0 && input.len() < LINE_OCTETS_MAX {
                 return (0, None);
             }
@@ -23,6 +24,7 @@ impl Session {
             let step = if self.swallowed < SWALLOWED_OCTETS_MAX { None } else { self.endless(out) };
             return (input.len(), step);
         };
+        self.line_came(true);
         let octets = lf + 1;
         let line_octets = self.swallowed + octets;
         let spoilt = line_octets > LINE_OCTETS_MAX || !input[..lf].ends_with(b"\r");
@@ -43,6 +45,7 @@ impl Session {
         };
         let followed = input.len() > octets;
         let replied = out.len();
+        self.tap_line(line);
         let command = parse_command(line);
         let step = self.command(command, followed, out);
         self.note_refusal(line, &out[replied..]);

@@ -4,7 +4,7 @@
 //! announced, so to any after HELO; 501 5.5.4 to a malformed or repeated one; 553 5.6.7 to a path that is not
 //! ASCII without SMTPUTF8 (RFC 6531 section 3.5); 552 5.3.4 to a declared size over the limit; 501 5.5.4 to a
 //! time to deliver by below the announced one (RFC 2852), and to a release beyond it (RFC 4865); 421 4.7.0
-//! after `limits.transactions_max`; 452 4.3.1 or 451 4.3.0 while the spool takes nothing, not counted as an
+//! after `limits.transactions_max`; 450 4.7.1 beyond what the client may send for now; 452 4.3.1 or 451 4.3.0 while the spool takes nothing, not counted as an
 //! error (RFC 1870 section 6.1). From the grammar: 501 5.5.4, 501 5.1.7, 553 5.6.7.
 //!
 //! A priority above 0 counts from trusted clients only (RFC 6710 section 5); from others the message has 0,
@@ -46,6 +46,7 @@ pub(super) fn mail(session: &mut Session, mail: &Mail<'_>, out: &mut Vec<u8>) ->
         Some(Refusal::NoSpace) => return Err(Refused::from(&reply::NO_SPACE).uncounted()),
         Some(_) => return Err(Refused::from(&reply::STORAGE_FAILED).uncounted()),
     }
+    session.guard.draw_message()?;
     session.transactions += 1;
     session.priority_lowered = schedule.priority != asked.priority.unwrap_or(0);
     session.bdat = Bdat::default();

@@ -32,6 +32,8 @@
 //!   [`SWALLOWED_OCTETS_MAX`] the session is closed.
 //! - `limits.errors_max` errors are answered; the next one is 421 and the end. A message accepted sets
 //!   the count back.
+//! - Errors past `limits.soft_errors_max` are answered after a pause that grows ([`Step::Pause`]); `guard` has
+//!   this and all else about clients that waste time.
 //! - Octets that BDAT announces are never commands, whatever BDAT is answered; when it has no size they
 //!   could be taken for some, so the session is closed.
 //! - HTTP verbs: 500 and the end, lest a browser be made to talk SMTP.
@@ -42,6 +44,7 @@ mod content;
 mod context;
 mod data;
 mod extensions;
+mod guard;
 mod hello;
 mod help;
 mod line;
@@ -53,7 +56,9 @@ mod received;
 mod refused;
 mod rset;
 mod starttls;
+mod tap;
 mod vrfy;
+mod xclient;
 
 #[cfg(test)]
 mod tests;
@@ -61,6 +66,8 @@ mod tests;
 use bdat::Bdat;
 pub use content::Refusal;
 pub use context::{Context, fault, shutting_down, too_many_sessions};
+use guard::Guard;
+pub use guard::{Allowance, Tally, TurnedAway, turned_away};
 use refused::{Argument, Refused};
 
 use crate::smtp::chunks::Chunk;
@@ -107,6 +114,12 @@ pub enum Step {
     /// Write `out`, drop the rest of the input, and make a TLS handshake; then call
     /// [`Session::tls_started`], or close the connection.
     StartTls,
+    /// Wait for so many milliseconds without reading, write `out`, then call [`Session::advance`] again with
+    /// the rest of the input.
+    Pause(u64),
+    /// XCLIENT has named another client: see whether it is within its limits, then call
+    /// [`Session::readmitted`].
+    Readmit,
     /// Drop the draft if there is one, write `out` and close the connection.
     Close,
 }
@@ -132,6 +145,8 @@ enum State {
     AwaitBdat,
     /// The rim makes a TLS handshake.
     AwaitHandshake,
+    /// The rim counts the client that XCLIENT has named.
+    AwaitAdmission,
     Closed,
 }
 
@@ -160,6 +175,9 @@ struct Transaction {
 pub struct Session {
     context: Arc<Context>,
     client: IpAddr,
+    /// Who connected: the client, or a proxy that speaks for it.
+    proxy: IpAddr,
+    xclient: Option<Box<xclient::Known>>,
     state: State,
     tls: Option<TlsFacts>,
     hello: Option<Hello>,
@@ -181,6 +199,9 @@ pub struct Session {
     received_utf8: bool,
     /// Microseconds since 1970, as the rim last said.
     wall_micros: u64,
+    guard: Box<Guard>,
+    /// What the client has said, for those who watch it.
+    tap: Option<Box<tap::Tap>>,
     /// The time of the last call that brought one.
     now: u64,
     /// When waiting for what is awaited now began.
@@ -210,8 +231,12 @@ impl Session {
         }
         Self {
             decoder: Decoder::new(context.limits.line_bytes_max),
+            guard: Box::new(Guard::new(&context, client, now)),
+            tap: None,
             context,
             client,
+            proxy: client,
+            xclient: None,
             state: if admitted { State::AwaitHello } else { State::Closed },
             tls,
             hello: None,
@@ -235,7 +260,8 @@ impl Session {
     /// the rim does next; the range of [`Step::Content`] counts from the start of `input`.
     ///
     /// # Panics
-    /// When the rim owes an answer to [`Step::Open`], [`Step::Commit`] or [`Step::StartTls`].
+    /// When the rim owes an answer to [`Step::Open`], [`Step::Commit`], [`Step::StartTls`] or
+    /// [`Step::Readmit`].
     pub fn advance(&mut self, now: u64, input: &[u8], out: &mut Vec<u8>) -> (usize, Step) {
         self.now = now;
         let mut consumed = 0;
@@ -249,6 +275,7 @@ impl Session {
                 State::AwaitSpool => panic!("advance() before opened() or open_failed()"),
                 State::AwaitCommit => panic!("advance() before committed()"),
                 State::AwaitHandshake => panic!("advance() before tls_started()"),
+                State::AwaitAdmission => panic!("advance() before readmitted()"),
                 State::AwaitChunk | State::AwaitChunkEnd if self.is_chunk_over() => match self.end_chunk(out)
                 {
                     Some(step) => (0, Some(step)),
@@ -275,22 +302,21 @@ impl Session {
     /// The time at which [`Session::timed_out`] is due; the largest number while the rim is at work.
     /// A command must be complete within its time; content must only go on.
     pub fn deadline(&self) -> u64 {
-        let millis = match self.state {
-            State::AwaitSpool | State::AwaitCommit | State::AwaitHandshake | State::Closed => {
-                return u64::MAX;
-            }
-            State::AwaitContent | State::AwaitEnd | State::AwaitChunk | State::AwaitChunkEnd => {
-                self.context.content_millis
-            }
-            _ => self.context.command_millis,
-        };
-        self.since.saturating_add(millis)
+        match self.state {
+            State::AwaitSpool
+            | State::AwaitCommit
+            | State::AwaitHandshake
+            | State::AwaitAdmission
+            | State::Closed => u64::MAX,
+            _ => self.due().0,
+        }
     }
 
     /// The deadline has passed (RFC 5321 section 4.5.3.2.7). The session is closed: as after
     /// [`Step::Close`], drop the draft if there is one.
     pub fn timed_out(&mut self, out: &mut Vec<u8>) {
-        self.close_with(&reply::TIMED_OUT, out);
+        let answer = self.lateness();
+        self.close_with(answer, out);
     }
 
     /// The relay stops (RFC 5321 section 3.8). The session is closed: as after [`Step::Close`], drop the
@@ -311,7 +337,7 @@ impl Session {
             State::AwaitSpool | State::AwaitContent | State::AwaitEnd | State::AwaitCommit => true,
             State::AwaitChunk | State::AwaitChunkEnd | State::AwaitBdat => true,
             State::AwaitHello | State::AwaitMail | State::AwaitRcpt | State::AwaitRcptOrData => false,
-            State::AwaitHandshake | State::Closed => false,
+            State::AwaitHandshake | State::AwaitAdmission | State::Closed => false,
         }
     }
 
@@ -438,6 +464,8 @@ impl Session {
         followed: bool,
         out: &mut Vec<u8>,
     ) -> Option<Step> {
+        let (is_rcpt, is_junk) =
+            (matches!(command, Ok(Command::Rcpt(_)) | Err(Fault::ForwardPath(_))), guard::is_junk(&command));
         let handled = match command {
             Ok(Command::Bdat(chunk)) => return bdat::bdat(self, chunk, None, out),
             Err(Fault::ChunkMarker(octets)) => {
@@ -455,11 +483,19 @@ impl Session {
             Ok(Command::Help) => help::help(out),
             Ok(Command::Quit) => quit::quit(self, out),
             Ok(Command::StartTls) => starttls::starttls(self, out),
+            Ok(Command::Xclient(argument)) => xclient::xclient(self, argument),
             Ok(Command::NotOffered(_)) => Err((&reply::NOT_OFFERED).into()),
             Err(fault) => Err(fault.into()),
         };
         self.since = self.now;
-        handled.unwrap_or_else(|refused| self.refuse(refused, out))
+        let step = handled.unwrap_or_else(|refused| {
+            let refused = if is_rcpt { self.guard_recipient(refused) } else { refused };
+            self.refuse(refused, out)
+        });
+        match step {
+            None if is_junk => self.count_junk(out),
+            step => step,
+        }
     }
 
     /// Closes the session with an answer whose argument, if any, is the host name.

@@ -23,8 +23,9 @@ pub(super) fn field(session: &Session, id: QueueId, date: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
     let written = write!(
         out,
-        "Received: from {} ({})\r\n\t{}by {} with {protocol} id {id}",
+        "Received: from {} ({}{})\r\n\t{}by {} with {protocol} id {id}",
         hello.name,
+        Named(session.client_name()),
         AddressLiteral(session.client),
         Tls(session.tls()),
         session.context.hostname,
@@ -35,6 +36,15 @@ pub(super) fn field(session: &Session, id: QueueId, date: &str) -> Vec<u8> {
     });
     written.expect("a vector takes everything");
     out
+}
+
+/// The client's name and a space, where it is known.
+struct Named<'a>(Option<&'a str>);
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |name| write!(f, "{name} "))
+    }
 }
 
 /// A comment that tells of the TLS connection, on a line of its own.

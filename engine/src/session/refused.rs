@@ -41,6 +41,10 @@ impl Refused {
         Self { counted: false, ..self }
     }
 
+    pub(super) fn code(&self) -> u16 {
+        self.answer.code
+    }
+
     pub(super) fn last(self) -> Self {
         Self { last: true, ..self }
     }
@@ -78,6 +82,8 @@ impl From<Fault> for Refused {
 
 /// The stage of a refusal at end-of-data.
 pub(super) const END_OF_MESSAGE: &[u8] = b"END-OF-MESSAGE";
+/// The stage of a refusal in place of the greeting.
+pub(super) const CONNECT: &[u8] = b"CONNECT";
 /// Octets of an argument in a note.
 const NOTED_OCTETS_MAX: usize = 512;
 /// Notes kept until the rim takes them. Prevents a group of bad commands from taking memory.
@@ -102,7 +108,12 @@ impl Session {
         let (code, second, rest) = (words.next(), words.next(), words.next());
         let has_enhanced = second.is_some_and(|word| word.starts_with(['4', '5']) && word.contains('.'));
         let text = if has_enhanced { rest } else { reply.split_once(' ').map(|(_, text)| text) };
-        let mut note = format!("{stage} from unknown[{}]: {}", self.client, code.unwrap_or_default());
+        let mut note = format!(
+            "{stage} from {}[{}]: {}",
+            self.client_name().unwrap_or("unknown"),
+            self.client,
+            code.unwrap_or_default()
+        );
         if let (true, Some(enhanced)) = (has_enhanced, second) {
             note.push_str(&format!(" {enhanced}"));
         }
@@ -123,10 +134,10 @@ impl Session {
     }
 
     pub(super) fn refuse(&mut self, refused: Refused, out: &mut Vec<u8>) -> Option<Step> {
-        self.errors += usize::from(refused.counted);
-        if self.errors > self.context.limits.errors_max {
-            self.close_with(&reply::TOO_MANY_ERRORS, out);
-            return Some(Step::Close);
+        if refused.counted
+            && let Some(step) = self.count_error(out)
+        {
+            return Some(step);
         }
         match refused.argument {
             Argument::None => refused.answer.put(out),
@@ -138,7 +149,18 @@ impl Session {
             self.close();
             return Some(Step::Close);
         }
-        None
+        if refused.counted { self.tarpit() } else { None }
+    }
+
+    /// One more error; the end when it is one too many.
+    pub(super) fn count_error(&mut self, out: &mut Vec<u8>) -> Option<Step> {
+        self.errors += 1;
+        if self.errors <= self.context.limits.errors_max {
+            return None;
+        }
+        self.count_abuse();
+        self.close_with(&reply::TOO_MANY_ERRORS, out);
+        Some(Step::Close)
     }
 }
 

@@ -298,6 +298,8 @@ pub enum ToIngest {
     },
     /// Certificates that were read again: for handshakes from now on.
     Tls(tls::Listeners),
+    /// Somebody wants to see sessions.
+    Trace(Arc<crate::trace::Trace>),
     /// No new session; open ones end within the bound.
     Stop,
     /// The delivery shards are done: write out what is left and end.

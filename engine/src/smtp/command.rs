@@ -35,6 +35,8 @@ pub enum Command<'a> {
     Quit,
     /// RFC 3207.
     StartTls,
+    /// Of Postfix; its argument is read by `smtp::xclient`.
+    Xclient(&'a [u8]),
     /// A command that RFC 5321 or an extension defines and this server does not offer.
     NotOffered(NotOffered),
 }
@@ -112,6 +114,7 @@ enum Verb {
     Help,
     Quit,
     StartTls,
+    Xclient,
     NotOffered(NotOffered),
     Foreign,
 }
@@ -142,6 +145,7 @@ fn verb(word: &[u8]) -> Option<Verb> {
         b"ETRN" => Verb::NotOffered(NotOffered::Etrn),
         b"EXPN" => Verb::NotOffered(NotOffered::Expn),
         b"STARTTLS" => Verb::StartTls,
+        b"XCLIENT" => Verb::Xclient,
         b"TURN" => Verb::NotOffered(NotOffered::Turn),
         b"GET" | b"POST" | b"PUT" | b"HEAD" | b"OPTIONS" | b"CONNECT" => Verb::Foreign,
         _ => return None,
@@ -197,6 +201,7 @@ fn parse(line: &[u8]) -> Result<Command<'_>, Fault> {
         Verb::Rset => alone(argument, Command::Rset),
         Verb::Quit => alone(argument, Command::Quit),
         Verb::StartTls => alone(argument, Command::StartTls),
+        Verb::Xclient => Ok(Command::Xclient(argument)),
         Verb::Noop => Ok(Command::Noop),
         Verb::Help => Ok(Command::Help),
         Verb::Vrfy if argument.is_empty() => Err(Fault::MissingArgument),

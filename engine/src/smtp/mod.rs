@@ -12,8 +12,10 @@ pub mod content;
 pub mod idn;
 pub mod parameters;
 pub mod path;
+pub mod proxy;
 pub mod reply;
 pub mod stuffing;
+pub mod xclient;
 
 pub use command::{Command, Fault, parse_command};
 pub use path::{Domain, ForwardPath, Mailbox, PathFault};

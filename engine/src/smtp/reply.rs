@@ -75,6 +75,23 @@ answers! {
     /// The host name.
     TOO_MANY_SESSIONS = 421 "4.7.0" "{} Too many connections, try again later";
     /// The host name.
+    OVERLOADED = 421 "4.3.2" "{} Overloaded, try again later";
+    /// The host name.
+    TOO_MANY_FROM_ADDRESS = 421 "4.7.0" "{} Too many connections from your address, try again later";
+    /// The host name.
+    TOO_MANY_FROM_NETWORK = 421 "4.7.0" "{} Too many connections from your network, try again later";
+    /// The host name.
+    TOO_OFTEN_FROM_ADDRESS = 421 "4.7.0" "{} Your address connects too often, try again later";
+    /// The host name.
+    TOO_OFTEN_FROM_NETWORK = 421 "4.7.0" "{} Your network connects too often, try again later";
+    EARLY_TALKER = 554 "5.5.0" "You sent octets before the greeting, wait for it";
+    /// The host name.
+    TOO_SLOW = 421 "4.4.2" "{} Octets come too slowly, try again over a better connection";
+    /// The host name.
+    SESSION_TOO_LONG = 421 "4.4.2" "{} This session has lasted too long, connect again";
+    /// The host name.
+    TOO_MANY_INVALID_RECIPIENTS = 421 "4.7.0" "{} Too many invalid recipients in this session";
+    /// The host name.
     CLOSING = 221 "2.0.0" "{} closing connection";
     /// The host name.
     SHUTTING_DOWN = 421 "4.3.2" "{} Service shutting down, try again later";
@@ -114,6 +131,7 @@ answers! {
     /// What is wrong.
     MAIL_ADDRESS = 501 "5.1.7" "Bad sender address: {}";
     MAIL_NON_ASCII = 553 "5.6.7" "Sender address with non-ASCII octets not permitted";
+    MESSAGE_RATE = 450 "4.7.1" "Too many messages from your address or network, try again later";
     MAIL_NESTED = 503 "5.5.1" "Sender already given, finish this message or send RSET";
     /// The limit in octets.
     MESSAGE_TOO_LARGE = 552 "5.3.4" "Message exceeds the size limit of {} octets";
@@ -129,6 +147,7 @@ answers! {
     /// What is wrong.
     RCPT_ADDRESS = 501 "5.1.3" "Bad recipient address: {}";
     RCPT_NON_ASCII = 553 "5.6.7" "Recipient address with non-ASCII octets not permitted";
+    RECIPIENT_RATE = 450 "4.7.1" "Too many recipients from your address or network, try again later";
     MAIL_FIRST = 503 "5.5.1" "Send MAIL first";
     TOO_MANY_RECIPIENTS = 452 "4.5.3" "Too many recipients, send the message again for the others";
     RELAY_DENIED = 550 "5.7.1" "Relaying denied: the recipient's domain is not served here";
@@ -172,6 +191,14 @@ answers! {
     // STARTTLS.
     TLS_READY = 220 "2.0.0" "Ready to start TLS";
     TLS_ACTIVE = 503 "5.5.1" "TLS is active already";
+
+    // XCLIENT.
+    XCLIENT_DENIED = 550 "5.7.1" "XCLIENT is not taken from your address";
+    XCLIENT_IN_TRANSACTION = 503 "5.5.1" "Finish this message or send RSET first";
+    XCLIENT_SYNTAX = 501 "5.5.4" "Syntax: XCLIENT attribute=value, each attribute once";
+    XCLIENT_ATTRIBUTE = 501 "5.5.4" "Attribute not announced";
+    XCLIENT_NO_ADDRESS = 501 "5.5.4" "ADDR must be an address";
+    XCLIENT_LOGIN = 550 "5.7.1" "LOGIN is not taken: the client must authenticate itself here";
 
     // The others.
     RESET_OK = 250 "2.0.0" "Ok";

@@ -134,7 +134,15 @@ impl RelayBuilder {
         let (outside, inside) = (Port::reserve(), Port::reserve());
         let config = directory.path().join("relay.toml");
         fs::write(&config, self.toml(directory.path(), &outside, &inside)).expect("the configuration");
-        Relay { directory, config, outside, inside, start: self.start, running: None }
+        Relay {
+            directory,
+            config,
+            outside,
+            inside,
+            start: self.start,
+            environment: Vec::new(),
+            running: None,
+        }
     }
 
     /// Starts the relay and waits until it is ready.

@@ -18,7 +18,9 @@ macro_rules! dialogues {
     )*};
 }
 
-dialogues! { basics syntax limits content sequence relay starttls bdat binarymime repair header extensions }
+dialogues! {
+    basics syntax limits content sequence relay starttls bdat binarymime repair header extensions guard xclient
+}
 
 fn session(script: &[&str]) -> Session {
     let context = Arc::new(Context::new(&config(), 0));
@@ -60,6 +62,7 @@ fn every_verb_has_its_answer_in_every_state() {
         ("ETRN x", [(502, AwaitHello), (502, AwaitMail), (502, AwaitRcpt), (502, AwaitRcptOrData)]),
         ("EXPN x", [(502, AwaitHello), (502, AwaitMail), (502, AwaitRcpt), (502, AwaitRcptOrData)]),
         ("STARTTLS", [(502, AwaitHello), (502, AwaitMail), (502, AwaitRcpt), (502, AwaitRcptOrData)]),
+        ("XCLIENT NAME=x", [(502, AwaitHello), (502, AwaitMail), (502, AwaitRcpt), (502, AwaitRcptOrData)]),
         ("TURN", [(502, AwaitHello), (502, AwaitMail), (502, AwaitRcpt), (502, AwaitRcptOrData)]),
         ("FOO", [(500, AwaitHello), (500, AwaitMail), (500, AwaitRcpt), (500, AwaitRcptOrData)]),
         ("GET / HTTP/1.0", [(500, Closed); 4]),
@@ -185,7 +188,11 @@ fn only_crlf_dot_crlf_lets_a_second_message_in() {
 /// A group of small commands with long replies neither takes memory nor is it handled at one go.
 #[test]
 fn replies_are_flushed_within_a_long_group_of_commands() {
-    let (mut session, mut out) = (session(&[]), Vec::new());
+    let mut config = config();
+    config.listeners[0].limits.junk_commands_max = 0;
+    let mut out = Vec::new();
+    let client = "192.0.2.9:4711".parse().unwrap();
+    let mut session = Session::new(Arc::new(Context::new(&config, 0)), client, None, 0, &mut out);
     let input = b"HELP\r\n".repeat(10_000);
     let (mut used, mut flushes) = (0, 0);
     loop {
@@ -243,7 +250,7 @@ fn converse(session: &mut Session, stream: &[u8], piece: usize) -> (Vec<u16>, Ve
                     session.committed(Ok(()), &mut out);
                 }
                 Step::Close => draft.clear(),
-                Step::Read | Step::Flush | Step::StartTls => {}
+                Step::Read | Step::Flush | Step::Pause(_) | Step::Readmit | Step::StartTls => {}
             }
             input.drain(..consumed);
             if matches!(step, Step::Read | Step::Close) {

@@ -21,6 +21,14 @@
 //! | `dropped` | so many drafts have been dropped so far |
 //! | `wait` | so many milliseconds pass |
 //! | `stop` | the relay shuts down |
+//! | `xclient` | set before the session begins: the network of proxies |
+//! | `early` | the client talks before the greeting |
+//! | `allow` | so many messages and recipients are allowed from now on |
+//! | `load` | `normal`, `busy` or `overloaded` from now on |
+//! | `excuse` | so many milliseconds pass in which the rim does not read |
+//! | `turned-away` | the next client that XCLIENT names is over a limit |
+//! | `paused` | for so many milliseconds replies have been held back so far |
+//! | `tapped` | what a watcher has seen of the client since the last time begins so, lines joined by ` / ` |
 //! | `closed` | the session is over |
 //!
 //! `C*3` and `S*3` repeat, and `{}` is the number; `\r`, `\n`, `\t`, `\0`, `\xff` and `\\` are octets, `\(x*9)`
@@ -29,7 +37,8 @@
 //! `whole:`; a message open at its end is a failure.
 
 use super::super::*;
-use crate::config::{Extensions, LineEndings, TlsMode};
+use crate::config::{ClientLimits, Extensions, LineEndings, TlsMode};
+use crate::load::Level;
 use crate::policy::tests::config;
 use sluice_queue::SpoolNumber;
 use std::time::Duration;
@@ -116,6 +125,8 @@ struct Rim {
     opens: Option<Refusal>,
     loses: Option<Refusal>,
     commits: Option<Refusal>,
+    turned_away: Option<TurnedAway>,
+    paused: u64,
 }
 
 impl Rim {
@@ -151,6 +162,15 @@ impl Rim {
                     continue;
                 }
                 Step::Flush => self.flushed.append(&mut self.out),
+                Step::Pause(millis) => {
+                    self.paused += *millis;
+                    self.now += *millis;
+                    self.flushed.append(&mut self.out);
+                }
+                Step::Readmit => {
+                    let turned_away = self.turned_away.take().map_or(Ok(()), Err);
+                    self.session.readmitted(turned_away, &mut self.out);
+                }
                 Step::Read => assert!(self.buffer.len() - consumed < LINE_OCTETS_MAX),
             }
             self.buffer.drain(..consumed);
@@ -214,6 +234,20 @@ fn facts() -> TlsFacts {
     TlsFacts { version: "TLSv1.3", cipher, resumed: false, name: None, client: None }
 }
 
+fn client_limit(limits: &mut ClientLimits, name: &str, value: usize) {
+    let millis = std::time::Duration::from_millis(value as u64);
+    match name {
+        "soft_errors_max" => limits.soft_errors_max = value,
+        "error_delay" => limits.error_delay = millis,
+        "junk_commands_max" => limits.junk_commands_max = value,
+        "invalid_recipients_max" => limits.invalid_recipients_max = value,
+        "session_time_max" => limits.session_time_max = millis,
+        "bytes_per_second_min" => limits.bytes_per_second_min = value as u64,
+        "slow_window" => limits.slow_window = millis,
+        other => panic!("unknown limit {other}"),
+    }
+}
+
 fn begin(dialogue: &Dialogue) -> Rim {
     let mut config = config();
     let (mut listener, mut client, mut mode) = (0, "192.0.2.9", TlsMode::Off);
@@ -223,6 +257,7 @@ fn begin(dialogue: &Dialogue) -> Rim {
             "listener" => listener = config.listeners.iter().position(|one| one.name == *text).unwrap(),
             "client" => client = text,
             "tls" => mode = tls_mode(text),
+            "xclient" => config.listeners[listener].xclient = vec![crate::config::network(text).unwrap()],
             "line_endings" if text == "repair" => line_endings = LineEndings::Repair,
             "binarymime" if text == "true" => binarymime = true,
             "limit" => {
@@ -236,7 +271,7 @@ fn begin(dialogue: &Dialogue) -> Rim {
                     "received_max" => limits.received_max = value,
                     "errors_max" => limits.errors_max = value,
                     "transactions_max" => limits.transactions_max = value,
-                    other => panic!("unknown limit {other}"),
+                    other => client_limit(&mut config.listeners[listener].limits, other, value),
                 }
             }
             _ => {}
@@ -254,6 +289,7 @@ fn begin(dialogue: &Dialogue) -> Rim {
     let client = SocketAddr::new(client.parse().unwrap(), 4711);
     let mut session = Session::new(Arc::new(Context::new(&config, listener)), client, tls, 0, &mut out);
     session.set_wall_clock(CLOCK);
+    session.tap(true);
     Rim {
         session,
         now: 0,
@@ -265,6 +301,8 @@ fn begin(dialogue: &Dialogue) -> Rim {
         stored: Vec::new(),
         envelope: None,
         dropped: 0,
+        turned_away: None,
+        paused: 0,
         declared: None,
         opens: None,
         loses: None,
@@ -394,9 +432,38 @@ fn asked_by_rcpt(envelope: &Envelope) -> String {
 fn other(rim: &mut Rim, word: &str, text: &str, raw: &[u8], place: &str) {
     let envelope = || rim.envelope.as_ref().expect(place);
     match word {
-        "listener" | "client" | "limit" | "tls" | "extension" | "line_endings" | "binarymime" => {}
+        "listener" | "client" | "limit" | "tls" | "extension" | "xclient" | "line_endings" | "binarymime" => {
+        }
         "asked" => assert_eq!(asked(envelope()), text, "{place}"),
         "rcpt" => assert_eq!(asked_by_rcpt(envelope()), text, "{place}"),
+        "early" => {
+            rim.session.talked_early(&mut rim.out);
+            rim.feed(b"");
+        }
+        "allow" => {
+            let (messages, recipients) = text.split_once(' ').unwrap();
+            let allowance =
+                Allowance { messages: messages.parse().unwrap(), recipients: recipients.parse().unwrap() };
+            rim.session.allow(allowance);
+        }
+        "load" => rim.session.set_load(match text {
+            "normal" => Level::Normal,
+            "busy" => Level::Busy,
+            "overloaded" => Level::Overloaded,
+            other => panic!("unknown level {other}"),
+        }),
+        "excuse" => {
+            let millis: u64 = text.parse().unwrap();
+            rim.now += millis;
+            rim.session.excuse(millis);
+        }
+        "turned-away" => rim.turned_away = Some(TurnedAway::AddressConnections),
+        "paused" => assert_eq!(rim.paused.to_string(), text, "{place}"),
+        "tapped" => {
+            let tapped = rim.session.take_tapped();
+            let tapped = tapped.trim_end().replace("C: ", "").replace('\n', " / ");
+            assert_eq!(tapped, text, "{place}");
+        }
         "mail" => rim.session.refuse_mail(Some(text).filter(|text| *text != "ok").and_then(refusal)),
         "loses" => rim.loses = refusal(text),
         "opens" => rim.opens = refusal(text),
