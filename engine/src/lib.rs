@@ -6,7 +6,7 @@
 //!  │ listener → session → policy → intake ├──────▶ │ schedule → resolve → delivery → peer │
 //!  │                               spool  │ ◀──────┤                           outcomes   │
 //!  └──────────────────────────────────────┘        └──────────────────────────────────────┘
-//!                 service thread: resolvers, admin interface, signals
+//!                 service thread: resolvers, logins, admin interface, signals
 //! ```
 //!
 //! Pure, that is free of clocks, I/O and async: `smtp`, `session`, `policy`, `schedule`,
@@ -36,6 +36,7 @@ pub mod shard;
 pub mod space;
 
 pub mod admin;
+pub mod auth;
 pub mod observe;
 pub mod service;
 

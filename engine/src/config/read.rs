@@ -33,8 +33,9 @@ pub(super) struct ListenerDraft {
     pub name: Option<At<String>>,
     pub bind: Vec<At<SocketAddr>>,
     pub clients: Vec<At<Network>>,
-    pub relay: Relay,
+    pub relay: At<Relay>,
     pub tls: At<TlsMode>,
+    pub auth: Option<At<bool>>,
     pub own_tls: Option<Tls>,
 }
 
@@ -341,6 +342,7 @@ pub(super) fn listener(mut section: Section<'_>) -> ListenerDraft {
         clients: section.list("clients", value::network).unwrap_or_default(),
         relay: relay(&mut section),
         tls: tls_mode(&mut section),
+        auth: section.flag("auth"),
         own_tls: tls(section.section("own_tls")),
     };
     section.refuse_empty("bind");
@@ -349,15 +351,9 @@ pub(super) fn listener(mut section: Section<'_>) -> ListenerDraft {
     draft
 }
 
-fn relay(section: &mut Section<'_>) -> Relay {
+fn relay(section: &mut Section<'_>) -> At<Relay> {
     let words = [("accepted", Relay::Accepted), ("any", Relay::Any), ("authenticated", Relay::Authenticated)];
-    let Some(found) = section.choice("relay", &words) else { return Relay::Accepted };
-    if found.value == Relay::Authenticated {
-        let wrong =
-            "\"authenticated\" needs AUTH, which this version does not have yet; allowed: accepted, any";
-        section.fault(found.line, "relay", wrong);
-    }
-    found.value
+    section.choice("relay", &words).unwrap_or(At { value: Relay::Accepted, line: section.line })
 }
 
 fn tls_mode(section: &mut Section<'_>) -> At<TlsMode> {
@@ -427,7 +423,7 @@ pub(super) fn resolver(mut section: Section<'_>) -> ResolverDraft {
     draft
 }
 
-fn path(text: &str) -> Result<PathBuf, value::Wrong> {
+pub(super) fn path(text: &str) -> Result<PathBuf, value::Wrong> {
     if text.is_empty() || text.contains('\0') {
         return Err("is empty; allowed: a path".to_owned());
     }

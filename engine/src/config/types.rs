@@ -8,6 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::auth::Auth;
+
 /// Everything that an administrator decides.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -21,6 +23,7 @@ pub struct Config {
     pub timeouts: Timeouts,
     pub delivery: Delivery,
     pub tls: Option<Tls>,
+    pub auth: Option<Auth>,
     pub admin: Admin,
     pub log: Log,
     pub listeners: Vec<Listener>,
@@ -193,6 +196,8 @@ pub struct Listener {
     pub clients: Vec<Network>,
     pub relay: Relay,
     pub tls: TlsMode,
+    /// Whether AUTH is offered, within TLS.
+    pub auth: bool,
     /// Its own `[listener.own_tls]`, else the general `[tls]`. There whenever `tls` is not off.
     pub certificates: Option<Tls>,
 }
@@ -200,7 +205,7 @@ pub struct Listener {
 /// Who may send where through a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Relay {
-    /// The organisation's own domains only.
+    /// The organisation's own domains only; any domain after AUTH.
     Accepted,
     /// Any domain.
     Any,

@@ -52,6 +52,7 @@ fn context(config: &Config, address: SocketAddr) -> Arc<session::Context> {
         clients: vec![Network { address: address.ip(), prefix: 8 }],
         relay: Relay::Any,
         tls: TlsMode::Off,
+        auth: false,
         certificates: None,
     }];
     Arc::new(session::Context::new(&config, 0))
@@ -108,8 +109,8 @@ fn step(
     loop {
         let (consumed, step) = session.advance(clock::monotonic_millis(), &input[used..], out);
         match step {
-            // It offers no TLS.
-            Step::Read | Step::Flush | Step::StartTls | Step::Close => {
+            // It offers neither TLS nor AUTH.
+            Step::Read | Step::Flush | Step::StartTls | Step::Authenticate | Step::Close => {
                 input.drain(..used + consumed);
                 return step;
             }

@@ -3,6 +3,7 @@
 //!
 //! One task per connection. A fault in it ends this session with 421 and no other.
 
+mod login;
 mod message;
 
 use super::IngestShard;
@@ -11,7 +12,7 @@ use super::transport::Transport;
 use crate::clock;
 use crate::config::TlsMode;
 use crate::observe::{line, log};
-use crate::session::{self, Refusal, Session, Step};
+use crate::session::{self, Note, Refusal, Session, Step};
 use crate::shard::event::Place;
 use crate::tls::TlsFacts;
 use futures_lite::{AsyncWriteExt, FutureExt as _};
@@ -168,8 +169,9 @@ impl SessionTask<'_> {
             self.flush().await?;
             match self.read().await? {
                 Input::Octets(_, 0) => return Ok(()),
-                Input::Octets(buffer, len) => {
+                Input::Octets(mut buffer, len) => {
                     let goes_on = self.use_input(&buffer[..len]).await;
+                    self.wipe(&mut buffer[..len]);
                     self.shard.buffers.give_back(buffer);
                     if !goes_on? {
                         // QUIT is the last thing that a client says; anything else may have more behind it.
@@ -278,6 +280,10 @@ impl SessionTask<'_> {
                 Step::Content(range) => self.append(&input[start + range.start..start + range.end]).await,
                 Step::Abandon => (self.draft, self.share) = (None, None),
                 Step::Commit => self.commit().await?,
+                Step::Authenticate => {
+                    self.flush().await?;
+                    self.authenticate().await;
+                }
                 Step::StartTls => {
                     self.flush().await?;
                     return Ok(self.start_tls(input.len() - used).await);
@@ -291,7 +297,10 @@ impl SessionTask<'_> {
         for note in self.session.take_notes() {
             self.shard.counters.refusals_total.add(1);
             let listener = &self.session.context().listener_name;
-            log::write("ingest", |text| line::refused(text, &note, listener));
+            log::write("ingest", |text| match &note {
+                Note::Refused(note) => line::refused(text, note, listener),
+                Note::AuthFailed(note) => line::auth_failed(text, note, listener),
+            });
         }
     }
 

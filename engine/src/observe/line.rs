@@ -1,7 +1,7 @@
 //! The log lines about messages, in the form that users of Postfix know.
 //!
 //! ```text
-//! QID: from=<SENDER>, size=OCTETS, nrcpt=N, client=[IP], helo=<NAME>, listener=NAME[, tls=VERSION/CIPHER]
+//! QID: from=<SENDER>, size=OCTETS, nrcpt=N, client=[IP], helo=<NAME>, listener=NAME[, tls=VERSION/CIPHER][, sasl_method=NAME, sasl_username=LOGIN]
 //! QID: to=<RECIPIENT>, relay=HOST[IP]:PORT, delay=S, delays=A/B/C/D, dsn=X.Y.Z, status=sent (REPLY)
 //! QID: to=<RECIPIENT>, from=<SENDER>, size=OCTETS, status=deleted (by uid UID, pid PID)
 //! ```
@@ -31,6 +31,18 @@ pub fn tls(line: &mut Vec<u8>, tls: Option<&TlsFacts>) {
     if let Some(tls) = tls {
         let _ = write!(line, ", tls={}/{}", tls.version, tls.cipher);
     }
+}
+
+/// Added to the line of an accepted message whose sender has proved who it is.
+pub fn login(line: &mut Vec<u8>, login: Option<(&str, &str)>) {
+    if let Some((login, mechanism)) = login {
+        let _ = write!(line, ", sasl_method={mechanism}, sasl_username={}", Shown(login));
+    }
+}
+
+/// A login that was refused, in the words of Postfix, by which fail2ban and its like know it.
+pub fn auth_failed(line: &mut Vec<u8>, note: &str, listener: &str) {
+    let _ = write!(line, "warning: {}, listener={listener}", Shown(note));
 }
 
 /// A handshake that came to nothing.

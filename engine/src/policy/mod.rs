@@ -8,10 +8,13 @@
 //! is listed, octet for octet in any case, or stands below a listed `.suffix`; an address literal never
 //! is; and a local part that could be read as a route onward by the internal server (`user%other@own`,
 //! `other!user@own`, `"user@other"@own`) is refused although its domain is accepted. Source routes are
-//! dropped by the grammar before they come here (RFC 5321 section 4.1.1.3).
+//! dropped by the grammar before they come here (RFC 5321 section 4.1.1.3). A client that has proved by AUTH who
+//! it is may send to any domain through a listener that offers AUTH.
 
+mod identity;
 mod matrix;
 
+pub use identity::{Identity, SenderPattern};
 pub use matrix::{Matrix, Row, matrix};
 
 use crate::config::{Config, Listener, Network, Relay};
@@ -68,7 +71,7 @@ pub enum Rule {
     RoutedLocalPart,
     /// `relay = "any"`.
     RelayAny,
-    /// `relay = "authenticated"`, after AUTH.
+    /// After AUTH, through a listener with `relay = "authenticated"` or `"accepted"`.
     Authenticated,
     /// `relay = "authenticated"`, before AUTH.
     NotAuthenticated,
@@ -95,7 +98,7 @@ impl fmt::Display for Rule {
             Self::OtherDomain => f.write_str("not in domains.accepted"),
             Self::RoutedLocalPart => f.write_str("%, ! or @ in the local part"),
             Self::RelayAny => f.write_str("relay = \"any\""),
-            Self::Authenticated => f.write_str("relay = \"authenticated\", after AUTH"),
+            Self::Authenticated => f.write_str("after AUTH"),
             Self::NotAuthenticated => f.write_str("relay = \"authenticated\", before AUTH"),
         }
     }
@@ -139,7 +142,9 @@ pub fn decide(rules: &Rules, question: &Question<'_>) -> Verdict {
             ForwardPath::Postmaster => Rule::Postmaster,
             ForwardPath::Mailbox(_) => Rule::RelayAny,
         }),
-        Relay::Authenticated if question.authenticated => Verdict::Accept(Rule::Authenticated),
+        Relay::Authenticated | Relay::Accepted if question.authenticated => {
+            Verdict::Accept(Rule::Authenticated)
+        }
         Relay::Authenticated => Verdict::Refuse(&reply::AUTHENTICATION_REQUIRED, Rule::NotAuthenticated),
         Relay::Accepted => match question.recipient {
             ForwardPath::Postmaster => Verdict::Accept(Rule::Postmaster),

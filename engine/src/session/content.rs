@@ -33,6 +33,8 @@ pub enum Refusal {
     Storage,
     /// A bound of this shard is reached, which will pass: 451 4.3.2.
     Busy,
+    /// The login has used up what it may send in an hour: 450 4.7.1.
+    LoginLimit,
     /// The relay stops: 421 4.3.2, and the session is closed.
     ShuttingDown,
 }
@@ -127,6 +129,7 @@ impl Session {
             Refusal::NoSpace => reply::NO_SPACE.put(out),
             Refusal::Storage => reply::STORAGE_FAILED.put(out),
             Refusal::Busy => reply::BUSY.put(out),
+            Refusal::LoginLimit => reply::LOGIN_LIMIT.put(out),
             Refusal::ShuttingDown => self.shutting_down(out),
         }
     }

@@ -3,6 +3,7 @@
 use crate::config::{Config, Limits, TlsMode};
 use crate::policy::Rules;
 use crate::smtp::reply;
+use crate::smtp::sasl::Mechanism;
 use std::time::Duration;
 
 /// The listener's side of every session.
@@ -14,6 +15,8 @@ pub struct Context {
     /// The mailbox behind `<Postmaster>` (RFC 5321 section 4.5.1).
     pub postmaster: String,
     pub tls: TlsMode,
+    /// Of AUTH; empty where the listener does not offer it.
+    pub mechanisms: Vec<Mechanism>,
     pub(super) listener: usize,
     pub(super) rules: Rules,
     pub(super) command_millis: u64,
@@ -33,12 +36,17 @@ impl Context {
             limits: config.limits.clone(),
             postmaster: config.postmaster.clone(),
             tls: config.listeners[listener].tls,
+            mechanisms: config.auth.iter().filter(|_| config.listeners[listener].auth).flat_map(mechanisms).collect(),
             listener,
             rules: Rules::new(config),
             command_millis: millis(config.timeouts.command),
             content_millis: millis(config.timeouts.content),
         }
     }
+}
+
+fn mechanisms(auth: &crate::config::Auth) -> Vec<Mechanism> {
+    auth.mechanisms.clone()
 }
 
 /// The answer in place of a greeting when `limits.sessions_max` is reached. Close afterwards.

@@ -2,7 +2,7 @@
 //!
 //! Replies: 500 5.5.2 to a line that ends in bare LF or is too long, 421 4.7.0 when a line has no end.
 
-use super::{LINE_OCTETS_MAX, Refused, SWALLOWED_OCTETS_MAX, Session, Step};
+use super::{Refused, SWALLOWED_OCTETS_MAX, Session, State, Step};
 use crate::smtp::parse_command;
 use crate::smtp::reply;
 use memchr::memchr;
@@ -11,7 +11,7 @@ impl Session {
     /// Handles the first line of the input; consumes nothing while its end may still come.
     pub(super) fn line(&mut self, input: &[u8], out: &mut Vec<u8>) -> (usize, Option<Step>) {
         let Some(lf) = memchr(b'\n', input) else {
-            if self.swallowed == 0 && input.len() < LINE_OCTETS_MAX {
+            if self.swallowed == 0 && input.len() < self.line_octets_max(input) {
                 return (0, None);
             }
             self.swallowed += input.len();
@@ -24,14 +24,23 @@ impl Session {
         if line_octets > SWALLOWED_OCTETS_MAX {
             return (octets, self.endless(out));
         }
-        if line_octets > LINE_OCTETS_MAX {
-            self.since = self.now;
-            return (octets, self.refuse(Refused::from(&reply::LINE_TOO_LONG), out));
-        }
-        let Some(line) = input[..lf].strip_suffix(b"\r") else {
-            self.since = self.now;
-            return (octets, self.refuse(Refused::from(&reply::BARE_LF_IN_COMMAND), out));
+        let response = self.state == State::AwaitResponse;
+        let line = input[..lf].strip_suffix(b"\r");
+        let fault = match (line_octets > self.line_octets_max(input), line) {
+            (true, _) if response => Some(&reply::AUTH_LINE_TOO_LONG),
+            (true, _) => Some(&reply::LINE_TOO_LONG),
+            (false, None) => Some(&reply::BARE_LF_IN_COMMAND),
+            (false, Some(_)) => None,
         };
+        self.since = self.now;
+        let Some(line) = line.filter(|_| fault.is_none()) else {
+            let refused = Refused::from(fault.unwrap_or(&reply::BARE_LF_IN_COMMAND));
+            let step = if response { self.refuse_response(refused, out) } else { self.refuse(refused, out) };
+            return (octets, step);
+        };
+        if response {
+            return (octets, self.response_line(line, out));
+        }
         let followed = input.len() > octets;
         let replied = out.len();
         let command = parse_command(line);

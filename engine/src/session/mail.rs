@@ -1,6 +1,6 @@
 //! MAIL (RFC 5321 section 4.1.1.2) with SIZE (RFC 1870) and BODY (RFC 6152).
 //!
-//! Replies: 250 2.1.0; 503 5.5.1 before EHLO or inside a transaction; 555 5.5.4 to a parameter after
+//! Replies: 250 2.1.0; 553 5.7.1 after AUTH to a sender that is not the login's; 503 5.5.1 before EHLO or inside a transaction; 555 5.5.4 to a parameter after
 //! HELO, which announced none; 552 5.3.4 to a declared size over the limit; 421 4.7.0 after
 //! `limits.transactions_max`; 452 4.3.1 or 451 4.3.0 while the spool takes nothing, not counted as an error
 //! (RFC 1870 section 6.1). From the grammar: 501 5.5.4, 501 5.1.7, 553 5.6.7, 555 5.5.4.
@@ -32,9 +32,13 @@ pub(super) fn mail(session: &mut Session, mail: &Mail<'_>, out: &mut Vec<u8>) ->
         Some(Refusal::NoSpace) => return Err(Refused::from(&reply::NO_SPACE).uncounted()),
         Some(_) => return Err(Refused::from(&reply::STORAGE_FAILED).uncounted()),
     }
+    let sender = mail.sender.map(|mailbox| mailbox.to_string()).unwrap_or_default();
+    if session.identity().is_some_and(|identity| !identity.may_send_from(&sender)) {
+        return Err((&reply::SENDER_NOT_OWNED).into());
+    }
     session.transactions += 1;
     session.transaction = Some(Transaction {
-        sender: mail.sender.map(|mailbox| mailbox.to_string()).unwrap_or_default(),
+        sender,
         size: mail.size,
         body: mail.body.unwrap_or_default(),
         recipients: Vec::new(),

@@ -10,14 +10,15 @@
 //!  AwaitCommit ────────────────┘  │                                                   │ opened(): 354
 //!    ▲ end-of-data: Step::Commit  └─ end-of-data: 5yz ── AwaitEnd ◀─ Step::Abandon ─ AwaitContent
 //!    └────────────────────────────────────────────────────────────────────────────────┘
+//!  AwaitMail ──AUTH──▶ AwaitResponse ◀─▶ AwaitAnswer (Step::Authenticate) ──▶ AwaitMail
 //!  Closed: from everywhere, after QUIT, 421, or a protocol error after which nothing can be trusted
 //! ```
 //!
 //! Contract of [`Session::advance`]: it handles as many commands as the input holds until the rim has to
 //! do something, and appends their replies to `out` in order (PIPELINING, RFC 2920). The rim drops the
 //! octets that were consumed and brings the others again, in front of new ones. Octets that stay
-//! unconsumed with [`Step::Read`] are the start of a line, fewer than [`LINE_OCTETS_MAX`] (in content, one
-//! CR), so a buffer of 4 KiB suffices. `out` is written to the client before more is read, so it is
+//! unconsumed with [`Step::Read`] are the start of a line, fewer than [`LINE_OCTETS_MAX`] (in an AUTH exchange
+//! `AUTH_OCTETS_MAX`, in content one CR), so a buffer of 16 KiB suffices. `out` is written to the client before more is read, so it is
 //! bounded by one buffer of commands and, within a group of them, written whenever it has
 //! [`REPLIES_OCTETS_MAX`] octets ([`Step::Flush`]).
 //!
@@ -32,6 +33,7 @@
 //! - HTTP verbs: 500 and the end, lest a browser be made to talk SMTP.
 //! - A peer that `clients` does not admit gets 554 in place of a greeting, and the end.
 
+mod auth;
 mod content;
 mod context;
 mod data;
@@ -53,6 +55,7 @@ mod tests;
 
 pub use content::Refusal;
 pub use context::{Context, fault, shutting_down, too_many_sessions};
+pub use refused::Note;
 use refused::{Argument, Refused};
 
 use crate::smtp::command::{Command, Fault, LINE_OCTETS_MAX};
@@ -90,6 +93,8 @@ pub enum Step {
     /// Write `out`, drop the rest of the input, and make a TLS handshake; then call
     /// [`Session::tls_started`], or close the connection.
     StartTls,
+    /// Ask the keeper of passwords what [`Session::take_ask`] says, then call [`Session::answered`].
+    Authenticate,
     /// Drop the draft if there is one, write `out` and close the connection.
     Close,
 }
@@ -107,6 +112,10 @@ enum State {
     AwaitEnd,
     /// The rim commits the message.
     AwaitCommit,
+    /// A SASL message of the client.
+    AwaitResponse,
+    /// The rim asks the keeper of passwords.
+    AwaitAnswer,
     /// The rim makes a TLS handshake.
     AwaitHandshake,
     Closed,
@@ -147,8 +156,11 @@ pub struct Session {
     errors: usize,
     /// Why MAIL is refused.
     refusing: Option<Refusal>,
+    /// The last refusal has a note of its own kind.
+    refusal_noted: bool,
     /// Refusals that the rim has not taken yet.
-    notes: Vec<String>,
+    notes: Vec<Note>,
+    authentication: Box<auth::Authentication>,
     transactions: usize,
     /// The time of the last call that brought one.
     now: u64,
@@ -189,7 +201,9 @@ impl Session {
             swallowed: 0,
             errors: 0,
             refusing: None,
+            refusal_noted: false,
             notes: Vec::new(),
+            authentication: Box::default(),
             transactions: 0,
             now,
             since: now,
@@ -200,7 +214,8 @@ impl Session {
     /// the rim does next; the range of [`Step::Content`] counts from the start of `input`.
     ///
     /// # Panics
-    /// When the rim owes an answer to [`Step::Open`], [`Step::Commit`] or [`Step::StartTls`].
+    /// When the rim owes an answer to [`Step::Open`], [`Step::Commit`], [`Step::StartTls`] or
+    /// [`Step::Authenticate`].
     pub fn advance(&mut self, now: u64, input: &[u8], out: &mut Vec<u8>) -> (usize, Step) {
         self.now = now;
         let mut consumed = 0;
@@ -214,6 +229,7 @@ impl Session {
                 State::AwaitSpool => panic!("advance() before opened() or open_failed()"),
                 State::AwaitCommit => panic!("advance() before committed()"),
                 State::AwaitHandshake => panic!("advance() before tls_started()"),
+                State::AwaitAnswer => panic!("advance() before answered()"),
                 _ if rest.is_empty() => (0, None),
                 State::AwaitContent | State::AwaitEnd => self.content(rest, out),
                 _ => self.line(rest, out),
@@ -235,9 +251,11 @@ impl Session {
     /// A command must be complete within its time; content must only go on.
     pub fn deadline(&self) -> u64 {
         let millis = match self.state {
-            State::AwaitSpool | State::AwaitCommit | State::AwaitHandshake | State::Closed => {
-                return u64::MAX;
-            }
+            State::AwaitSpool
+            | State::AwaitCommit
+            | State::AwaitHandshake
+            | State::AwaitAnswer
+            | State::Closed => return u64::MAX,
             State::AwaitContent | State::AwaitEnd => self.context.content_millis,
             _ => self.context.command_millis,
         };
@@ -361,6 +379,7 @@ impl Session {
             Ok(Command::Vrfy) => vrfy::vrfy(out),
             Ok(Command::Help) => help::help(out),
             Ok(Command::Quit) => quit::quit(self, out),
+            Ok(Command::Auth(auth)) => auth::auth(self, &auth, out),
             Ok(Command::StartTls) => starttls::starttls(self, out),
             Ok(Command::NotOffered(_)) => Err((&reply::NOT_OFFERED).into()),
             Err(fault) => Err(fault.into()),

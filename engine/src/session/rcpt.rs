@@ -14,6 +14,7 @@ use crate::smtp::reply;
 use sluice_queue::Recipient;
 
 pub(super) fn rcpt(session: &mut Session, path: &ForwardPath<'_>, out: &mut Vec<u8>) -> Handled {
+    let authenticated = session.identity().is_some();
     let context = &session.context;
     let Some(transaction) = &mut session.transaction else {
         return Err(match session.hello {
@@ -30,7 +31,7 @@ pub(super) fn rcpt(session: &mut Session, path: &ForwardPath<'_>, out: &mut Vec<
     let question = Question {
         listener: context.listener,
         client: session.client,
-        authenticated: false,
+        authenticated,
         recipient: path,
     };
     if let Verdict::Refuse(answer, _) = decide(&context.rules, &question) {

@@ -51,6 +51,7 @@ impl Session {
         assert_eq!(self.state, State::AwaitHandshake, "tls_started() answers Step::StartTls");
         self.tls = Some(facts);
         self.hello = None;
+        self.forget_login();
         self.state = State::AwaitHello;
         (self.now, self.since) = (now, now);
     }
@@ -63,10 +64,12 @@ impl Session {
     /// What the client speaks (RFC 3848).
     pub(super) fn protocol(&self) -> &'static str {
         let extended = self.hello.as_ref().is_some_and(|hello| hello.extended);
-        match (extended, &self.tls) {
-            (false, _) => "SMTP",
-            (true, None) => "ESMTP",
-            (true, Some(_)) => "ESMTPS",
+        match (extended, &self.tls, self.identity()) {
+            (false, ..) => "SMTP",
+            (true, None, None) => "ESMTP",
+            (true, None, Some(_)) => "ESMTPA",
+            (true, Some(_), None) => "ESMTPS",
+            (true, Some(_), Some(_)) => "ESMTPSA",
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! ingest ──Handover, Steer──▶ delivery ──Load, Read, Report, Withdrawn──▶ ingest
-//!                             delivery ──Question──▶ service
+//!                      ingest, delivery ──Question──▶ service
 //!          admin (service) ──Page, Show, Summary, Change, Snapshot, Restore──▶ ingest
 //!          admin (service) ──Troubles──▶ delivery
 //! ```
@@ -11,10 +11,12 @@
 
 use crate::channel::Sender;
 use crate::config::SmartHost;
+use crate::policy::Identity;
 use crate::resolve::mx::MxHost;
 use crate::resolve::service::Answer;
 use crate::restore::wire::Item;
 use crate::restore::{Knowledge, Report as RestoreReport};
+use crate::smtp::sasl::{self, Ask};
 use crate::steering::{self, Condition, HopTrouble, Request, SummaryOptions, Tally, Targets};
 use crate::tls;
 use sluice_queue::{Ancestry, ContentFlags, Envelope, Needed, QueueId, RecipientState, Source, SpoolNumber};
@@ -28,7 +30,7 @@ use tokio::sync::{mpsc, oneshot};
 pub const HANDOVERS_MAX: usize = 16 * 1024;
 /// Requests and reports waiting for an ingest shard; past it the delivery side waits.
 pub const REPORTS_MAX: usize = 16 * 1024;
-/// Questions waiting for the service thread; past it the delivery side waits.
+/// Questions waiting for the service thread; past it the delivery side waits, and logins cannot be verified.
 pub const QUESTIONS_MAX: usize = 4 * 1024;
 
 /// All mailboxes; every thread holds one of these.
@@ -391,6 +393,10 @@ pub struct QueueRecipient {
 /// Asked of the service thread.
 pub enum Question {
     Mx { resolver: usize, domain: Arc<str>, reply: oneshot::Sender<Answer<Vec<MxHost>>> },
+    /// Of a session, for its client.
+    Login { client: IpAddr, ask: Ask, reply: oneshot::Sender<sasl::Answer<Arc<Identity>>> },
+    /// May this login send one message more, to so many recipients?
+    Spend { login: Arc<Identity>, recipients: usize, reply: oneshot::Sender<bool> },
     Addresses { resolver: usize, host: Arc<str>, reply: oneshot::Sender<Answer<Vec<IpAddr>>> },
 }
 

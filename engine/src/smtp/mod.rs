@@ -10,6 +10,7 @@ pub mod command;
 pub mod content;
 pub mod path;
 pub mod reply;
+pub mod sasl;
 pub mod stuffing;
 
 pub use command::{Command, Fault, parse_command};

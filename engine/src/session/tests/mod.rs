@@ -17,7 +17,7 @@ macro_rules! dialogues {
     )*};
 }
 
-dialogues! { basics syntax limits content sequence relay starttls }
+dialogues! { basics syntax limits content sequence relay starttls auth }
 
 fn session(script: &[&str]) -> Session {
     let context = Arc::new(Context::new(&config(), 0));

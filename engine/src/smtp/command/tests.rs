@@ -39,7 +39,9 @@ fn every_verb_is_read_in_any_case() {
         ("ETRN x.example", Command::NotOffered(NotOffered::Etrn)),
         ("STARTTLS", Command::StartTls),
         ("starttls", Command::StartTls),
-        ("AUTH PLAIN", Command::NotOffered(NotOffered::Auth)),
+        ("AUTH PLAIN", Command::Auth(Auth { mechanism: "PLAIN", initial: None })),
+        ("auth  scram-sha-256  = ", Command::Auth(Auth { mechanism: "scram-sha-256", initial: Some("=") })),
+        ("AUTH PLAIN AGEAYg==", Command::Auth(Auth { mechanism: "PLAIN", initial: Some("AGEAYg==") })),
         ("BDAT 12 LAST", Command::NotOffered(NotOffered::Bdat)),
         ("TURN", Command::NotOffered(NotOffered::Turn)),
     ] {
