@@ -94,9 +94,8 @@ mod tests {
 
     #[test]
     fn answers_are_read_and_all_else_is_unavailable() {
-        let accepted = |login: &str| {
-            Ok(Verified { login: login.into(), addresses: Vec::new(), signature: None })
-        };
+        let accepted =
+            |login: &str| Ok(Verified { login: login.into(), addresses: Vec::new(), signature: None });
         assert_eq!(answer("ann", "OK\t1\tuser=Ann@Winery.example\tuid=7"), accepted("ann@winery.example"));
         assert_eq!(answer("ann", "OK\t1"), accepted("ann"));
         assert_eq!(answer("ann", "FAIL\t1\tuser=ann"), Err(Failure::Refused));

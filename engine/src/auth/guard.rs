@@ -162,7 +162,8 @@ impl Guard {
         if !known {
             let (of_network, of_login) =
                 (pair_level(&self.networks, network), self.logins.get(login, now).level);
-            delay = delay.max(self.delay(of_network / NETWORK_FACTOR)).max(self.delay(of_login / LOGIN_FACTOR));
+            delay =
+                delay.max(self.delay(of_network / NETWORK_FACTOR)).max(self.delay(of_login / LOGIN_FACTOR));
         }
         Admission::After(delay)
     }
@@ -257,15 +258,24 @@ mod tests {
             guard.ended(1, stranger, "ann", Outcome::Failed);
         }
         assert_eq!(attempt(&mut guard, 2, HOME, "ann", Outcome::Accepted), After(0), "where she was before");
-        assert_eq!(attempt(&mut guard, 2, "203.0.113.5", "ann", Outcome::Accepted), After(8000), "anywhere else");
-        assert_eq!(attempt(&mut guard, 2, "203.0.113.5", "bob", Outcome::Accepted), After(0), "another login");
+        assert_eq!(
+            attempt(&mut guard, 2, "203.0.113.5", "ann", Outcome::Accepted),
+            After(8000),
+            "anywhere else"
+        );
+        assert_eq!(
+            attempt(&mut guard, 2, "203.0.113.5", "bob", Outcome::Accepted),
+            After(0),
+            "another login"
+        );
     }
 
     #[test]
     fn a_network_that_guesses_at_many_logins_is_locked_out_but_for_its_own() {
         let mut guard = guard();
         attempt(&mut guard, 0, HOME, "ann", Outcome::Accepted);
-        let admitted = (0..200).filter(|n| attempt(&mut guard, 1, HOME, &format!("user{n}"), Outcome::Failed) != LockedOut);
+        let admitted = (0..200)
+            .filter(|n| attempt(&mut guard, 1, HOME, &format!("user{n}"), Outcome::Failed) != LockedOut);
         assert_eq!(admitted.count(), 100);
         assert_eq!(attempt(&mut guard, 2, HOME, "fresh", Outcome::Accepted), LockedOut);
         assert_eq!(attempt(&mut guard, 2, HOME, "ann", Outcome::Accepted), After(0));

@@ -87,7 +87,8 @@ mod tests {
     use super::*;
 
     /// Made with the reference implementation (`echo -n password | argon2 somesalt -id -t 2 -m 16 -p 1 -l 32`).
-    const KNOWN: &str = "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
+    const KNOWN: &str =
+        "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
 
     #[test]
     fn a_hash_of_the_reference_implementation_is_verified() {

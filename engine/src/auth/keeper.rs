@@ -20,7 +20,6 @@ use crate::policy::{Identity, SenderPattern};
 use crate::resolve::service::Resolvers;
 use crate::smtp::sasl::{Answer, Ask, Credentials, Refusal};
 use std::net::IpAddr;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Semaphore;
 
@@ -51,22 +50,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Keeper {
-    /// Reads what the settings name. `spool`: where the relay's secret is kept.
+    /// Reads what the settings name. `secret` makes the salts of logins that do not exist.
     ///
     /// # Errors
     /// One sentence that names the file and what is wrong with it.
-    pub fn open(settings: &Auth, spool: &Path, resolvers: &Arc<Resolvers>) -> Result<Self, String> {
+    pub fn open(settings: &Auth, secret: [u8; 32], resolvers: &Arc<Resolvers>) -> Result<Self, String> {
         let passwords = match &settings.backend {
             Backend::None => Passwords::None,
             Backend::File(path) => {
                 let iterations = settings.password.scram_iterations.max(1);
-                Passwords::File(PasswordFile::open(path, super::secret(spool)?, iterations)?)
+                Passwords::File(PasswordFile::open(path, secret, iterations)?)
             }
             Backend::Ldap(ldap) => Passwords::Ldap(Directory::new(ldap, resolvers, settings.resolver)?),
             Backend::Dovecot(socket) => Passwords::Dovecot(Dovecot::new(socket)),
         };
         let token = |token: &config::Introspection| Tokens::new(token, resolvers, settings.resolver);
-        let senders = |path: &std::path::PathBuf| Watched::open(path, senders::FILE_OCTETS_MAX, senders::read);
+        let senders =
+            |path: &std::path::PathBuf| Watched::open(path, senders::FILE_OCTETS_MAX, senders::read);
         Ok(Self {
             passwords,
             tokens: settings.token.as_ref().map(token).transpose()?,
@@ -183,10 +183,13 @@ impl Keeper {
         if !self.settings.bind_senders {
             return Identity { login, senders: vec![SenderPattern::Any] };
         }
-        let own = if login.contains('@') { login.clone() } else { format!("{login}@{}", self.settings.domain) };
+        let own =
+            if login.contains('@') { login.clone() } else { format!("{login}@{}", self.settings.domain) };
         let mut senders = vec![SenderPattern::Address(own)];
         // What the directory holds are addresses, never patterns.
-        let address = |text: &String| SenderPattern::read(text).filter(|pattern| matches!(pattern, SenderPattern::Address(_)));
+        let address = |text: &String| {
+            SenderPattern::read(text).filter(|pattern| matches!(pattern, SenderPattern::Address(_)))
+        };
         senders.extend(addresses.iter().filter_map(address));
         if let Some(further) = self.further_senders(false)
             && let Some(patterns) = further.get(&login)

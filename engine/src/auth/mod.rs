@@ -49,6 +49,22 @@ pub enum Failure {
     Unavailable(String),
 }
 
+/// Whether a password file can be read.
+///
+/// # Errors
+/// One sentence that names the file, the line and what is wrong.
+pub fn check_users(path: &std::path::Path) -> Result<(), String> {
+    watched::Watched::open(path, users::FILE_OCTETS_MAX, users::read).map(|_| ())
+}
+
+/// Whether a file of further addresses can be read.
+///
+/// # Errors
+/// As [`check_users`].
+pub fn check_senders(path: &std::path::Path) -> Result<(), String> {
+    watched::Watched::open(path, senders::FILE_OCTETS_MAX, senders::read).map(|_| ())
+}
+
 fn unavailable(what: impl std::fmt::Display) -> Failure {
     Failure::Unavailable(what.to_string())
 }

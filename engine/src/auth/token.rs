@@ -114,9 +114,8 @@ impl Tokens {
 
 /// Whose it is and for how long that may be kept; `None` when it does not let anybody in. `now` in seconds.
 fn judge(settings: &Introspection, claims: &Claims, now: f64) -> Option<(String, Duration)> {
-    let scoped = |wanted: &String| {
-        claims.scope.as_deref().unwrap_or("").split(' ').any(|scope| scope == wanted)
-    };
+    let scoped =
+        |wanted: &String| claims.scope.as_deref().unwrap_or("").split(' ').any(|scope| scope == wanted);
     let meant = |wanted: &String| match &claims.aud {
         None => false,
         Some(Audience::One(one)) => one == wanted,
@@ -128,7 +127,8 @@ fn judge(settings: &Introspection, claims: &Claims, now: f64) -> Option<(String,
         && settings.scope.as_ref().is_none_or(scoped)
         && settings.audience.as_ref().is_none_or(meant);
     let login = sasl::login(claims.others.get(&settings.username)?.as_str()?)?;
-    let left = claims.exp.map_or(KEPT_MAX, |until| Duration::try_from_secs_f64(until - now).unwrap_or_default());
+    let left =
+        claims.exp.map_or(KEPT_MAX, |until| Duration::try_from_secs_f64(until - now).unwrap_or_default());
     good.then(|| (login, left.min(KEPT_MAX)))
 }
 

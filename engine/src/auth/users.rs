@@ -86,7 +86,8 @@ pub fn read(text: &str) -> Result<HashMap<String, User>, String> {
 pub(super) mod tests {
     use super::*;
 
-    const HASH: &str = "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
+    const HASH: &str =
+        "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
 
     #[test]
     fn a_file_is_read_as_it_is_written() {

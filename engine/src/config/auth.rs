@@ -61,7 +61,12 @@ pub struct Ldap {
 pub enum Find {
     /// `{login}` stands for the login.
     Template(String),
-    Search { base: String, filter: String, bind_dn: String, bind_password_file: Option<PathBuf> },
+    Search {
+        base: String,
+        filter: String,
+        bind_dn: String,
+        bind_password_file: Option<PathBuf>,
+    },
 }
 
 /// A host in a URL.
@@ -182,7 +187,11 @@ pub(super) fn auth(mut section: Section<'_>) -> Option<AuthDraft> {
     };
     let backend = match word {
         Word::None if !token_wanted => {
-            section.fault(word_line, "backend", "\"none\" lets nobody in; allowed: \"none\" with [auth.token], file, ldap, dovecot");
+            section.fault(
+                word_line,
+                "backend",
+                "\"none\" lets nobody in; allowed: \"none\" with [auth.token], file, ldap, dovecot",
+            );
             None
         }
         Word::None => Some(Backend::None),
@@ -194,6 +203,16 @@ pub(super) fn auth(mut section: Section<'_>) -> Option<AuthDraft> {
         }
         Word::Ldap => ldap.map(|ldap| Backend::Ldap(Box::new(ldap))),
     }?;
+    if let (Backend::File(path), true) = (&backend, section.reads_files())
+        && let Err(sentence) = crate::auth::check_users(path)
+    {
+        section.fault(word_line, "file.path", format!("{sentence}; allowed: a password file that the relay's user may read, `sluice user add` makes it"));
+    }
+    if let (Some(path), true) = (&senders, section.reads_files())
+        && let Err(sentence) = crate::auth::check_senders(path)
+    {
+        section.fault(section.line, "senders", format!("{sentence}; allowed: lines such as \"ann@winery.example sales@winery.example @cellar.example\""));
+    }
     if token_wanted && token.is_none() {
         return None;
     }
@@ -275,7 +294,10 @@ fn dovecot(mut section: Section<'_>) -> Option<PathBuf> {
 fn server(text: &str, schemes: [(&str, bool, u16); 2], with_path: bool) -> Result<Server, Wrong> {
     let refuse = || {
         let path = if with_path { "/path" } else { "" };
-        format!("\"{text}\" is not a server; allowed: {0}://host{path}, {1}://host:port{path}", schemes[0].0, schemes[1].0)
+        format!(
+            "\"{text}\" is not a server; allowed: {0}://host{path}, {1}://host:port{path}",
+            schemes[0].0, schemes[1].0
+        )
     };
     let (scheme, rest) = text.split_once("://").ok_or_else(refuse)?;
     let (_, tls, port) = *schemes.iter().find(|(name, ..)| *name == scheme).ok_or_else(refuse)?;
@@ -285,7 +307,9 @@ fn server(text: &str, schemes: [(&str, bool, u16); 2], with_path: bool) -> Resul
         return Err(refuse());
     }
     let explicit = place.rsplit_once(':').is_some_and(|(head, tail)| {
-        !tail.is_empty() && tail.bytes().all(|octet| octet.is_ascii_digit()) && (!head.contains(':') || head.ends_with(']'))
+        !tail.is_empty()
+            && tail.bytes().all(|octet| octet.is_ascii_digit())
+            && (!head.contains(':') || head.ends_with(']'))
     });
     let host = value::smart_host(place).map_err(|_| refuse())?;
     let port = if explicit { host.port } else { port };
@@ -293,7 +317,8 @@ fn server(text: &str, schemes: [(&str, bool, u16); 2], with_path: bool) -> Resul
 }
 
 fn ldap(mut section: Section<'_>) -> Option<Ldap> {
-    let server = section.text("url", |text| server(text, [("ldaps", true, 636), ("ldap", false, 389)], false));
+    let server =
+        section.text("url", |text| server(text, [("ldaps", true, 636), ("ldap", false, 389)], false));
     let starttls = section.flag("starttls").is_some_and(|at| at.value);
     let authorities = section.text("authorities", super::read::path).map(|at| at.value);
     let template = section.text("dn", with_login);
@@ -324,10 +349,18 @@ fn ldap(mut section: Section<'_>) -> Option<Ldap> {
     let server = server?.value;
     let loopback = server.host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
     if server.tls && starttls {
-        section.fault(section.line, "starttls", "means nothing with ldaps; allowed: ldap:// with starttls = true, or ldaps://");
+        section.fault(
+            section.line,
+            "starttls",
+            "means nothing with ldaps; allowed: ldap:// with starttls = true, or ldaps://",
+        );
     }
     if !server.tls && !starttls && !loopback {
-        section.fault(section.line, "url", "would send passwords in clear text; allowed: ldaps://, starttls = true, or a loopback address");
+        section.fault(
+            section.line,
+            "url",
+            "would send passwords in clear text; allowed: ldaps://, starttls = true, or a loopback address",
+        );
     }
     if (server.tls || starttls) && authorities.is_none() {
         section.fault(section.line, "authorities", "is missing; allowed: the PEM file of the authorities that have issued the directory's certificate");
@@ -371,7 +404,11 @@ fn token(mut section: Section<'_>) -> (bool, Option<Introspection>) {
         let server = server?.value;
         let loopback = server.host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
         if !server.tls && !loopback {
-            section.fault(section.line, "url", "would send tokens in clear text; allowed: https://, or a loopback address");
+            section.fault(
+                section.line,
+                "url",
+                "would send tokens in clear text; allowed: https://, or a loopback address",
+            );
         }
         if server.tls && authorities.is_none() {
             section.fault(section.line, "authorities", "is missing; allowed: the PEM file of the authorities that have issued the server's certificate");
@@ -398,7 +435,9 @@ fn guessing(mut section: Section<'_>) -> Guessing {
         failures_max: count("failures_max", absent.failures_max),
         network_failures_max: count("network_failures_max", absent.network_failures_max),
         lockout: section.duration("lockout", SECOND..=86_400 * SECOND).map_or(absent.lockout, |at| at.value),
-        delay_max: section.duration("delay_max", Duration::ZERO..=30 * SECOND).map_or(absent.delay_max, |at| at.value),
+        delay_max: section
+            .duration("delay_max", Duration::ZERO..=30 * SECOND)
+            .map_or(absent.delay_max, |at| at.value),
     };
     section.finish();
     guessing
@@ -420,13 +459,19 @@ fn password(mut section: Section<'_>) -> PasswordPolicy {
     let policy = PasswordPolicy {
         length_min: section.count("length_min", 8..=128).map_or(absent.length_min, |at| at.value as usize),
         forbidden: section.text("forbidden", super::read::path).map(|at| at.value),
-        scram_iterations: section.count("scram_iterations", 0..=ITERATIONS_MAX).map_or(absent.scram_iterations, |at| {
-            if (1..ITERATIONS_MIN).contains(&at.value) {
-                let wrong = format!("{} is too few; allowed: 0 for no SCRAM, or {ITERATIONS_MIN} and more", at.value);
-                section.fault(at.line, "scram_iterations", wrong);
-            }
-            at.value
-        }),
+        scram_iterations: section.count("scram_iterations", 0..=ITERATIONS_MAX).map_or(
+            absent.scram_iterations,
+            |at| {
+                if (1..ITERATIONS_MIN).contains(&at.value) {
+                    let wrong = format!(
+                        "{} is too few; allowed: 0 for no SCRAM, or {ITERATIONS_MIN} and more",
+                        at.value
+                    );
+                    section.fault(at.line, "scram_iterations", wrong);
+                }
+                at.value
+            },
+        ),
     };
     section.finish();
     policy

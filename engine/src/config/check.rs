@@ -73,7 +73,9 @@ pub(super) fn authentication(notes: &Notes, listeners: &[ListenerDraft], there: 
             notes.fault(line, key, wrong);
         }
         if listener.tls.value == TlsMode::Off {
-            let wrong = format!("{what} needs TLS, lest passwords go over the wire in clear text; allowed: tls = \"require\", \"implicit\" or \"offer\"");
+            let wrong = format!(
+                "{what} needs TLS, lest passwords go over the wire in clear text; allowed: tls = \"require\", \"implicit\" or \"offer\""
+            );
             notes.fault(line, key, wrong);
         }
     }
@@ -88,7 +90,9 @@ pub(super) fn auth_resolver(
     let draft = draft?;
     let Some(wanted) = &draft.resolver else {
         if let Some((line, key)) = draft.named {
-            let wrong = format!("is missing: the host of auth.{key}.url must be looked up; allowed: the name of a [[resolver]]");
+            let wrong = format!(
+                "is missing: the host of auth.{key}.url must be looked up; allowed: the name of a [[resolver]]"
+            );
             notes.fault(line, "auth.resolver", wrong);
         }
         return None;
@@ -96,7 +100,8 @@ pub(super) fn auth_resolver(
     let is = |resolver: &ResolverDraft| resolver.name.as_ref().is_some_and(|at| at.value == wanted.value);
     let index = resolvers.iter().position(is);
     if index.is_none() {
-        let wrong = format!("\"{}\" is not a resolver; allowed: one that a [[resolver]] defines", wanted.value);
+        let wrong =
+            format!("\"{}\" is not a resolver; allowed: one that a [[resolver]] defines", wanted.value);
         notes.fault(wanted.line, "auth.resolver", wrong);
     }
     index

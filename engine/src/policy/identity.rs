@@ -47,6 +47,16 @@ impl SenderPattern {
     }
 }
 
+impl std::fmt::Display for SenderPattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Any => f.write_str("*"),
+            Self::Address(address) => f.write_str(address),
+            Self::Domain(domain) => write!(f, "@{domain}"),
+        }
+    }
+}
+
 impl Identity {
     /// Whether the login may send from this address, which is canonical, or empty for the null reverse-path.
     pub fn may_send_from(&self, sender: &str) -> bool {

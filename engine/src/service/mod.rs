@@ -51,7 +51,8 @@ async fn run(service: Service, events: Sender<Happening>) -> std::io::Result<()>
     let resolvers = Resolvers::new(&service.config.resolvers, seed).map_err(std::io::Error::other)?;
     let resolvers = Arc::new(resolvers);
     let keeper = service.config.auth.as_ref().map(|auth| {
-        Keeper::open(auth, &service.config.spool.path, &resolvers).map_err(std::io::Error::other)
+        let secret = crate::auth::secret(&service.config.spool.path);
+        secret.and_then(|secret| Keeper::open(auth, secret, &resolvers)).map_err(std::io::Error::other)
     });
     let keeper = keeper.transpose()?.map(Arc::new);
     tokio::spawn(answer(resolvers, keeper.clone(), service.questions));
@@ -62,8 +63,12 @@ async fn run(service: Service, events: Sender<Happening>) -> std::io::Result<()>
             log::flush();
         }
     });
-    let reload =
-        Reload { config: service.config, links: service.state.links.clone(), tickets: service.tickets, keeper };
+    let reload = Reload {
+        config: service.config,
+        links: service.state.links.clone(),
+        tickets: service.tickets,
+        keeper,
+    };
     tokio::spawn(admin::serve(service.admin, service.state));
     listen_to_signals(events, reload).await
 }
@@ -85,7 +90,8 @@ async fn answer(resolvers: Arc<Resolvers>, keeper: Option<Arc<Keeper>>, mut ques
                     drop(reply.send(answer));
                 }
                 Question::Spend { login, recipients, reply } => {
-                    drop(reply.send(keeper.is_none_or(|keeper| keeper.spend(&login.login, recipients))));
+                    let may = keeper.is_none_or(|keeper| keeper.spend(&login.login, recipients));
+                    let _ = reply.send(may);
                 }
                 Question::Addresses { resolver, host, reply } => {
                     drop(reply.send(resolvers.addresses(resolver, &host).await));

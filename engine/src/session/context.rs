@@ -36,7 +36,12 @@ impl Context {
             limits: config.limits.clone(),
             postmaster: config.postmaster.clone(),
             tls: config.listeners[listener].tls,
-            mechanisms: config.auth.iter().filter(|_| config.listeners[listener].auth).flat_map(mechanisms).collect(),
+            mechanisms: config
+                .auth
+                .iter()
+                .filter(|_| config.listeners[listener].auth)
+                .flat_map(mechanisms)
+                .collect(),
             listener,
             rules: Rules::new(config),
             command_millis: millis(config.timeouts.command),

@@ -28,12 +28,8 @@ pub(super) fn rcpt(session: &mut Session, path: &ForwardPath<'_>, out: &mut Vec<
         let excessive = transaction.recipients_over > context.limits.recipients_max;
         return Err(if excessive { refused } else { refused.uncounted() });
     }
-    let question = Question {
-        listener: context.listener,
-        client: session.client,
-        authenticated,
-        recipient: path,
-    };
+    let question =
+        Question { listener: context.listener, client: session.client, authenticated, recipient: path };
     if let Verdict::Refuse(answer, _) = decide(&context.rules, &question) {
         return Err(answer.into());
     }

@@ -392,12 +392,28 @@ pub struct QueueRecipient {
 
 /// Asked of the service thread.
 pub enum Question {
-    Mx { resolver: usize, domain: Arc<str>, reply: oneshot::Sender<Answer<Vec<MxHost>>> },
+    Mx {
+        resolver: usize,
+        domain: Arc<str>,
+        reply: oneshot::Sender<Answer<Vec<MxHost>>>,
+    },
     /// Of a session, for its client.
-    Login { client: IpAddr, ask: Ask, reply: oneshot::Sender<sasl::Answer<Arc<Identity>>> },
+    Login {
+        client: IpAddr,
+        ask: Ask,
+        reply: oneshot::Sender<sasl::Answer<Arc<Identity>>>,
+    },
     /// May this login send one message more, to so many recipients?
-    Spend { login: Arc<Identity>, recipients: usize, reply: oneshot::Sender<bool> },
-    Addresses { resolver: usize, host: Arc<str>, reply: oneshot::Sender<Answer<Vec<IpAddr>>> },
+    Spend {
+        login: Arc<Identity>,
+        recipients: usize,
+        reply: oneshot::Sender<bool>,
+    },
+    Addresses {
+        resolver: usize,
+        host: Arc<str>,
+        reply: oneshot::Sender<Answer<Vec<IpAddr>>>,
+    },
 }
 
 #[cfg(test)]

@@ -7,8 +7,8 @@
 //! may come back to another shard. With `tickets = false` no session can be resumed at all.
 
 mod client_certificates;
-pub mod files;
 mod end_point;
+pub mod files;
 mod names;
 
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use std::sync::Arc;
 use rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier};
 use rustls::{ServerConfig, ServerConnection};
 
-use crate::smtp::sasl::Bindings;
 use crate::config::{ClientCertificates, Config, Tls, TlsMode, TlsVersion};
+use crate::smtp::sasl::Bindings;
 use client_certificates::AskedClients;
 pub use client_certificates::Verdict;
 use end_point::end_point;
@@ -117,7 +117,8 @@ impl ListenerTls {
     /// The exporter is unique to a connection from TLS 1.3 on (RFC 9266 section 2).
     fn bindings(&self, connection: &ServerConnection) -> Bindings {
         let new = connection.protocol_version() == Some(rustls::ProtocolVersion::TLSv1_3);
-        let export = || connection.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", Some(&[])).ok();
+        let export =
+            || connection.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", Some(&[])).ok();
         let end_point = self.names.certificate(connection.server_name()).and_then(|shown| end_point(&shown));
         Bindings { exporter: new.then(export).flatten(), end_point }
     }

@@ -22,11 +22,8 @@ impl SessionTask<'_> {
         let ask = self.session.take_ask();
         let verifies = matches!(ask, sasl::Ask::Verify(_));
         let (reply, answer) = oneshot::channel();
-        let asked = self.shard.links.service.try_send(Question::Login {
-            client: self.session.client(),
-            ask,
-            reply,
-        });
+        let asked =
+            self.shard.links.service.try_send(Question::Login { client: self.session.client(), ask, reply });
         let patience = self.shard.config.auth.as_ref().map_or(MARGIN, |auth| Keeper::patience(auth) + MARGIN);
         let too_late = async {
             glommio::timer::sleep(patience).await;

@@ -27,11 +27,11 @@
 
 use super::super::*;
 use crate::config::TlsMode;
+use crate::policy::tests::config;
 use crate::policy::{Identity, SenderPattern};
 use crate::smtp::command::AUTH_OCTETS_MAX;
 use crate::smtp::sasl::scram::{Parameters, Verifier};
 use crate::smtp::sasl::{self, Answer, Ask, Bindings, Credentials};
-use crate::policy::tests::config;
 use sluice_queue::SpoolNumber;
 
 #[derive(Debug)]

@@ -69,7 +69,10 @@ impl Credentials {
 pub enum Answer<I> {
     Parameters(scram::Parameters),
     /// `signature`: the server's own proof, of SCRAM.
-    Accepted { identity: I, signature: Option<[u8; scram::OCTETS]> },
+    Accepted {
+        identity: I,
+        signature: Option<[u8; scram::OCTETS]>,
+    },
     Refused(Refusal),
 }
 
@@ -113,7 +116,12 @@ pub struct Bindings {
 
 impl std::fmt::Debug for Bindings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Bindings {{ exporter: {}, end_point: {} }}", self.exporter.is_some(), self.end_point.is_some())
+        write!(
+            f,
+            "Bindings {{ exporter: {}, end_point: {} }}",
+            self.exporter.is_some(),
+            self.end_point.is_some()
+        )
     }
 }
 
@@ -127,7 +135,9 @@ impl Bindings {
 enum State<I> {
     /// Of every mechanism: its first message.
     AwaitFirst,
-    AwaitLoginPassword { login: String },
+    AwaitLoginPassword {
+        login: String,
+    },
     Scram(Scram),
     /// A verdict is good, and the client takes note of the server's proof with an empty message.
     AwaitAcknowledged(Option<I>),
@@ -270,6 +280,8 @@ fn plain(message: &[u8]) -> Option<Credentials> {
 /// A password that could be one: some directories take an empty one for an anonymous visit (RFC 4513 section
 /// 5.1.2), so it goes to none.
 fn password_of(login: String, secret: &[u8]) -> Option<Credentials> {
-    let sound = (1..=PASSWORD_OCTETS_MAX).contains(&secret.len()) && !secret.contains(&0) && str::from_utf8(secret).is_ok();
+    let sound = (1..=PASSWORD_OCTETS_MAX).contains(&secret.len())
+        && !secret.contains(&0)
+        && str::from_utf8(secret).is_ok();
     sound.then(|| Credentials::Password { login, password: Secret::new(secret) })
 }

@@ -76,7 +76,10 @@ mod tests {
     fn tokens_are_found_where_the_grammars_have_them() {
         let some = |login: &str, token: &str| Some((login.to_owned(), token.to_owned()));
         for (message, found) in [
-            ("n,a=User@Example.com,\x01host=server\x01port=587\x01auth=Bearer vF9dft4qmTc2Nvb3R==\x01\x01", some("user@example.com", "vF9dft4qmTc2Nvb3R==")),
+            (
+                "n,a=User@Example.com,\x01host=server\x01port=587\x01auth=Bearer vF9dft4qmTc2Nvb3R==\x01\x01",
+                some("user@example.com", "vF9dft4qmTc2Nvb3R=="),
+            ),
             ("n,,\x01auth=bearer x.y-z~1\x01\x01", some("", "x.y-z~1")),
             ("y,a=a=2Cb=3Dc,\x01auth=Bearer t\x01\x01", some("a,b=c", "t")),
             ("p=tls-exporter,,\x01auth=Bearer t\x01\x01", None),

@@ -32,7 +32,12 @@ fn plain_messages_hold_login_and_password() {
         (b"", None),
         (&long, None),
     ] {
-        assert_eq!(password(exchange(Mechanism::Plain).respond(message)), found, "{}", message.escape_ascii());
+        assert_eq!(
+            password(exchange(Mechanism::Plain).respond(message)),
+            found,
+            "{}",
+            message.escape_ascii()
+        );
     }
 }
 
@@ -66,7 +71,9 @@ fn verifier() -> Verifier {
 fn scram_sha_256_has_the_exchange_of_its_rfc() {
     let mut scram = exchange(Mechanism::ScramSha256);
     assert_eq!(scram.respond(FIRST), Next::Ask(Ask::Parameters { login: "user".into() }));
-    let After::Challenge(challenge) = scram.answered(Answer::Parameters(parameters())) else { panic!("a challenge") };
+    let After::Challenge(challenge) = scram.answered(Answer::Parameters(parameters())) else {
+        panic!("a challenge")
+    };
     assert_eq!(
         challenge,
         b"r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"
@@ -184,9 +191,25 @@ fn the_last_message_must_repeat_binding_and_nonce() {
 
 #[test]
 fn first_messages_that_are_none_are_refused() {
-    for bare in ["", "n=user", "n=user,r=", "n=,r=abc", "r=abc,n=user", "n=us=er,r=abc", "m=x,n=user,r=abc", "n=user,r=abc,m=x", "n=user,r=a\u{e9}", "n=user,r=abc,", "n=user,r=abc,1=x"] {
+    for bare in [
+        "",
+        "n=user",
+        "n=user,r=",
+        "n=,r=abc",
+        "r=abc,n=user",
+        "n=us=er,r=abc",
+        "m=x,n=user,r=abc",
+        "n=user,r=abc,m=x",
+        "n=user,r=a\u{e9}",
+        "n=user,r=abc,",
+        "n=user,r=abc,1=x",
+    ] {
         let mut scram = exchange(Mechanism::ScramSha256);
-        assert_eq!(scram.respond(format!("n,,{bare}").as_bytes()), Next::Refused(Refusal::Credentials), "{bare}");
+        assert_eq!(
+            scram.respond(format!("n,,{bare}").as_bytes()),
+            Next::Refused(Refusal::Credentials),
+            "{bare}"
+        );
     }
     let mut comma = exchange(Mechanism::ScramSha256);
     assert_eq!(comma.respond(b"n,,n=a=2Cb=3D,r=abc"), Next::Ask(Ask::Parameters { login: "a,b=".into() }));
@@ -201,13 +224,18 @@ fn a_bad_token_has_its_error_seen_before_it_fails() {
     ] {
         let mut token = exchange(mechanism);
         assert!(matches!(token.respond(message), Next::Ask(Ask::Verify(Credentials::Token { .. }))));
-        let After::Challenge(error) = token.answered(Answer::Refused(Refusal::Credentials)) else { panic!("an error") };
+        let After::Challenge(error) = token.answered(Answer::Refused(Refusal::Credentials)) else {
+            panic!("an error")
+        };
         assert!(error.starts_with(b"{\"status\":"), "{}", error.escape_ascii());
         assert!(token.awaits_acknowledgement());
         assert_eq!(token.acknowledge(b"\x01"), Err(Refusal::Credentials));
         let mut down = exchange(mechanism);
         down.respond(message);
-        assert_eq!(down.answered(Answer::Refused(Refusal::Unavailable)), After::Refused(Refusal::Unavailable));
+        assert_eq!(
+            down.answered(Answer::Refused(Refusal::Unavailable)),
+            After::Refused(Refusal::Unavailable)
+        );
     }
 }
 
@@ -215,7 +243,10 @@ fn a_bad_token_has_its_error_seen_before_it_fails() {
 #[test]
 fn answers_and_messages_out_of_turn_let_nobody_in() {
     let mut plain = exchange(Mechanism::Plain);
-    assert_eq!(plain.answered(Answer::Accepted { identity: "x", signature: None }), After::Refused(Refusal::Unavailable));
+    assert_eq!(
+        plain.answered(Answer::Accepted { identity: "x", signature: None }),
+        After::Refused(Refusal::Unavailable)
+    );
     let mut scram = exchange(Mechanism::ScramSha256);
     scram.respond(FIRST);
     let accepted = Answer::Accepted { identity: "x", signature: None };
