@@ -4,8 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::types::{Admin, Delivery, Limits, Retry, Spool, Timeouts};
+use super::types::{
+    Admin, Delivery, Limits, OutwardTls, PeerName, Retry, Spool, Timeouts, TlsRule, TlsVersion,
+};
 
+const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
 const fn seconds(count: u64) -> Duration {
@@ -49,6 +52,7 @@ impl Default for Limits {
             message_bytes_max: 64 * MIB,
             recipients_max: 1_000,
             line_bytes_max: 998,
+            header_bytes_max: 256 * KIB,
             received_max: 50,
             errors_max: 20,
             sessions_max: 20_000,
@@ -81,7 +85,26 @@ impl Default for Delivery {
             messages_per_connection_max: 1_000,
             idle: seconds(5),
             recipients_max: 100,
+            chunking: true,
             drain: seconds(20),
+        }
+    }
+}
+
+/// Where Debian keeps the authorities that its users trust.
+pub(super) const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+impl Default for OutwardTls {
+    fn default() -> Self {
+        let system = PathBuf::from(SYSTEM_AUTHORITIES);
+        Self {
+            rule: TlsRule::May,
+            names: vec![PeerName::Host],
+            fingerprints: Vec::new(),
+            authorities: system.exists().then_some(system),
+            minimum: TlsVersion::Tls12,
+            implicit: false,
+            certificate: None,
         }
     }
 }

@@ -5,14 +5,15 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::document::{At, Section};
 use super::types::{
-    Admin, CertificatePair, ClientCertificates, Delivery, Limits, Log, NamedPair, Network, Relay, Retry,
-    Shards, SmartHost, Spool, Timeouts, Tls, TlsMode, TlsVersion,
+    Admin, CertificatePair, ClientCertificates, Delivery, Limits, LineEndings, Log, Login, NamedPair,
+    Network, OutwardTls, Relay, Retry, Shards, SmartHost, Spool, Timeouts, Tls, TlsMode, TlsVersion,
 };
-use super::value;
+use super::{outward, value};
 use crate::tls::files::{self, TlsFile};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -21,6 +22,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 const SHORTEST: Duration = Duration::from_millis(100);
 
 const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
 /// Segments are written in device blocks.
@@ -37,6 +39,8 @@ pub(super) struct ListenerDraft {
     pub tls: At<TlsMode>,
     pub auth: Option<At<bool>>,
     pub own_tls: Option<Tls>,
+    pub line_endings: LineEndings,
+    pub binarymime: bool,
 }
 
 pub(super) struct RouteDraft {
@@ -49,6 +53,8 @@ pub(super) struct RouteDraft {
     /// Absent, which is not the same as wrong.
     pub resolver_absent: bool,
     pub retry: Retry,
+    pub tls: OutwardTls,
+    pub login: Option<Arc<Login>>,
 }
 
 pub(super) struct ResolverDraft {
@@ -181,6 +187,9 @@ pub(super) fn limits(mut section: Section<'_>) -> Limits {
         errors_max: count("errors_max", 1..=10_000, absent.errors_max),
         sessions_max: count("sessions_max", 1..=1_000_000, absent.sessions_max),
         transactions_max: count("transactions_max", 1..=u32::MAX, absent.transactions_max),
+        header_bytes_max: section
+            .size("header_bytes_max", 16 * KIB..=16 * MIB)
+            .map_or(absent.header_bytes_max, |at| at.value),
         message_bytes_max: section
             .size("message_bytes_max", 64 * KIB..=4 * GIB)
             .map_or(absent.message_bytes_max, |at| at.value),
@@ -207,7 +216,8 @@ pub(super) fn timeouts(mut section: Section<'_>) -> Timeouts {
     timeouts
 }
 
-pub(super) fn delivery(mut section: Section<'_>) -> Delivery {
+/// With what the relay demands of its peers' TLS.
+pub(super) fn delivery(mut section: Section<'_>) -> (Delivery, OutwardTls) {
     let absent = Delivery::default();
     let mut count =
         |key, range, absent: usize| section.count(key, range).map_or(absent, |at| at.value as usize);
@@ -220,11 +230,13 @@ pub(super) fn delivery(mut section: Section<'_>) -> Delivery {
             absent.messages_per_connection_max,
         ),
         recipients_max: count("recipients_max", 1..=100_000, absent.recipients_max),
+        chunking: section.flag("chunking").map_or(absent.chunking, |at| at.value),
         idle: section.duration("idle", Duration::ZERO..=HOUR).map_or(absent.idle, |at| at.value),
         drain: section.duration("drain", Duration::ZERO..=HOUR).map_or(absent.drain, |at| at.value),
     };
+    let tls = outward::tls(section.section("tls"), &OutwardTls::default(), false);
     section.finish();
-    delivery
+    (delivery, tls)
 }
 
 /// `[tls]` and `[listener.own_tls]`. The files are read (where the relay is to run), so that a wrong pair is found here and not by a peer.
@@ -253,7 +265,7 @@ pub(super) fn tls(mut section: Section<'_>) -> Option<Tls> {
     Some(tls)
 }
 
-fn certificate_pair(section: &mut Section<'_>) -> Option<CertificatePair> {
+pub(super) fn certificate_pair(section: &mut Section<'_>) -> Option<CertificatePair> {
     let certificate = section.text("certificate", path);
     let key = section.text("key", path);
     for (one, other) in [("certificate", "key"), ("key", "certificate")] {
@@ -344,6 +356,10 @@ pub(super) fn listener(mut section: Section<'_>) -> ListenerDraft {
         tls: tls_mode(&mut section),
         auth: section.flag("auth"),
         own_tls: tls(section.section("own_tls")),
+        line_endings: section
+            .choice("line_endings", &[("strict", LineEndings::Strict), ("repair", LineEndings::Repair)])
+            .map_or_else(LineEndings::default, |at| at.value),
+        binarymime: section.flag("binarymime").is_some_and(|at| at.value),
     };
     section.refuse_empty("bind");
     section.refuse_empty("clients");
@@ -366,7 +382,7 @@ fn tls_mode(section: &mut Section<'_>) -> At<TlsMode> {
     section.choice("tls", &words).unwrap_or(At { value: TlsMode::Off, line: section.line })
 }
 
-pub(super) fn route(mut section: Section<'_>, general: &Retry) -> RouteDraft {
+pub(super) fn route(mut section: Section<'_>, general: &Retry, general_tls: &OutwardTls) -> RouteDraft {
     section.demand("domains", "a list of domains, [\"winery.example\", \".winery.example\", \"*\"]");
     let hosts = section.list("hosts", value::smart_host);
     let mx = section.flag("mx");
@@ -380,6 +396,8 @@ pub(super) fn route(mut section: Section<'_>, general: &Retry) -> RouteDraft {
         resolver_absent: !section.has("resolver"),
         resolver,
         retry: retry(section.section("retry"), general),
+        tls: outward::tls(section.section("tls"), general_tls, mx.as_ref().is_some_and(|at| at.value)),
+        login: outward::login(section.section("login")),
         hosts: hosts.unwrap_or_default(),
     };
     section.refuse_empty("domains");
@@ -398,6 +416,13 @@ pub(super) fn route(mut section: Section<'_>, general: &Retry) -> RouteDraft {
             );
         }
         _ => {}
+    }
+    if draft.mx && section.has("login") {
+        section.fault(
+            draft.line,
+            "login",
+            "stands beside mx = true; allowed: on a route with hosts, for a password is for known hosts",
+        );
     }
     if let (Some(port), true, false) = (port, section.has("hosts"), draft.mx) {
         section.fault(

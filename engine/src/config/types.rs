@@ -4,8 +4,10 @@
 //! threads behind an `Arc`. `default.rs` holds the defaults, `engine/relay.toml` tells each key's meaning,
 //! default and cost.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::auth::Auth;
@@ -84,6 +86,8 @@ pub struct Limits {
     pub recipients_max: usize,
     /// Octets of a content line without its CRLF (RFC 5321 4.5.3.1.6). Default 998.
     pub line_bytes_max: usize,
+    /// Octets of the header section of a message. Default 256 KiB.
+    pub header_bytes_max: u64,
     /// Received fields before a message counts as looping (RFC 5321 6.3). Default 50.
     pub received_max: usize,
     /// Errors in one session before it is closed with 421. Default 20.
@@ -128,6 +132,8 @@ pub struct Delivery {
     pub messages_per_connection_max: usize,
     /// An unused connection is closed with QUIT after this. Default 5 s.
     pub idle: Duration,
+    /// Content goes by BDAT to hosts that offer CHUNKING (RFC 3030). Default true.
+    pub chunking: bool,
     /// Recipients in one transaction; the rest goes in the next. Default 100 (RFC 5321 4.5.3.1.8).
     pub recipients_max: usize,
     /// SIGTERM: how long open transactions may go on. Default 20 s.
@@ -198,8 +204,21 @@ pub struct Listener {
     pub tls: TlsMode,
     /// Whether AUTH is offered, within TLS.
     pub auth: bool,
+    pub line_endings: LineEndings,
+    /// Takes and announces BINARYMIME (RFC 3030). Default false.
+    pub binarymime: bool,
     /// Its own `[listener.own_tls]`, else the general `[tls]`. There whenever `tls` is not off.
     pub certificates: Option<Tls>,
+}
+
+/// What a listener does with bare CR, bare LF and NUL in content.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LineEndings {
+    /// Such a message is refused.
+    #[default]
+    Strict,
+    /// They become CRLF, NUL is left out.
+    Repair,
 }
 
 /// Who may send where through a listener.
@@ -236,6 +255,68 @@ pub struct Route {
     pub resolver: Option<usize>,
     /// A route's own schedule, or the general one.
     pub retry: Retry,
+    /// A route's own demands, or the general ones.
+    pub tls: OutwardTls,
+    /// Who the relay is to these smart hosts (RFC 4954).
+    pub login: Option<Arc<Login>>,
+}
+
+/// A name and what proves it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Login {
+    pub user: String,
+    pub password: String,
+    /// Also over a connection without TLS. Default false.
+    pub in_clear_text: bool,
+}
+
+/// Without the password, so that no log gets it by accident.
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Login").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+/// What the relay demands of its peers' TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutwardTls {
+    pub rule: TlsRule,
+    /// The names of which the peer's certificate must have one. Never empty with [`TlsRule::Verify`].
+    pub names: Vec<PeerName>,
+    /// SHA-256 of the peer's certificate. Never empty with [`TlsRule::Fingerprint`].
+    pub fingerprints: Vec<[u8; 32]>,
+    /// Who may have issued the peer's certificate. Default: the system's authorities, where it has some.
+    pub authorities: Option<PathBuf>,
+    /// Default TLS 1.2.
+    pub minimum: TlsVersion,
+    /// From the first octet, without STARTTLS (RFC 8314). Default false.
+    pub implicit: bool,
+    /// The relay's own, for peers that ask for one.
+    pub certificate: Option<CertificatePair>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsRule {
+    /// Never.
+    None,
+    /// Where the peer offers it; in clear text where that fails. Default.
+    May,
+    /// Nothing without it; any certificate.
+    Encrypt,
+    /// Nothing without a certificate of a known authority for one of the names.
+    Verify,
+    /// Nothing without one of these certificates.
+    Fingerprint,
+}
+
+/// A name that a peer's certificate may have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerName {
+    /// `@host`: of the host that is connected to. As safe as the look-up that led to it.
+    Host,
+    /// `@domain`: the recipient's domain.
+    Domain,
+    Name(String),
 }
 
 #[derive(Clone, Debug)]

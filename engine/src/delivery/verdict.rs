@@ -25,6 +25,8 @@ impl Status {
     pub const NULL_MX: Self = Self(5, 1, 10);
     pub const NO_SUCH_DOMAIN: Self = Self(5, 1, 2);
     pub const TOO_LARGE_FOR_HOST: Self = Self(5, 3, 4);
+    /// Binary content that the host does not take (RFC 3463 section 3.7).
+    pub const MEDIA_NOT_SUPPORTED: Self = Self(5, 6, 1);
     pub const NO_ANSWER: Self = Self(4, 4, 1);
     pub const BAD_CONNECTION: Self = Self(4, 4, 2);
     pub const DNS_FAILURE: Self = Self(4, 4, 3);
@@ -35,6 +37,13 @@ impl Status {
     pub const LOOP: Self = Self(5, 4, 6);
     /// Returned by an administrator (RFC 3463: delivery not authorized, message refused).
     pub const RETURNED: Self = Self(5, 7, 1);
+    /// RFC 3463 (4.7.4, security features not supported): TLS is demanded and cannot be had.
+    pub const TLS_NEEDED: Self = Self(4, 7, 4);
+    /// RFC 3463 (4.7.5, cryptographic failure).
+    pub const TLS_FAILED: Self = Self(4, 7, 5);
+    /// RFC 4954 section 6: the relay's own login is refused, for now: the operator can mend it.
+    pub const AUTH_FAILED: Self = Self(4, 7, 8);
+    pub const AUTH_NEEDS_TLS: Self = Self(4, 7, 11);
     pub const EXPIRED: Self = Self(4, 4, 7);
     pub const PROTOCOL: Self = Self(4, 5, 0);
 

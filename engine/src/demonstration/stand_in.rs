@@ -5,7 +5,7 @@
 
 use super::maildir;
 use crate::clock;
-use crate::config::{Config, Listener, Network, Relay, TlsMode};
+use crate::config::{Config, LineEndings, Listener, Network, Relay, TlsMode};
 use crate::session::{self, Refusal, Session, Step};
 use sluice_queue::{QueueId, SpoolNumber};
 use std::io;
@@ -53,6 +53,8 @@ fn context(config: &Config, address: SocketAddr) -> Arc<session::Context> {
         relay: Relay::Any,
         tls: TlsMode::Off,
         auth: false,
+        line_endings: LineEndings::Strict,
+        binarymime: false,
         certificates: None,
     }];
     Arc::new(session::Context::new(&config, 0))
@@ -120,6 +122,7 @@ fn step(
                 *content = session.opened(id, &clock::mail_date(now), out);
             }
             Step::Content(range) => content.extend_from_slice(&input[used + range.start..used + range.end]),
+            Step::Insert(octets) => content.extend_from_slice(octets),
             Step::Abandon => content.clear(),
             Step::Commit => {
                 let envelope = session.take_envelope(clock::wall_micros());

@@ -1,8 +1,10 @@
 //! The log lines about messages, in the form that users of Postfix know.
 //!
 //! ```text
-//! QID: from=<SENDER>, size=OCTETS, nrcpt=N, client=[IP], helo=<NAME>, listener=NAME[, tls=VERSION/CIPHER][, sasl_method=NAME, sasl_username=LOGIN]
-//! QID: to=<RECIPIENT>, relay=HOST[IP]:PORT, delay=S, delays=A/B/C/D, dsn=X.Y.Z, status=sent (REPLY)
+//! QID: from=<SENDER>, size=OCTETS, nrcpt=N, client=[IP], helo=<NAME>, listener=NAME[, tls=VERSION/CIPHER]
+//!     [, sasl_method=NAME, sasl_username=LOGIN][, repaired=bare CR+bare LF+NUL]
+//! QID: to=<RECIPIENT>, relay=HOST[IP]:PORT, delay=S, delays=A/B/C/D[, tls=VERSION/CIPHER/VERDICT], dsn=X.Y.Z,
+//!      status=sent (REPLY)
 //! QID: to=<RECIPIENT>, from=<SENDER>, size=OCTETS, status=deleted (by uid UID, pid PID)
 //! ```
 //!
@@ -10,6 +12,7 @@
 //! reused one), D the transaction. Pure.
 
 use crate::tls::TlsFacts;
+use crate::tls::outward::PeerTls;
 use sluice_queue::{Envelope, QueueId};
 use std::io::Write;
 
@@ -45,6 +48,14 @@ pub fn auth_failed(line: &mut Vec<u8>, note: &str, listener: &str) {
     let _ = write!(line, "warning: {}, listener={listener}", Shown(note));
 }
 
+/// Added to the line of an accepted message whose content was repaired: what of.
+pub fn repaired(line: &mut Vec<u8>, bare_cr: bool, bare_lf: bool, nul: bool) {
+    let found = [(bare_cr, "bare CR"), (bare_lf, "bare LF"), (nul, "NUL")];
+    for (index, (_, what)) in found.into_iter().filter(|(found, _)| *found).enumerate() {
+        let _ = write!(line, "{}{what}", if index == 0 { ", repaired=" } else { "+" });
+    }
+}
+
 /// A handshake that came to nothing.
 pub fn tls_failed(line: &mut Vec<u8>, client: std::net::IpAddr, reason: &str, listener: &str) {
     let _ =
@@ -69,6 +80,7 @@ pub struct Attempt<'a> {
     /// `host[ip]:port`, or `none`.
     pub relay: &'a str,
     pub delays: Delays,
+    pub tls: Option<&'a PeerTls>,
     pub dsn: &'a str,
     /// `sent`, `deferred`, `bounced` or `expired`.
     pub status: &'a str,
@@ -121,7 +133,7 @@ pub fn attempt(line: &mut Vec<u8>, attempt: &Attempt<'_>) {
     let delays = &attempt.delays;
     let _ = write!(
         line,
-        "{}: to=<{}>, relay={}, delay={}, delays={}/{}/{}/{}, dsn={}, status={} ({})",
+        "{}: to=<{}>, relay={}, delay={}, delays={}/{}/{}/{}",
         attempt.id,
         Shown(attempt.recipient),
         attempt.relay,
@@ -130,10 +142,11 @@ pub fn attempt(line: &mut Vec<u8>, attempt: &Attempt<'_>) {
         Seconds(delays.waiting),
         Seconds(delays.connecting),
         Seconds(delays.transaction),
-        attempt.dsn,
-        attempt.status,
-        Shown(attempt.reply),
     );
+    if let Some(tls) = attempt.tls {
+        let _ = write!(line, ", tls={tls}");
+    }
+    let _ = write!(line, ", dsn={}, status={} ({})", attempt.dsn, attempt.status, Shown(attempt.reply),);
 }
 
 /// Microseconds as seconds with two significant digits below ten, as Postfix prints them.
@@ -177,6 +190,7 @@ mod tests {
                 recipient: "bob@example.com",
                 relay: "mx.example.com[192.0.2.1]:25",
                 delays: Delays { receiving: 0, waiting: 1_500, connecting: 250_000, transaction: 12_345_678 },
+                tls: None,
                 dsn: "2.0.0",
                 status: "sent",
                 reply: "250 2.0.0 Ok:\r\nqueued",

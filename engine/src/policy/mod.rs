@@ -37,6 +37,8 @@ pub struct Rules {
 struct Door {
     clients: Vec<Network>,
     relay: Relay,
+    /// It offers AUTH.
+    auth: bool,
 }
 
 /// One client that wants to send to one recipient.
@@ -106,7 +108,11 @@ impl fmt::Display for Rule {
 
 impl Rules {
     pub fn new(config: &Config) -> Self {
-        let door = |listener: &Listener| Door { clients: listener.clients.clone(), relay: listener.relay };
+        let door = |listener: &Listener| Door {
+            clients: listener.clients.clone(),
+            relay: listener.relay,
+            auth: listener.auth,
+        };
         let accepted = config.domains.accepted.iter().enumerate();
         Self {
             accepted: accepted.map(|(index, entry)| (entry.to_ascii_lowercase(), index)).collect(),
@@ -137,12 +143,13 @@ pub fn decide(rules: &Rules, question: &Question<'_>) -> Verdict {
     if !rules.admits(question.listener, question.client) {
         return Verdict::Refuse(&reply::CLIENT_DENIED, Rule::ClientNotListed);
     }
-    match rules.listeners[question.listener].relay {
+    let door = &rules.listeners[question.listener];
+    match door.relay {
         Relay::Any => Verdict::Accept(match question.recipient {
             ForwardPath::Postmaster => Rule::Postmaster,
             ForwardPath::Mailbox(_) => Rule::RelayAny,
         }),
-        Relay::Authenticated | Relay::Accepted if question.authenticated => {
+        Relay::Authenticated | Relay::Accepted if door.auth && question.authenticated => {
             Verdict::Accept(Rule::Authenticated)
         }
         Relay::Authenticated => Verdict::Refuse(&reply::AUTHENTICATION_REQUIRED, Rule::NotAuthenticated),

@@ -38,6 +38,8 @@ pub(crate) fn config() -> Config {
         relay,
         tls: TlsMode::Off,
         auth: relay == Relay::Authenticated,
+        line_endings: Default::default(),
+        binarymime: false,
         certificates: None,
     };
     let seconds = Duration::from_secs;
@@ -52,6 +54,7 @@ pub(crate) fn config() -> Config {
             message_bytes_max: 64 << 20,
             recipients_max: 1000,
             line_bytes_max: 998,
+            header_bytes_max: 256 << 10,
             received_max: 50,
             errors_max: 20,
             sessions_max: 20_000,
@@ -69,6 +72,7 @@ pub(crate) fn config() -> Config {
             end_of_data: seconds(600),
         },
         delivery: Delivery {
+            chunking: true,
             connections_max: 20,
             connections_total_max: 2_000,
             messages_per_connection_max: 1000,
@@ -91,8 +95,17 @@ pub(crate) fn config() -> Config {
                 target: Target::SmartHosts(vec![SmartHost { host: "10.1.0.10".into(), port: 25 }]),
                 resolver: None,
                 retry: retry.clone(),
+                tls: OutwardTls::default(),
+                login: None,
             },
-            Route { domains: vec!["*".into()], target: Target::Mx { port: 25 }, resolver: None, retry },
+            Route {
+                domains: vec!["*".into()],
+                target: Target::Mx { port: 25 },
+                resolver: None,
+                retry,
+                tls: OutwardTls::default(),
+                login: None,
+            },
         ],
         resolvers: Vec::new(),
     }

@@ -33,6 +33,8 @@ pub(super) struct Authentication {
     /// Who has proved to be who, and how.
     proved: Option<(Arc<Identity>, Mechanism)>,
     secret_seen: bool,
+    /// The last refusal has a note of its own kind.
+    pub(super) refusal_noted: bool,
 }
 
 /// The beginning of a command line that may be as long as a token.
@@ -190,7 +192,7 @@ impl Session {
         };
         if let Err(refused) = ended {
             self.refuse(refused, out);
-            self.refusal_noted = false;
+            self.authentication.refusal_noted = false;
         }
     }
 
@@ -227,5 +229,49 @@ impl Session {
     /// Whether a line since the last call may have held a secret: the rim wipes its buffers then.
     pub fn take_secret_seen(&mut self) -> bool {
         std::mem::take(&mut self.authentication.secret_seen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::{Context, LINE_OCTETS_MAX};
+
+    /// Cut there, the rest of a line that is too long looks like a command, and is none.
+    #[test]
+    fn the_rest_of_a_swallowed_line_is_no_auth_command() {
+        let context = Arc::new(Context::new(&crate::policy::tests::config(), 2));
+        let mut out = Vec::new();
+        let mut session = Session::new(context, "192.0.2.9:4711".parse().unwrap(), None, 0, &mut out);
+        let long = [b"NOOP ".to_vec(), vec![b'x'; LINE_OCTETS_MAX]].concat();
+        assert_eq!(session.advance(0, &long, &mut out), (long.len(), Step::Read));
+        out.clear();
+        assert_eq!(session.advance(0, b"AUTH PLAIN =\r\n", &mut out), (14, Step::Read));
+        assert!(out.starts_with(b"500 5.5.2 Command line too long\r\n"), "{}", out.escape_ascii());
+    }
+
+    /// What a client shows of a secret never gets into a note or a Debug output.
+    #[test]
+    fn no_secret_is_shown() {
+        let command = crate::smtp::parse_command(b"AUTH PLAIN AGFubgBzZWNyZXQ=").unwrap();
+        assert!(!format!("{command:?}").contains("AGFub"), "{command:?}");
+        let context = Arc::new(Context::new(&crate::policy::tests::config(), 2));
+        let facts = crate::tls::TlsFacts {
+            version: "TLSv1.3",
+            cipher: String::new(),
+            resumed: false,
+            name: None,
+            client: None,
+            bindings: Default::default(),
+        };
+        let mut out = Vec::new();
+        let client = "192.0.2.9:4711".parse().unwrap();
+        let mut session = Session::new(context, client, Some(facts), 0, &mut out);
+        let input = b"EHLO c\r\nAUTH PLAIN\r\nAGFubgBzZWNyZXQ\r\nAUTH PLAIN AGFubgBzZWNyZXQ=\r\n";
+        let (_, step) = session.advance(0, input, &mut out);
+        assert_eq!(step, Step::Authenticate);
+        let shown = format!("{session:?} {:?} {:?}", session.take_notes(), session.take_ask()).to_lowercase();
+        assert!(!shown.contains("agfub") && !shown.contains("secret\""), "{shown}");
+        assert!(session.take_secret_seen() && !session.take_secret_seen());
     }
 }

@@ -1,6 +1,6 @@
 //! What all sessions of one listener share: built once from the configuration, then immutable.
 
-use crate::config::{Config, Limits, TlsMode};
+use crate::config::{Config, Limits, LineEndings, TlsMode};
 use crate::policy::Rules;
 use crate::smtp::reply;
 use crate::smtp::sasl::Mechanism;
@@ -17,6 +17,8 @@ pub struct Context {
     pub tls: TlsMode,
     /// Of AUTH; empty where the listener does not offer it.
     pub mechanisms: Vec<Mechanism>,
+    pub line_endings: LineEndings,
+    pub binarymime: bool,
     pub(super) listener: usize,
     pub(super) rules: Rules,
     pub(super) command_millis: u64,
@@ -42,6 +44,8 @@ impl Context {
                 .filter(|_| config.listeners[listener].auth)
                 .flat_map(mechanisms)
                 .collect(),
+            line_endings: config.listeners[listener].line_endings,
+            binarymime: config.listeners[listener].binarymime,
             listener,
             rules: Rules::new(config),
             command_millis: millis(config.timeouts.command),

@@ -64,6 +64,8 @@ impl From<Fault> for Refused {
             Fault::MissingArgument => &reply::ARGUMENT_MISSING,
             Fault::UnknownParameter => &reply::UNKNOWN_PARAMETER,
             Fault::Parameter => &reply::BAD_PARAMETER,
+            Fault::ChunkSize => return Refused::from(&reply::BDAT_SIZE).last(),
+            Fault::ChunkMarker(_) => &reply::BDAT_SYNTAX,
             Fault::HelloName => &reply::HELLO_NAME,
             Fault::MailKeyword => &reply::MAIL_SYNTAX,
             Fault::RcptKeyword => &reply::RCPT_SYNTAX,
@@ -112,7 +114,7 @@ impl Session {
 
     /// Keeps a note when `reply` refuses the command in `line`.
     pub(super) fn note_refusal(&mut self, line: &[u8], reply: &[u8]) {
-        let known = std::mem::take(&mut self.refusal_noted);
+        let known = std::mem::take(&mut self.authentication.refusal_noted);
         if known || !matches!(reply.first(), Some(b'4' | b'5')) || self.notes.len() >= NOTES_MAX {
             return;
         }
@@ -144,7 +146,7 @@ impl Session {
 
     pub(super) fn refuse(&mut self, refused: Refused, out: &mut Vec<u8>) -> Option<Step> {
         self.errors += usize::from(refused.counted);
-        self.refusal_noted = refused.noted;
+        self.authentication.refusal_noted = refused.noted;
         if self.errors > self.context.limits.errors_max {
             self.close_with(&reply::TOO_MANY_ERRORS, out);
             return Some(Step::Close);

@@ -40,8 +40,12 @@ const FILE: &str = "[auth]\nbackend = \"file\"\n[auth.file]\npath = \"DIR/users\
 fn user(relay: &Relay, arguments: &[&str], password: &str) -> Result<String, (i32, String)> {
     let mut command = Command::new(sluice_tests::tools::built("sluice"));
     command.arg("user").args(arguments).arg("--config").arg(relay.config());
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("sluice user");
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("sluice user");
     let mut stdin = child.stdin.take().expect("piped");
     let _ = stdin.write_all(format!("{password}\n").as_bytes());
     drop(stdin);
@@ -55,7 +59,10 @@ fn user(relay: &Relay, arguments: &[&str], password: &str) -> Result<String, (i3
 /// The replies to commands within TLS.
 fn replies(relay: &Relay, commands: &[&str]) -> Vec<String> {
     let lines: Vec<String> = commands.iter().map(|command| format!("{command}\r\n")).collect();
-    let answer = talk(relay.outside(), json!({"implicit": true, "name": "relay.test", "authority": authority(relay), "commands": lines}));
+    let answer = talk(
+        relay.outside(),
+        json!({"implicit": true, "name": "relay.test", "authority": authority(relay), "commands": lines}),
+    );
     let replies = answer["replies"].as_array().unwrap_or_else(|| panic!("{answer}"));
     replies.iter().map(|reply| reply.as_str().expect("text").to_owned()).collect()
 }
@@ -65,8 +72,12 @@ fn authority(relay: &Relay) -> String {
 }
 
 fn plain(login: &str, password: &str) -> String {
-    let script = "import base64,sys;print(base64.b64encode(('\\0'+sys.argv[1]+'\\0'+sys.argv[2]).encode()).decode())";
-    format!("AUTH PLAIN {}", run_ok(Command::new("python3").args(["-c", script, login, password]), SOON).trim())
+    let script =
+        "import base64,sys;print(base64.b64encode(('\\0'+sys.argv[1]+'\\0'+sys.argv[2]).encode()).decode())";
+    format!(
+        "AUTH PLAIN {}",
+        run_ok(Command::new("python3").args(["-c", script, login, password]), SOON).trim()
+    )
 }
 
 fn is_accepted(relay: &Relay, login: &str, password: &str) -> String {
@@ -97,7 +108,10 @@ fn users_on_the_road_relay_by_plain_and_login_and_nobody_else_does() {
         relay.log().wait_for(SOON, &[&format!("sasl_method={mechanism}, sasl_username=ann@inside.test")]);
         let (sent, dialogue) = send(&[&login[..], &["wrong"]].concat());
         assert!(!sent && dialogue.contains("535 5.7.8"), "{dialogue}");
-        relay.log().wait_for(SOON, &[&format!("warning: unknown[127.0.0.1]: SASL {mechanism} authentication failed")]);
+        relay.log().wait_for(
+            SOON,
+            &[&format!("warning: unknown[127.0.0.1]: SASL {mechanism} authentication failed")],
+        );
     }
     assert!(!relay.log().lines().iter().any(|line| line.contains(PASSWORD) || line.contains("wrong")));
     relay.wait_empty();
@@ -130,7 +144,10 @@ fn smtplib(relay: &Relay, mut ask: Value) -> String {
 #[test]
 fn a_login_sends_from_its_own_addresses_and_so_much_an_hour() {
     let inbox = Inbox::start();
-    let more = FILE.replace("[auth.file]", "senders = \"DIR/senders\"\n[auth.limits]\nmessages_per_hour = 3\n[auth.file]");
+    let more = FILE.replace(
+        "[auth.file]",
+        "senders = \"DIR/senders\"\n[auth.limits]\nmessages_per_hour = 3\n[auth.file]",
+    );
     let mut relay = relay(&more, &inbox);
     std::fs::write(relay.directory().join("senders"), "bob sales@inside.test @other.test\n").expect("a file");
     relay.start();
@@ -142,7 +159,11 @@ fn a_login_sends_from_its_own_addresses_and_so_much_an_hour() {
         ("bob", "sales@inside.test", "sent"),
         ("bob", "anybody@other.test", "sent"),
         ("bob", "ann@inside.test", "553 5.7.1 Sender address rejected: not owned by your login"),
-        ("bob", "bob@inside.test", "450 4.7.1 Your login has sent as much as it may for now, try again later"),
+        (
+            "bob",
+            "bob@inside.test",
+            "450 4.7.1 Your login has sent as much as it may for now, try again later",
+        ),
     ] {
         let said = smtplib(&relay, json!({"login": login, "password": PASSWORD, "from": from}));
         assert_eq!(said, answer, "{login} {from}");
@@ -193,7 +214,14 @@ fn gsasl_agrees_on_scram_with_and_without_channel_binding() {
     ] {
         let mut command = Command::new("gsasl");
         command.args(["--client", "--smtp", "--starttls", "--mechanism", mechanism, "--verbose"]);
-        command.args(["--authentication-id", "ann@inside.test", "--authorization-id", "", "--password", password]);
+        command.args([
+            "--authentication-id",
+            "ann@inside.test",
+            "--authorization-id",
+            "",
+            "--password",
+            password,
+        ]);
         command.args(["--no-client-first", "--hostname", "relay.test", "--service", "smtp"]);
         command.arg(format!("--x509-ca-file={}", authority(&relay)));
         command.args(["--application-data=off", "--connect", &relay.outside().to_string()]);
@@ -228,7 +256,11 @@ fn logins_are_managed_while_the_relay_runs() {
     becomes(PASSWORD, "235");
     user(&relay, &["passwd", "carl"], "another horse").expect("changed");
     becomes("another horse", "235");
-    assert!(user(&relay, &["test", "carl"], "another horse").expect("accepted").contains("may send from carl@inside.test"));
+    assert!(
+        user(&relay, &["test", "carl"], "another horse")
+            .expect("accepted")
+            .contains("may send from carl@inside.test")
+    );
     assert_eq!(user(&relay, &["test", "carl"], PASSWORD).expect_err("refused").0, 77);
     user(&relay, &["remove", "carl"], "").expect("removed");
     becomes("another horse", "535");
@@ -269,8 +301,12 @@ fn slapd(directory: &Path, authority: &Authority) -> (Port, Port, Running) {
     let openssl = |line: &str| {
         run_ok(Command::new("openssl").args(line.split(' ')).current_dir(directory), SOON);
     };
-    openssl("req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=slapd -keyout ldap.key -out ldap.csr");
-    openssl("x509 -req -in ldap.csr -days 30 -CA authority.pem -CAkey authority.key -CAcreateserial -extfile ldap.ext -out ldap.pem");
+    openssl(
+        "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=slapd -keyout ldap.key -out ldap.csr",
+    );
+    openssl(
+        "x509 -req -in ldap.csr -days 30 -CA authority.pem -CAkey authority.key -CAcreateserial -extfile ldap.ext -out ldap.pem",
+    );
     let configuration = format!(
         "include /etc/ldap/schema/core.schema\ninclude /etc/ldap/schema/cosine.schema\n\
          include /etc/ldap/schema/inetorgperson.schema\nmodulepath /usr/lib/ldap\nmoduleload back_mdb\n\
@@ -298,7 +334,20 @@ fn slapd(directory: &Path, authority: &Authority) -> (Port, Port, Running) {
     std::fs::write(directory.join("entries.ldif"), entries).expect("a file");
     let url = format!("ldap://{}", clear.address());
     let entries = at("entries.ldif");
-    run_ok(Command::new("ldapadd").args(["-x", "-H", &url, "-D", "cn=root,dc=test", "-w", "rootsecret", "-f", &entries]), SOON);
+    run_ok(
+        Command::new("ldapadd").args([
+            "-x",
+            "-H",
+            &url,
+            "-D",
+            "cn=root,dc=test",
+            "-w",
+            "rootsecret",
+            "-f",
+            &entries,
+        ]),
+        SOON,
+    );
     (clear, tls, running)
 }
 
@@ -317,11 +366,20 @@ fn a_directory_verifies_logins_over_starttls_and_ldaps() {
     let authorities = "authorities = \"HOME/authority.pem\"\n";
     let ways = [
         (format!("url = \"ldaps://{}\"\n{authorities}{search}", tls.address()), true),
-        (format!("url = \"ldap://{}\"\nstarttls = true\n{authorities}dn = \"uid={{login}},dc=test\"\n", clear.address()), false),
+        (
+            format!(
+                "url = \"ldap://{}\"\nstarttls = true\n{authorities}dn = \"uid={{login}},dc=test\"\n",
+                clear.address()
+            ),
+            false,
+        ),
     ];
     let mut running = Some(running);
     for (way, finds_addresses) in ways {
-        let auth = format!("[auth]\nbackend = \"ldap\"\npatience = \"5s\"\n[auth.guessing]\ndelay_max = \"0ms\"\nfailures_max = 100\n[auth.ldap]\n{}", way.replace("HOME", home_text));
+        let auth = format!(
+            "[auth]\nbackend = \"ldap\"\npatience = \"5s\"\n[auth.guessing]\ndelay_max = \"0ms\"\nfailures_max = 100\n[auth.ldap]\n{}",
+            way.replace("HOME", home_text)
+        );
         let mut relay = relay(&auth, &inbox);
         relay.start();
         for (login, password, code) in [
@@ -338,8 +396,20 @@ fn a_directory_verifies_logins_over_starttls_and_ldaps() {
             let said = is_accepted(&relay, login, password);
             assert!(said.starts_with(code), "{login} {password}: {said}");
         }
-        let said = replies(&relay, &[&plain("ann", PASSWORD), "MAIL FROM:<sales@inside.test>", "RSET", "MAIL FROM:<ann@inside.test>"]);
-        assert_eq!((said[1].starts_with("250"), said[3].starts_with("250")), (finds_addresses, true), "{said:?}");
+        let said = replies(
+            &relay,
+            &[
+                &plain("ann", PASSWORD),
+                "MAIL FROM:<sales@inside.test>",
+                "RSET",
+                "MAIL FROM:<ann@inside.test>",
+            ],
+        );
+        assert_eq!(
+            (said[1].starts_with("250"), said[3].starts_with("250")),
+            (finds_addresses, true),
+            "{said:?}"
+        );
         if !finds_addresses {
             running = None;
             let said = is_accepted(&relay, "ann", PASSWORD);
@@ -359,7 +429,8 @@ fn dovecot_verifies_logins() {
     let home = tempfile::Builder::new().prefix("sluice-dovecot-").tempdir().expect("a directory");
     let at = |file: &str| home.path().join(file).display().to_string();
     std::fs::create_dir(home.path().join("run")).expect("a directory");
-    std::fs::write(home.path().join("passwd"), format!("ann@inside.test:{{PLAIN}}{PASSWORD}\n")).expect("a file");
+    std::fs::write(home.path().join("passwd"), format!("ann@inside.test:{{PLAIN}}{PASSWORD}\n"))
+        .expect("a file");
     let configuration = format!(
         "protocols =\nlog_path = {}\nbase_dir = {}\nssl = no\ndisable_plaintext_auth = no\nauth_failure_delay = 0\n\
          passdb {{\n  driver = passwd-file\n  args = {}\n}}\nuserdb {{\n  driver = static\n  args = uid=65534 gid=65534 home=/nonexistent\n}}\n\
@@ -370,7 +441,8 @@ fn dovecot_verifies_logins() {
         at("passwd")
     );
     std::fs::write(home.path().join("dovecot.conf"), configuration).expect("a file");
-    let running = launch(Command::new(find("dovecot").expect("dovecot")).args(["-F", "-c", &at("dovecot.conf")]));
+    let running =
+        launch(Command::new(find("dovecot").expect("dovecot")).args(["-F", "-c", &at("dovecot.conf")]));
     let socket = at("run/auth-client");
     wait::until_true(SOON, "dovecot listens", || std::os::unix::net::UnixStream::connect(&socket).is_ok());
     let auth = format!("[auth]\nbackend = \"dovecot\"\n[auth.dovecot]\nsocket = \"{socket}\"\n");
@@ -416,10 +488,15 @@ fn introspection() -> (Port, std::sync::Arc<std::sync::Mutex<Vec<String>>>) {
             let _ = reader.read_exact(&mut body);
             let body = String::from_utf8_lossy(&body).into_owned();
             let answer = match body.as_str() {
-                _ if !head.contains("Basic c2x1aWNlOnMlM0FlY3JldA==") => "HTTP/1.1 401 No\r\ncontent-length: 0\r\n\r\n".to_owned(),
+                _ if !head.contains("Basic c2x1aWNlOnMlM0FlY3JldA==") => {
+                    "HTTP/1.1 401 No\r\ncontent-length: 0\r\n\r\n".to_owned()
+                }
                 body if body.starts_with("token=good&") => {
                     let text = r#"{"active":true,"scope":"mail smtp","username":"ann@inside.test"}"#;
-                    format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{text}", text.len())
+                    format!(
+                        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{text}",
+                        text.len()
+                    )
                 }
                 _ => "HTTP/1.1 200 OK\r\ncontent-length: 16\r\n\r\n{\"active\":false}".to_owned(),
             };
@@ -434,17 +511,36 @@ fn introspection() -> (Port, std::sync::Arc<std::sync::Mutex<Vec<String>>>) {
 fn bearer_tokens_are_introspected_and_good_answers_kept() {
     let inbox = Inbox::start();
     let (port, asked) = introspection();
-    let auth = format!("[auth]\nbackend = \"none\"\n[auth.token]\nurl = \"http://{}/introspect\"\nclient_id = \"sluice\"\nclient_secret_file = \"DIR/secret\"\nscope = \"smtp\"\n", port.address());
+    let auth = format!(
+        "[auth]\nbackend = \"none\"\n[auth.token]\nurl = \"http://{}/introspect\"\nclient_id = \"sluice\"\nclient_secret_file = \"DIR/secret\"\nscope = \"smtp\"\n",
+        port.address()
+    );
     let mut relay = relay(&auth, &inbox);
     std::fs::write(relay.directory().join("secret"), "s:ecret\n").expect("a file");
     relay.start();
     let encode = |text: &str| {
-        let script = "import base64,sys;print(base64.b64encode(sys.argv[1].encode().replace(b'^',b'\\x01')).decode())";
+        let script =
+            "import base64,sys;print(base64.b64encode(sys.argv[1].encode().replace(b'^',b'\\x01')).decode())";
         run_ok(Command::new("python3").args(["-c", script, text]), SOON).trim().to_owned()
     };
-    let bearer = |login: &str, token: &str| format!("AUTH OAUTHBEARER {}", encode(&format!("n,a={login},^auth=Bearer {token}^^")));
-    let xoauth2 = |login: &str, token: &str| format!("AUTH XOAUTH2 {}", encode(&format!("user={login}^auth=Bearer {token}^^")));
-    let said = replies(&relay, &[&xoauth2("ann@inside.test", "bad"), "", &xoauth2("bob@inside.test", "good"), "AQ==", &bearer("ann@inside.test", "good"), "MAIL FROM:<ann@inside.test>", "RCPT TO:<someone@away.test>"]);
+    let bearer = |login: &str, token: &str| {
+        format!("AUTH OAUTHBEARER {}", encode(&format!("n,a={login},^auth=Bearer {token}^^")))
+    };
+    let xoauth2 = |login: &str, token: &str| {
+        format!("AUTH XOAUTH2 {}", encode(&format!("user={login}^auth=Bearer {token}^^")))
+    };
+    let said = replies(
+        &relay,
+        &[
+            &xoauth2("ann@inside.test", "bad"),
+            "",
+            &xoauth2("bob@inside.test", "good"),
+            "AQ==",
+            &bearer("ann@inside.test", "good"),
+            "MAIL FROM:<ann@inside.test>",
+            "RCPT TO:<someone@away.test>",
+        ],
+    );
     let codes: Vec<&str> = said.iter().map(|reply| &reply[..3]).collect();
     assert_eq!(codes, ["334", "535", "334", "535", "235", "250", "250", "221"], "{said:?}");
     assert!(replies(&relay, &[&xoauth2("ann@inside.test", "good")])[0].starts_with("235"));

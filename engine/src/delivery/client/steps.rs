@@ -3,50 +3,84 @@
 //!
 //! Pure; a part of [`Client`]. `None` is no event: the reply was a step on the way.
 
-use super::{Client, Event, Millis, State};
+use super::{Chunk, Client, Event, Millis, StartTls, State};
 use crate::delivery::extensions::Extensions;
 use crate::delivery::failure::{Failure, Scope};
 use crate::delivery::reply::{Reply, ReplyClass};
+use crate::delivery::transaction::Ending;
 use crate::delivery::verdict::Status;
+use crate::smtp::content::Framing;
 
 impl Client {
     pub(super) fn on_greeting(&mut self, now: Millis, reply: Reply, out: &mut Vec<u8>) -> Option<Event> {
         if !reply.is_completed() {
             return Some(self.refused_session(reply));
         }
+        self.say_ehlo(now, out);
+        None
+    }
+
+    pub(super) fn say_ehlo(&mut self, now: Millis, out: &mut Vec<u8>) {
         out.extend_from_slice(format!("EHLO {}\r\n", self.settings.hostname).as_bytes());
         self.enter(now, State::AwaitEhlo);
-        None
     }
 
     pub(super) fn on_ehlo(&mut self, now: Millis, reply: Reply, out: &mut Vec<u8>) -> Option<Event> {
         match reply.class() {
             ReplyClass::Completed => {
                 self.extensions = Extensions::of(&reply);
-                Some(self.greeted(now, &reply))
+                self.greeted(now, &reply, out)
             }
-            ReplyClass::Lasting => {
+            // Within TLS a peer has understood EHLO before.
+            ReplyClass::Lasting if !self.opening.in_tls => {
                 out.extend_from_slice(format!("HELO {}\r\n", self.settings.hostname).as_bytes());
                 self.enter(now, State::AwaitHelo);
                 None
             }
-            ReplyClass::Intermediate | ReplyClass::Temporary => Some(self.refused_session(reply)),
+            ReplyClass::Intermediate | ReplyClass::Temporary | ReplyClass::Lasting => {
+                Some(self.refused_session(reply))
+            }
         }
     }
 
-    pub(super) fn on_helo(&mut self, now: Millis, reply: Reply) -> Option<Event> {
-        if reply.is_completed() { Some(self.greeted(now, &reply)) } else { Some(self.refused_session(reply)) }
+    pub(super) fn on_helo(&mut self, now: Millis, reply: Reply, out: &mut Vec<u8>) -> Option<Event> {
+        if reply.is_completed() { self.greeted(now, &reply, out) } else { Some(self.refused_session(reply)) }
+    }
+
+    /// RFC 3207 section 4.
+    pub(super) fn on_starttls(&mut self, now: Millis, reply: Reply, out: &mut Vec<u8>) -> Option<Event> {
+        if reply.code == 220 {
+            self.enter(now, State::AwaitHandshake);
+            return Some(Event::StartTls);
+        }
+        if self.opening.starttls == StartTls::Must {
+            let text = format!("TLS is required, but host {} refused STARTTLS: {reply}", self.peer.host());
+            return Some(Event::Failed(self.fail(Failure::local(Scope::Session, Status::TLS_NEEDED, text))));
+        }
+        self.ready_or_auth(now, out)
+    }
+
+    fn without_tls(&mut self) -> Event {
+        let text = format!("TLS is required, but was not offered by host {}", self.peer.host());
+        Event::Failed(self.fail(Failure::local(Scope::Session, Status::TLS_NEEDED, text)))
     }
 
     /// A peer with the relay's own name is the relay itself, or believes to be (RFC 5321 section 6.3).
-    fn greeted(&mut self, now: Millis, reply: &Reply) -> Event {
+    fn greeted(&mut self, now: Millis, reply: &Reply, out: &mut Vec<u8>) -> Option<Event> {
         let name = reply.text.split_ascii_whitespace().next().unwrap_or_default();
         if name.eq_ignore_ascii_case(&self.settings.hostname) {
             let text = format!("mail loops back to myself: {} calls itself {name}", self.peer.host());
-            return Event::Failed(self.fail(Failure::local(Scope::Host, Status::LOOP, text)));
+            return Some(Event::Failed(self.fail(Failure::local(Scope::Host, Status::LOOP, text))));
         }
-        self.enter(now, State::Ready);
-        Event::Ready
+        if !self.opening.in_tls && self.opening.starttls != StartTls::Never && self.extensions.starttls {
+            out.extend_from_slice(b"STARTTLS\r\n");
+            self.enter(now, State::AwaitStartTls);
+            return None;
+        }
+        if !self.opening.in_tls && self.opening.starttls == StartTls::Must {
+            return Some(self.without_tls());
+        }
+        self.ready_or_auth(now, out)
     }
 
     pub(super) fn on_rset(&mut self, now: Millis, reply: Reply, out: &mut Vec<u8>) -> Option<Event> {
@@ -97,9 +131,18 @@ impl Client {
             self.enter(now, State::AwaitRcpt(next));
             return None;
         }
-        if !self.extensions.pipelining && !self.open().has_accepted() {
-            self.reset_first = true;
+        let asks_first = !self.extensions.pipelining || self.open().ending == Ending::ChunkAfter;
+        if asks_first && !self.open().has_accepted() {
+            self.reset_first = self.open().mail_accepted || self.open().is_misordered;
             return Some(self.finish(now));
+        }
+        if self.open().ending != Ending::Data {
+            if self.open().ending == Ending::ChunkAfter {
+                self.open().send_chunk(out);
+                self.chunk = Chunk::Due;
+            }
+            self.enter(now, State::AwaitChunk);
+            return None;
         }
         self.send_next(out);
         self.enter(now, State::AwaitData);
@@ -118,7 +161,7 @@ impl Client {
             }
             ReplyClass::Intermediate => {
                 self.enter(now, State::Sending);
-                Some(Event::Send)
+                Some(Event::Send(Framing::Dots))
             }
             ReplyClass::Temporary | ReplyClass::Lasting => {
                 self.reset_first = self.open().mail_accepted;
@@ -127,6 +170,28 @@ impl Client {
                 Some(self.finish(now))
             }
         }
+    }
+
+    /// The reply to `BDAT n LAST`. Where no recipient was accepted it decides nothing: a peer that takes a
+    /// message for nobody has delivered none.
+    pub(super) fn on_chunk(&mut self, now: Millis, reply: Reply) -> Option<Event> {
+        if self.chunk == Chunk::Sending {
+            return self.on_early_reply(reply);
+        }
+        match reply.class() {
+            ReplyClass::Intermediate => return Some(self.out_of_order(reply)),
+            ReplyClass::Completed if self.open().is_misordered => return Some(self.out_of_order(reply)),
+            ReplyClass::Completed => {
+                self.reset_first = false;
+                self.open().deliver(&reply);
+            }
+            ReplyClass::Temporary | ReplyClass::Lasting => {
+                self.reset_first = self.open().mail_accepted;
+                let failure = self.refusal(Scope::Message, reply, "BDAT");
+                self.open().fail_accepted(failure);
+            }
+        }
+        Some(self.finish(now))
     }
 
     /// A peer that refuses while the content is still on its way has made up its mind; what is left
