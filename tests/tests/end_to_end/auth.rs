@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 use sluice_tests::log::Log;
-use sluice_tests::process::{self, run, run_ok};
+use sluice_tests::process::{self, run_ok};
 use sluice_tests::tls::{Authority, talk};
 use sluice_tests::tools::{find, swaks};
 use sluice_tests::wait::{self, SOON};
@@ -197,39 +197,78 @@ fn a_lock_out_meets_the_network_that_guesses_and_not_the_user() {
     relay.wait_empty();
 }
 
+/// Speaks SMTP over TLS by Python; the messages of SCRAM-SHA-256 are gsasl's, those of -PLUS are made by hashlib
+/// with the certificate that OpenSSL shows, as gsasl cannot be given the connection.
+const SCRAM: &str = r#"
+import base64, hashlib, hmac, json, socket, ssl, subprocess, sys
+ask = json.loads(sys.argv[1])
+context = ssl.create_default_context(cafile=ask['authority'])
+tls = context.wrap_socket(socket.create_connection((ask['host'], ask['port']), 60), server_hostname='relay.test')
+lines = tls.makefile('rb')
+def reply():
+    line = lines.readline().decode().strip()
+    while line[3:4] == '-':
+        line = lines.readline().decode().strip()
+    return line
+def say(text):
+    tls.sendall(text.encode() + b'\r\n')
+    return reply()
+reply()
+say('EHLO scram.test')
+said = say('AUTH ' + ask['mechanism'])
+if ask['mechanism'].endswith('PLUS'):
+    password, bare = ask['password'].encode(), b'n=ann@inside.test,r=fyko+d2lbbFgONRv9qkxdawL'
+    header = b'p=tls-server-end-point,,'
+    first = base64.b64decode(say(base64.b64encode(header + bare).decode())[4:])
+    fields = dict(field.split(b'=', 1) for field in first.split(b','))
+    binding = hashlib.sha256(tls.getpeercert(True)).digest()
+    final = b'c=' + base64.b64encode(header + binding) + b',r=' + fields[b'r']
+    salted = hashlib.pbkdf2_hmac('sha256', password, base64.b64decode(fields[b's']), int(fields[b'i']))
+    key = hmac.digest(salted, b'Client Key', 'sha256')
+    signature = hmac.digest(hashlib.sha256(key).digest(), b','.join([bare, first, final]), 'sha256')
+    proof = base64.b64encode(bytes(a ^ b for a, b in zip(key, signature)))
+    said = say(base64.b64encode(final + b',p=' + proof).decode())
+    if said.startswith('334'):
+        said = say('')
+else:
+    gsasl = subprocess.Popen(['gsasl', '--client', '--quiet', '--mechanism', ask['mechanism'], '--authentication-id',
+        'ann@inside.test', '--authorization-id', '', '--password', ask['password']], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    # It asks for two channel bindings, of which it has none.
+    gsasl.stdin.write(b'\n\n')
+    gsasl.stdin.flush()
+    while said.startswith('334'):
+        answer = b''
+        while not answer.strip() or b'SCRAM' in answer:
+            answer = gsasl.stdout.readline()
+            if answer == b'' or answer == b'\n':
+                break
+        answer = answer.decode().split(': ')[-1].strip()
+        said = say(answer)
+        if said.startswith('334'):
+            gsasl.stdin.write(said[4:].encode() + b'\n')
+            gsasl.stdin.flush()
+    gsasl.kill()
+print(said)
+"#;
+
 #[test]
-fn gsasl_agrees_on_scram_with_and_without_channel_binding() {
+fn others_agree_on_scram_with_and_without_channel_binding() {
     if lacks("gsasl") {
         return;
     }
     let inbox = Inbox::start();
     let mut relay = relay(FILE, &inbox);
-    relay.edit_config("tls = \"implicit\"", "tls = \"require\"");
     relay.start();
-    for (mechanism, password, accepted) in [
-        ("SCRAM-SHA-256", PASSWORD, true),
-        ("SCRAM-SHA-256", "wrong", false),
-        ("SCRAM-SHA-256-PLUS", PASSWORD, true),
-        ("PLAIN", PASSWORD, true),
+    for (mechanism, password, code) in [
+        ("SCRAM-SHA-256", PASSWORD, "235 2.7.0"),
+        ("SCRAM-SHA-256", "wrong", "535 5.7.8"),
+        ("SCRAM-SHA-256-PLUS", PASSWORD, "235 2.7.0"),
+        ("SCRAM-SHA-256-PLUS", "wrong", "535 5.7.8"),
     ] {
-        let mut command = Command::new("gsasl");
-        command.args(["--client", "--smtp", "--starttls", "--mechanism", mechanism, "--verbose"]);
-        command.args([
-            "--authentication-id",
-            "ann@inside.test",
-            "--authorization-id",
-            "",
-            "--password",
-            password,
-        ]);
-        command.args(["--no-client-first", "--hostname", "relay.test", "--service", "smtp"]);
-        command.arg(format!("--x509-ca-file={}", authority(&relay)));
-        command.args(["--connect", &relay.outside().to_string()]);
-        let output = run(&mut command, SOON * 2);
-        let shown = [output.stdout, output.stderr].concat();
-        let shown = String::from_utf8_lossy(&shown);
-        assert_eq!(shown.contains("235 2.7.0"), accepted, "{mechanism}: {shown}");
-        assert!(accepted || shown.contains("535 5.7.8"), "{mechanism}: {shown}");
+        let ask = json!({"host": "127.0.0.1", "port": relay.outside().port(), "authority": authority(&relay),
+            "mechanism": mechanism, "password": password});
+        let said = run_ok(Command::new("python3").args(["-c", SCRAM, &ask.to_string()]), SOON * 2);
+        assert!(said.starts_with(code), "{mechanism} {password}: {said}");
     }
 }
 

@@ -562,7 +562,9 @@ fn auth_says_what_it_needs() {
         ("[auth]", &["3: auth.backend: is missing; allowed: none, file, ldap, dovecot"]),
         (
             "[auth]\nbackend = \"none\"",
-            &["4: auth.backend: \"none\" lets nobody in; allowed: \"none\" with [auth.token], file, ldap, dovecot"],
+            &[
+                "4: auth.backend: \"none\" lets nobody in; allowed: \"none\" with [auth.token], file, ldap, dovecot",
+            ],
         ),
         (
             "[auth]\nbackend = \"ldap\"",
@@ -570,7 +572,9 @@ fn auth_says_what_it_needs() {
         ),
         (
             "[auth]\nbackend = \"dovecot\"\nmechanisms = [\"SCRAM-SHA-256\", \"PLAIN\"]",
-            &["5: auth.mechanisms: SCRAM-SHA-256 needs backend = \"file\" and password.scram_iterations above 0"],
+            &[
+                "5: auth.mechanisms: SCRAM-SHA-256 needs backend = \"file\" and password.scram_iterations above 0",
+            ],
         ),
         (
             "[auth]\nbackend = \"dovecot\"\n[auth.password]\nscram_iterations = 100",

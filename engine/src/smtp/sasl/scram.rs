@@ -145,7 +145,8 @@ impl Scram {
             return None;
         }
         let named = match identity {
-            "" => None,
+            // Some clients name nobody so.
+            "" | "a=" => None,
             named => Some(super::login(&saslname(named.strip_prefix("a=")?)?)?),
         };
         if named.is_some_and(|named| named != login) {

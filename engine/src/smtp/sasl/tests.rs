@@ -145,6 +145,7 @@ fn the_gs2_header_must_fit_what_was_offered() {
         (Mechanism::ScramSha256Plus, true, "y,,", false),
         (Mechanism::ScramSha256, false, "n,a=user,", true),
         (Mechanism::ScramSha256, false, "n,a=USER,", true),
+        (Mechanism::ScramSha256, false, "n,a=,", true),
         (Mechanism::ScramSha256, false, "n,a=other,", false),
         (Mechanism::ScramSha256, false, "x,,", false),
         (Mechanism::ScramSha256, false, "n,", false),
