@@ -44,7 +44,7 @@ impl Way {
             (Ok(address), _) => vec![address],
             (Err(_), Some(resolver)) => {
                 let answer = self.resolvers.addresses(resolver, host).await;
-                answer.result.map_err(|error| error.text)?
+                answer.result.map_err(|error| error.text)?.list
             }
             (Err(_), None) => return Err(format!("{host} has no resolver")),
         };

@@ -40,8 +40,8 @@ pub struct Keeper {
 
 enum Passwords {
     None,
-    File(PasswordFile),
-    Ldap(Directory),
+    File(Box<PasswordFile>),
+    Ldap(Box<Directory>),
     Dovecot(Dovecot),
 }
 
@@ -59,9 +59,11 @@ impl Keeper {
             Backend::None => Passwords::None,
             Backend::File(path) => {
                 let iterations = settings.password.scram_iterations.max(1);
-                Passwords::File(PasswordFile::open(path, secret, iterations)?)
+                Passwords::File(Box::new(PasswordFile::open(path, secret, iterations)?))
             }
-            Backend::Ldap(ldap) => Passwords::Ldap(Directory::new(ldap, resolvers, settings.resolver)?),
+            Backend::Ldap(ldap) => {
+                Passwords::Ldap(Box::new(Directory::new(ldap, resolvers, settings.resolver)?))
+            }
             Backend::Dovecot(socket) => Passwords::Dovecot(Dovecot::new(socket)),
         };
         let token = |token: &config::Introspection| Tokens::new(token, resolvers, settings.resolver);

@@ -12,7 +12,6 @@ use crate::observe::log;
 use crate::schedule::retry::{self, Deferral, Next};
 use crate::shard::links::{Disposition, Fate, Group, Report, ToIngest};
 use crate::tls::outward::PeerTls;
-use std::cell::Cell;
 use std::rc::Rc;
 
 /// A message whose delivery ended in a fault of the program waits at least this long when it has expired.
@@ -244,50 +243,24 @@ pub async fn settle_trouble(
 /// How often the delivery of a message may end in a fault of the program before it is held.
 const FAULTS_MAX: u8 = 2;
 
-/// Puts a message off when the code that delivers it panics: dropped while armed, that is, while the
-/// stack unwinds. After [`FAULTS_MAX`] such ends the message is held, until an administrator releases it.
-pub struct FaultGuard {
-    shard: Rc<DeliveryShard>,
-    hop: Rc<Hop>,
-    item: Cell<Option<Item>>,
-}
-
-impl FaultGuard {
-    pub fn new(shard: &Rc<DeliveryShard>, hop: &Rc<Hop>, item: &Item) -> Self {
-        let copy = item.with_group(item.group.indexes().to_vec());
-        Self { shard: shard.clone(), hop: hop.clone(), item: Cell::new(Some(copy)) }
+/// Puts a message off at which the code that delivers it has panicked. After [`FAULTS_MAX`] such ends it is
+/// held, until an administrator releases it.
+pub fn put_off_faulty(shard: &Rc<DeliveryShard>, hop: &Rc<Hop>, mut item: Item) {
+    item.fresh = None;
+    item.faults = item.faults.saturating_add(1);
+    if item.faults >= FAULTS_MAX {
+        let (id, recipients) = (item.id, item.group.indexes().to_vec());
+        log::note("delivery", &format!("{id}: error: delivery ended by an internal fault again; held"));
+        return shard.tell(ToIngest::HoldFaulty { id, recipients }, id);
     }
-
-    /// The recipients that are not decided yet.
-    pub fn cover(&self, recipients: &[u32]) {
-        if let Some(item) = self.item.take() {
-            self.item.set(Some(item.with_group(recipients.to_vec())));
-        }
-    }
-
-    pub fn disarm(&self) {
-        self.item.set(None);
-    }
-}
-
-impl Drop for FaultGuard {
-    fn drop(&mut self) {
-        let Some(mut item) = self.item.take() else { return };
-        item.faults = item.faults.saturating_add(1);
-        if item.faults >= FAULTS_MAX {
-            let (id, recipients) = (item.id, item.group.indexes().to_vec());
-            log::note("delivery", &format!("{id}: error: delivery ended by an internal fault again; held"));
-            return self.shard.tell(ToIngest::HoldFaulty { id, recipients }, id);
-        }
-        log::note("delivery", &format!("{}: error: delivery ended by an internal fault; put off", item.id));
-        item.attempts = item.attempts.saturating_add(1);
-        // A message that has expired gets a last attempt, which says so.
-        let at_micros = match after_deferral(&self.shard, &self.hop, &item, item.attempts) {
-            Next::Retry { at_micros, .. } => at_micros,
-            Next::Expire => wall_micros() + FAULT_WAIT_MICROS,
-        };
-        self.shard.put_off(&self.hop, item, due_millis(at_micros));
-    }
+    log::note("delivery", &format!("{}: error: delivery ended by an internal fault; put off", item.id));
+    item.attempts = item.attempts.saturating_add(1);
+    // A message that has expired gets a last attempt, which says so.
+    let at_micros = match after_deferral(shard, hop, &item, item.attempts) {
+        Next::Retry { at_micros, .. } => at_micros,
+        Next::Expire => wall_micros() + FAULT_WAIT_MICROS,
+    };
+    shard.put_off(hop, item, due_millis(at_micros));
 }
 
 impl Item {

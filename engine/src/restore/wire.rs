@@ -350,6 +350,18 @@ mod tests {
     }
 
     #[test]
+    fn the_body_survives_the_way_and_old_copies_have_no_binary_one() {
+        let Item::Message(mut incoming) = items().remove(1) else { panic!("a message") };
+        for body in [Body::SevenBit, Body::EightBit, Body::Binary] {
+            incoming.envelope.body = body;
+            let text = serde_json::to_string(&Meta::of(&incoming)).unwrap();
+            assert_eq!(text.contains("body_binary"), body == Body::Binary, "{text}");
+            let back = serde_json::from_str::<Meta>(&text).unwrap().incoming().unwrap();
+            assert_eq!(back.envelope.body, body);
+        }
+    }
+
+    #[test]
     fn items_survive_the_way_cut_at_every_octet() {
         let mut bytes = Vec::new();
         items().iter().for_each(|item| item.encode(&mut bytes));

@@ -96,6 +96,9 @@ async fn answer(resolvers: Arc<Resolvers>, keeper: Option<Arc<Keeper>>, mut ques
                 Question::Addresses { resolver, host, reply } => {
                     drop(reply.send(resolvers.addresses(resolver, &host).await));
                 }
+                Question::Tlsa { resolver, host, port, reply } => {
+                    drop(reply.send(resolvers.tlsa(resolver, &host, port).await));
+                }
             }
         });
     }

@@ -223,7 +223,7 @@ impl Session {
 
     /// Everything that AUTH has taught is forgotten (RFC 3207 section 4.2).
     pub(super) fn forget_login(&mut self) {
-        self.authentication = Box::default();
+        *self.authentication = Authentication::default();
     }
 
     /// Whether a line since the last call may have held a secret: the rim wipes its buffers then.

@@ -315,6 +315,15 @@ impl Session {
         }
     }
 
+    /// The command of the present transaction that came last, as Postfix names it of a lost connection.
+    pub fn stage(&self) -> &'static str {
+        match self.state {
+            State::AwaitChunk | State::AwaitChunkEnd | State::AwaitBdat => "BDAT",
+            _ if self.is_in_message() => "DATA",
+            _ => "RCPT",
+        }
+    }
+
     pub fn client(&self) -> IpAddr {
         self.client
     }

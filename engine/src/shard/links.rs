@@ -12,7 +12,7 @@
 use crate::channel::Sender;
 use crate::config::SmartHost;
 use crate::policy::Identity;
-use crate::resolve::mx::MxHost;
+use crate::resolve::mx::{Addresses, MailHosts, TlsaRecords};
 use crate::resolve::service::Answer;
 use crate::restore::wire::Item;
 use crate::restore::{Knowledge, Report as RestoreReport};
@@ -395,7 +395,18 @@ pub enum Question {
     Mx {
         resolver: usize,
         domain: Arc<str>,
-        reply: oneshot::Sender<Answer<Vec<MxHost>>>,
+        reply: oneshot::Sender<Answer<MailHosts>>,
+    },
+    Addresses {
+        resolver: usize,
+        host: Arc<str>,
+        reply: oneshot::Sender<Answer<Addresses>>,
+    },
+    Tlsa {
+        resolver: usize,
+        host: Arc<str>,
+        port: u16,
+        reply: oneshot::Sender<Answer<TlsaRecords>>,
     },
     /// Of a session, for its client.
     Login {
@@ -408,11 +419,6 @@ pub enum Question {
         login: Arc<Identity>,
         recipients: usize,
         reply: oneshot::Sender<bool>,
-    },
-    Addresses {
-        resolver: usize,
-        host: Arc<str>,
-        reply: oneshot::Sender<Answer<Vec<IpAddr>>>,
     },
 }
 

@@ -16,6 +16,14 @@ fn envelope() -> Envelope {
     }
 }
 
+#[test]
+fn every_body_has_a_code_of_its_own_and_an_unknown_one_is_read_as_7bit() {
+    for (code, body) in [(0, Body::SevenBit), (1, Body::EightBit), (2, Body::Binary)] {
+        assert_eq!((body.code(), Body::of(code)), (code, body));
+    }
+    assert_eq!(Body::of(255), Body::SevenBit);
+}
+
 fn outcomes() -> Vec<Outcome> {
     use OutcomeKind::*;
     [Delivered, Deferred, Bounced, Expired, Held, Released, Rerouted, Deleted, Moved]

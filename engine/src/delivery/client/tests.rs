@@ -3,6 +3,7 @@
 //! Each script is played with the peer's octets whole, one by one, and split in two at every place.
 
 mod auth;
+mod pipelined;
 mod starttls;
 
 use super::*;
@@ -124,9 +125,9 @@ impl Play {
                 Event::Send(Framing::Dots) => self.put("= send"),
                 Event::Send(Framing::Counted) => self.put("= send chunk"),
                 Event::Finished(fates) => {
-                    let open = if self.client.is_ready() { "" } else { ", close" };
+                    let open = if self.client.is_closed() { ", close" } else { "" };
                     self.put(&format!("= finished {}{open}", show_fates(&fates)));
-                    self.is_over = !self.client.is_ready();
+                    self.is_over = self.client.is_closed();
                 }
                 Event::Failed(end) => {
                     self.put(&show_end(&end));
@@ -433,7 +434,7 @@ fn a_transaction_left_half_way_is_reset_before_the_next() {
     let accepted = "S: 250 x\nS: 250 x\nS: 250 x\nS: 250 x\nS: 354 x\n= send\n> sent\n";
     let done = "S: 250 x\n= finished delivered 2.0.0, delivered 2.0.0\n";
     holds(&format!("{GREETED}{GROUP}{refused}{next}{accepted}{done}{GROUP}"));
-    let failed = "S: 250 x\n> eof\n= failed session 4.4.2: session 4.4.2, session 4.4.2\n";
+    let failed = "S: 250 x\n> eof\n= failed session 4.4.2 stale: session 4.4.2, session 4.4.2\n";
     holds(&format!("{GREETED}{GROUP}{refused}{next}{failed}"));
     let rset_refused = "S: 500 x\n= failed session 4.5.0: session 4.5.0, session 4.5.0\n";
     holds(&format!("{GREETED}{GROUP}{refused}{next}{rset_refused}"));
@@ -856,6 +857,13 @@ fn every_class_of_reply_within_a_group_with_a_chunk() {
         ("S: 250 x\nS: 250 x\nS: 250 x\nS: 421 x", none),
         ("S: 250 x\nS: 250 x\nS: bad", "= failed session 4.5.0: session 4.5.0, session 4.5.0"),
     ];
+    for code in [500, 501, 502, 503, 504] {
+        // Nobody may be returned for that, nor may the octets of the chunk be commands.
+        let result = "= finished host 4.0.0, recipient 5.0.0, close";
+        holds(&format!(
+            "{GREETED_CHUNKING}{CHUNK_GROUP}S: 250 x\nS: 250 x\nS: 550 x\nS: {code} x\n{result}\n"
+        ));
+    }
     for (replies, result) in table {
         holds(&format!("{GREETED_CHUNKING}{CHUNK_GROUP}{replies}\n{result}\n"));
     }
@@ -884,6 +892,7 @@ fn a_peer_that_answers_or_closes_while_a_chunk_is_sent_leaves_a_defined_state() 
             "S: 250 x\nS: 550 x\nS: 250 x\nS: 250 x\n",
             "= failed session 4.5.0: recipient 5.0.0, session 4.5.0".into(),
         ),
+        ("S: 250 x\nS: 550 x\nS: 250 x\nS: 502 x\n", "= finished recipient 5.0.0, host 4.0.0, close".into()),
         ("S: 421 x\n", "= failed session 4.0.0: session 4.0.0, session 4.0.0".into()),
     ];
     for (rest, result) in &table {

@@ -32,7 +32,7 @@ pub(super) fn xoauth2(message: &[u8]) -> Option<Credentials> {
 }
 
 /// The value of `auth` among pairs that each end in the separator.
-fn auth_of<'a>(pairs: &'a str, allowed: impl Fn(&str) -> bool) -> Option<&'a str> {
+fn auth_of(pairs: &str, allowed: impl Fn(&str) -> bool) -> Option<&str> {
     let mut auth = None;
     for pair in pairs.strip_suffix(SEPARATOR)?.split(SEPARATOR) {
         let (key, value) = pair.split_once('=')?;
