@@ -10,6 +10,7 @@
 //!
 //! `engine/relay.toml` documents every key; the tests hold it against `default.rs` and `read.rs`.
 
+mod auth;
 mod check;
 mod client_limits;
 mod default;
@@ -31,6 +32,7 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
+pub use auth::*;
 pub(crate) use check::matches_domain;
 pub use client_limits::ClientLimits;
 use document::{At, Notes, Purpose, Section};
@@ -149,6 +151,7 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
     let timeouts = read::timeouts(root.section("timeouts"));
     let (delivery, outward) = read::delivery(root.section("delivery"));
     let tls = read::tls(root.section("tls"));
+    let auth = auth::auth(root.section("auth"));
     let (admin, admin_line) = read::admin(root.section("admin"));
     let log = read::log(root.section("log"));
     let listeners: Vec<_> = root
@@ -172,6 +175,8 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
     check::names(notes, "resolver.name", resolvers.iter().map(|draft| &draft.name));
     check::relays(notes, &listeners);
     check::certificates(notes, &listeners, tls.is_some());
+    check::authentication(notes, &listeners, auth.is_some() || !notes.is_clean());
+    let auth_resolver = check::auth_resolver(notes, auth.as_ref(), &resolvers);
     check::addresses(notes, &listeners, admin.bind.map(|value| At { value, line: admin_line }));
     check::address_spaces(notes, &routes);
     check::accepted(notes, &accepted, &routes);
@@ -181,6 +186,7 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
     }
     let hostname = hostname?;
     let domains = Domains { accepted: accepted.into_iter().map(|at| at.value).collect() };
+    let first_domain = domains.accepted.first().unwrap_or(&hostname).clone();
     Some(Config {
         postmaster: postmaster
             .unwrap_or_else(|| format!("postmaster@{}", domains.accepted.first().unwrap_or(&hostname))),
@@ -195,6 +201,11 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
         delivery,
         listeners: listeners.into_iter().map(|draft| listener(draft, tls.as_ref())).collect::<Option<_>>()?,
         tls,
+        auth: auth.map(|draft| Auth {
+            domain: draft.domain.unwrap_or(first_domain),
+            resolver: auth_resolver,
+            ..draft.auth
+        }),
         admin,
         log,
         routes: routes.into_iter().zip(links).map(|(draft, link)| route(draft, link)).collect(),
@@ -208,7 +219,8 @@ fn listener(draft: ListenerDraft, general: Option<&Tls>) -> Option<Listener> {
         name: draft.name?.value,
         bind: draft.bind.into_iter().map(|at| at.value).collect(),
         clients: draft.clients.into_iter().map(|at| at.value).collect(),
-        relay: draft.relay,
+        auth: draft.auth.map_or(draft.relay.value == Relay::Authenticated, |at| at.value),
+        relay: draft.relay.value,
         tls: draft.tls.value,
         extensions: draft.extensions,
         limits: draft.limits,

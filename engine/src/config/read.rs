@@ -39,9 +39,10 @@ pub(super) struct ListenerDraft {
     pub name: Option<At<String>>,
     pub bind: Vec<At<SocketAddr>>,
     pub clients: Vec<At<Network>>,
-    pub relay: Relay,
+    pub relay: At<Relay>,
     pub tls: At<TlsMode>,
     pub extensions: Extensions,
+    pub auth: Option<At<bool>>,
     pub own_tls: Option<Tls>,
     pub limits: ClientLimits,
     pub proxy: Vec<Network>,
@@ -366,7 +367,8 @@ pub(super) fn listener(mut section: Section<'_>, general: &ClientLimits) -> List
     section.demand("bind", "a list of addresses with ports, [\"203.0.113.10:25\"]");
     section.demand("clients", "a list of networks that may connect, [\"10.1.0.0/16\"]");
     let relay = relay(&mut section);
-    let absent = if relay == Relay::Any { general.none() } else { general.clone() };
+    let extensions_absent = Extensions::of(relay.value);
+    let absent = if relay.value == Relay::Any { general.none() } else { general.clone() };
     let mut own = section.section("limits");
     let limits = client_limits(&mut own, &absent);
     own.finish();
@@ -377,7 +379,8 @@ pub(super) fn listener(mut section: Section<'_>, general: &ClientLimits) -> List
         clients: section.list("clients", value::network).unwrap_or_default(),
         relay,
         tls: tls_mode(&mut section),
-        extensions: extensions(section.section("extensions"), Extensions::of(relay)),
+        extensions: extensions(section.section("extensions"), extensions_absent),
+        auth: section.flag("auth"),
         own_tls: tls(section.section("own_tls")),
         limits,
         proxy: networks(section.list("proxy", value::network)),
@@ -411,15 +414,9 @@ fn extensions(mut section: Section<'_>, absent: Extensions) -> Extensions {
     extensions
 }
 
-fn relay(section: &mut Section<'_>) -> Relay {
+fn relay(section: &mut Section<'_>) -> At<Relay> {
     let words = [("accepted", Relay::Accepted), ("any", Relay::Any), ("authenticated", Relay::Authenticated)];
-    let Some(found) = section.choice("relay", &words) else { return Relay::Accepted };
-    if found.value == Relay::Authenticated {
-        let wrong =
-            "\"authenticated\" needs AUTH, which this version does not have yet; allowed: accepted, any";
-        section.fault(found.line, "relay", wrong);
-    }
-    found.value
+    section.choice("relay", &words).unwrap_or(At { value: Relay::Accepted, line: section.line })
 }
 
 fn tls_mode(section: &mut Section<'_>) -> At<TlsMode> {

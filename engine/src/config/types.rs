@@ -11,6 +11,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::auth::Auth;
+
 /// Everything that an administrator decides.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -25,6 +27,7 @@ pub struct Config {
     pub timeouts: Timeouts,
     pub delivery: Delivery,
     pub tls: Option<Tls>,
+    pub auth: Option<Auth>,
     pub admin: Admin,
     pub log: Log,
     pub listeners: Vec<Listener>,
@@ -206,6 +209,8 @@ pub struct Listener {
     pub relay: Relay,
     pub tls: TlsMode,
     pub extensions: Extensions,
+    /// Whether AUTH is offered, within TLS.
+    pub auth: bool,
     pub line_endings: LineEndings,
     /// Takes and announces BINARYMIME (RFC 3030). Default false.
     pub binarymime: bool,
@@ -250,7 +255,7 @@ pub enum LineEndings {
 /// Who may send where through a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Relay {
-    /// The organisation's own domains only.
+    /// The organisation's own domains only; any domain after AUTH.
     Accepted,
     /// Any domain.
     Any,

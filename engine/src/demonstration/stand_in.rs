@@ -53,6 +53,7 @@ fn context(config: &Config, address: SocketAddr) -> Arc<session::Context> {
         relay: Relay::Any,
         tls: TlsMode::Off,
         extensions: Extensions::of(Relay::Any),
+        auth: false,
         line_endings: LineEndings::Strict,
         binarymime: false,
         certificates: None,
@@ -114,8 +115,14 @@ fn step(
     loop {
         let (consumed, step) = session.advance(clock::monotonic_millis(), &input[used..], out);
         match step {
-            // It offers no TLS and believes no proxy.
-            Step::Read | Step::Flush | Step::Pause(_) | Step::StartTls | Step::Readmit | Step::Close => {
+            // It offers neither TLS nor AUTH and believes no proxy.
+            Step::Read
+            | Step::Flush
+            | Step::Pause(_)
+            | Step::StartTls
+            | Step::Readmit
+            | Step::Authenticate
+            | Step::Close => {
                 input.drain(..used + consumed);
                 return step;
             }

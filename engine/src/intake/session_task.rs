@@ -4,6 +4,7 @@
 //! One task per connection. A fault in it ends this session with 421 and no other.
 
 mod arrival;
+mod login;
 mod message;
 mod watching;
 
@@ -17,7 +18,7 @@ use crate::clock;
 use crate::config::TlsMode;
 use crate::load::Level;
 use crate::observe::{line, log};
-use crate::session::{Refusal, Session, Step};
+use crate::session::{Note, Refusal, Session, Step};
 use crate::shard::event::Place;
 use crate::tls::TlsFacts;
 use crate::trace::Trace;
@@ -165,8 +166,9 @@ impl SessionTask<'_> {
             match self.next_input().await? {
                 Input::Stirred => {}
                 Input::Octets(_, 0) => return Ok(()),
-                Input::Octets(buffer, len) => {
+                Input::Octets(mut buffer, len) => {
                     let goes_on = self.use_input(&buffer[..len]).await;
+                    self.wipe(&mut buffer[..len]);
                     self.shard.buffers.give_back(buffer);
                     if !goes_on? {
                         // QUIT is the last thing that a client says; anything else may have more behind it.
@@ -334,6 +336,10 @@ impl SessionTask<'_> {
                 Step::Insert(octets) => self.append(octets).await,
                 Step::Abandon => (self.draft, self.share) = (None, None),
                 Step::Commit => self.commit().await?,
+                Step::Authenticate => {
+                    self.flush().await?;
+                    self.authenticate().await;
+                }
                 Step::StartTls => {
                     self.flush().await?;
                     return Ok(self.start_tls(input.len() - used).await);
@@ -347,7 +353,10 @@ impl SessionTask<'_> {
         for note in self.session.take_notes() {
             self.shard.counters.refusals_total.add(1);
             let listener = &self.session.context().listener_name;
-            log::write("ingest", |text| line::refused(text, &note, listener));
+            log::write("ingest", |text| match &note {
+                Note::Refused(note) => line::refused(text, note, listener),
+                Note::AuthFailed(note) => line::auth_failed(text, note, listener),
+            });
         }
     }
 

@@ -66,6 +66,10 @@ counters! {
         tls_handshakes_total: "counter", "TLS handshakes with clients.";
         tls_resumed_total: "counter", "Those of them that resumed an earlier session.";
         tls_failed_total: "counter", "TLS handshakes with clients that failed.";
+        auth_accepted_total: "counter", "Logins accepted.";
+        auth_failed_total: "counter", "Logins refused: wrong password, unknown login.";
+        auth_locked_out_total: "counter", "Logins refused because of too many failures before.";
+        auth_unavailable_total: "counter", "Logins that nobody could verify.";
         session_panics_total: "counter", "Sessions ended by a fault of the program.";
         messages_queued: "gauge", "Messages in the spool that are not finished.";
         recipients_deferred: "gauge", "Recipients in the queue that were tried before and are not held.";

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! QID: from=<SENDER>, size=OCTETS, nrcpt=N, client=[IP], helo=<NAME>, listener=NAME[, tls=VERSION/CIPHER]
-//!     [, repaired=bare CR+bare LF+NUL]
+//!     [, sasl_method=NAME, sasl_username=LOGIN][, repaired=bare CR+bare LF+NUL]
 //! QID: to=<RECIPIENT>, relay=HOST[IP]:PORT, delay=S, delays=A/B/C/D[, tls=VERSION/CIPHER/VERDICT], dsn=X.Y.Z,
 //!      status=sent (REPLY)
 //! QID: to=<RECIPIENT>, from=<SENDER>, size=OCTETS, status=deleted (by uid UID, pid PID)
@@ -34,6 +34,18 @@ pub fn tls(line: &mut Vec<u8>, tls: Option<&TlsFacts>) {
     if let Some(tls) = tls {
         let _ = write!(line, ", tls={}/{}", tls.version, tls.cipher);
     }
+}
+
+/// Added to the line of an accepted message whose sender has proved who it is.
+pub fn login(line: &mut Vec<u8>, login: Option<(&str, &str)>) {
+    if let Some((login, mechanism)) = login {
+        let _ = write!(line, ", sasl_method={mechanism}, sasl_username={}", Shown(login));
+    }
+}
+
+/// A login that was refused, in the words of Postfix, by which fail2ban and its like know it.
+pub fn auth_failed(line: &mut Vec<u8>, note: &str, listener: &str) {
+    let _ = write!(line, "warning: {}, listener={listener}", Shown(note));
 }
 
 /// Added to the line of an accepted message whose content was repaired: what of.

@@ -10,9 +10,13 @@
 //! (`user%other@own`, `other!user@own`, `"user@other"@own`) is refused although its domain is accepted.
 //! Source routes are
 //! dropped by the grammar before they come here (RFC 5321 section 4.1.1.3).
+//! A client that has proved by AUTH who
+//! it is may send to any domain through a listener that offers AUTH.
 
+mod identity;
 mod matrix;
 
+pub use identity::{Identity, SenderPattern};
 pub use matrix::{Matrix, Row, matrix};
 
 use crate::config::{Config, Listener, Network, Relay};
@@ -36,6 +40,8 @@ pub struct Rules {
 struct Door {
     clients: Vec<Network>,
     relay: Relay,
+    /// It offers AUTH.
+    auth: bool,
 }
 
 /// One client that wants to send to one recipient.
@@ -70,7 +76,7 @@ pub enum Rule {
     RoutedLocalPart,
     /// `relay = "any"`.
     RelayAny,
-    /// `relay = "authenticated"`, after AUTH.
+    /// After AUTH, through a listener with `relay = "authenticated"` or `"accepted"`.
     Authenticated,
     /// `relay = "authenticated"`, before AUTH.
     NotAuthenticated,
@@ -97,7 +103,7 @@ impl fmt::Display for Rule {
             Self::OtherDomain => f.write_str("not in domains.accepted"),
             Self::RoutedLocalPart => f.write_str("%, ! or @ in the local part"),
             Self::RelayAny => f.write_str("relay = \"any\""),
-            Self::Authenticated => f.write_str("relay = \"authenticated\", after AUTH"),
+            Self::Authenticated => f.write_str("after AUTH"),
             Self::NotAuthenticated => f.write_str("relay = \"authenticated\", before AUTH"),
         }
     }
@@ -105,7 +111,11 @@ impl fmt::Display for Rule {
 
 impl Rules {
     pub fn new(config: &Config) -> Self {
-        let door = |listener: &Listener| Door { clients: listener.clients.clone(), relay: listener.relay };
+        let door = |listener: &Listener| Door {
+            clients: listener.clients.clone(),
+            relay: listener.relay,
+            auth: listener.auth,
+        };
         let accepted = config.domains.accepted.iter().enumerate();
         Self {
             accepted: accepted.map(|(index, entry)| (entry.to_ascii_lowercase(), index)).collect(),
@@ -139,12 +149,15 @@ pub fn decide(rules: &Rules, question: &Question<'_>) -> Verdict {
     if !rules.admits(question.listener, question.client) {
         return Verdict::Refuse(&reply::CLIENT_DENIED, Rule::ClientNotListed);
     }
-    match rules.listeners[question.listener].relay {
+    let door = &rules.listeners[question.listener];
+    match door.relay {
         Relay::Any => Verdict::Accept(match question.recipient {
             ForwardPath::Postmaster => Rule::Postmaster,
             ForwardPath::Mailbox(_) => Rule::RelayAny,
         }),
-        Relay::Authenticated if question.authenticated => Verdict::Accept(Rule::Authenticated),
+        Relay::Authenticated | Relay::Accepted if door.auth && question.authenticated => {
+            Verdict::Accept(Rule::Authenticated)
+        }
         Relay::Authenticated => Verdict::Refuse(&reply::AUTHENTICATION_REQUIRED, Rule::NotAuthenticated),
         Relay::Accepted => match question.recipient {
             ForwardPath::Postmaster => Verdict::Accept(Rule::Postmaster),

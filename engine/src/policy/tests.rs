@@ -4,6 +4,23 @@ use super::*;
 use crate::config::*;
 use std::time::Duration;
 
+/// AUTH with every mechanism.
+fn auth() -> Auth {
+    Auth {
+        backend: Backend::File("users".into()),
+        token: None,
+        mechanisms: crate::smtp::sasl::Mechanism::ALL.to_vec(),
+        domain: "winery.example".into(),
+        bind_senders: true,
+        senders: None,
+        patience: Duration::from_secs(10),
+        resolver: None,
+        guessing: Guessing::default(),
+        limits: LoginLimits::default(),
+        password: PasswordPolicy::default(),
+    }
+}
+
 /// The reference configuration of the project: outside, inside and submission.
 pub(crate) fn config() -> Config {
     let retry = Retry {
@@ -21,6 +38,7 @@ pub(crate) fn config() -> Config {
         relay,
         tls: TlsMode::Off,
         extensions: Extensions::of(relay),
+        auth: relay == Relay::Authenticated,
         line_endings: Default::default(),
         binarymime: false,
         certificates: None,
@@ -70,6 +88,7 @@ pub(crate) fn config() -> Config {
             drain: seconds(20),
         },
         tls: None,
+        auth: Some(auth()),
         admin: Admin { bind: None },
         log: Log { file: None },
         listeners: vec![

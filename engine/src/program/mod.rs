@@ -6,6 +6,7 @@ pub mod queue;
 pub mod restore;
 pub mod run;
 pub mod trace;
+pub mod user;
 pub mod verify;
 
 use std::fmt;

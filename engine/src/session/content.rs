@@ -39,6 +39,8 @@ pub enum Refusal {
     Storage,
     /// A bound of this shard is reached, which will pass: 451 4.3.2.
     Busy,
+    /// The login has used up what it may send in an hour: 450 4.7.1.
+    LoginLimit,
     /// The relay stops: 421 4.3.2, and the session is closed.
     ShuttingDown,
 }
@@ -50,6 +52,7 @@ impl Refusal {
             Self::NoSpace => Some(&reply::NO_SPACE),
             Self::Storage => Some(&reply::STORAGE_FAILED),
             Self::Busy => Some(&reply::BUSY),
+            Self::LoginLimit => Some(&reply::LOGIN_LIMIT),
             Self::ShuttingDown => None,
         }
     }

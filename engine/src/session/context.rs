@@ -3,6 +3,7 @@
 use crate::config::{ClientLimits, Config, Extensions, Limits, LineEndings, Network, Relay, TlsMode};
 use crate::policy::Rules;
 use crate::smtp::reply;
+use crate::smtp::sasl::Mechanism;
 use std::time::Duration;
 
 /// The listener's side of every session.
@@ -22,6 +23,8 @@ pub struct Context {
     /// Anybody may connect, not only networks of the organisation.
     pub strangers: bool,
     pub(super) xclient: Vec<Network>,
+    /// Of AUTH; empty where the listener does not offer it.
+    pub mechanisms: Vec<Mechanism>,
     pub line_endings: LineEndings,
     pub binarymime: bool,
     pub(super) listener: usize,
@@ -53,6 +56,12 @@ impl Context {
             guard: config.listeners[listener].limits.clone(),
             strangers: config.listeners[listener].relay != Relay::Any,
             xclient: config.listeners[listener].xclient.clone(),
+            mechanisms: config
+                .auth
+                .iter()
+                .filter(|_| config.listeners[listener].auth)
+                .flat_map(mechanisms)
+                .collect(),
             line_endings: config.listeners[listener].line_endings,
             binarymime: config.listeners[listener].binarymime,
             listener,
@@ -65,6 +74,10 @@ impl Context {
             slow_millis: millis(config.listeners[listener].limits.slow_window),
         }
     }
+}
+
+fn mechanisms(auth: &crate::config::Auth) -> Vec<Mechanism> {
+    auth.mechanisms.clone()
 }
 
 /// The answer in place of a greeting when `limits.sessions_max` is reached. Close afterwards.

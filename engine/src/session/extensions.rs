@@ -40,7 +40,8 @@ impl Session {
             priority: extensions.mt_priority,
             deliver_by: extensions.deliver_by,
             hold: extensions.hold_max > Duration::ZERO,
-            auth: false,
+            // Announced and taken within TLS only.
+            auth: self.tls.is_some() && !self.context.mechanisms.is_empty(),
         }
     }
 
@@ -64,7 +65,7 @@ impl Session {
 
     /// Whether what the client says of priorities and of submitters counts.
     pub(super) fn is_trusted(&self) -> bool {
-        self.context.trusted
+        self.context.trusted || self.identity().is_some()
     }
 }
 

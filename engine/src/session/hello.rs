@@ -27,6 +27,10 @@ pub(super) fn hello(session: &mut Session, name: &str, extended: bool, out: &mut
         if session.offers_starttls() {
             lines.push(&"STARTTLS");
         }
+        let auth = session.auth_line();
+        if let Some(auth) = &auth {
+            lines.push(auth);
+        }
         lines.push(&"ENHANCEDSTATUSCODES");
         let mut more = Vec::new();
         session.announce(&session.offers(), &mut more);

@@ -1,6 +1,6 @@
 //! MAIL (RFC 5321 section 4.1.1.2) and what its parameters ask for.
 //!
-//! Replies: 250 2.1.0; 503 5.5.1 before EHLO or inside a transaction; 555 5.5.4 to a parameter that was not
+//! Replies: 250 2.1.0; 553 5.7.1 after AUTH to a sender that is not the login's; 503 5.5.1 before EHLO or inside a transaction; 555 5.5.4 to a parameter that was not
 //! announced, so to any after HELO; 501 5.5.4 to a malformed or repeated one; 553 5.6.7 to a path that is not
 //! ASCII without SMTPUTF8 (RFC 6531 section 3.5); 552 5.3.4 to a declared size over the limit; 501 5.5.4 to a
 //! time to deliver by below the announced one (RFC 2852), and to a release beyond it (RFC 4865); 421 4.7.0
@@ -46,12 +46,16 @@ pub(super) fn mail(session: &mut Session, mail: &Mail<'_>, out: &mut Vec<u8>) ->
         Some(Refusal::NoSpace) => return Err(Refused::from(&reply::NO_SPACE).uncounted()),
         Some(_) => return Err(Refused::from(&reply::STORAGE_FAILED).uncounted()),
     }
+    let sender = mail.sender.map(|mailbox| mailbox.to_string()).unwrap_or_default();
+    if session.identity().is_some_and(|identity| !identity.may_send_from(&sender)) {
+        return Err((&reply::SENDER_NOT_OWNED).into());
+    }
     session.guard.draw_message()?;
     session.transactions += 1;
     session.priority_lowered = schedule.priority != asked.priority.unwrap_or(0);
     session.bdat = Bdat::default();
     session.transaction = Some(Transaction {
-        sender: mail.sender.map(|mailbox| mailbox.to_string()).unwrap_or_default(),
+        sender,
         size: asked.size,
         body: asked.body.unwrap_or_default(),
         parameters: lasting(&asked, schedule),

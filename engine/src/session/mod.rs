@@ -10,6 +10,7 @@
 //!  AwaitCommit ────────────────┘  │                                                   │ opened(): 354
 //!    ▲ end-of-data: Step::Commit  └─ end-of-data: 5yz ── AwaitEnd ◀─ Step::Abandon ─ AwaitContent
 //!    └────────────────────────────────────────────────────────────────────────────────┘
+//!  AwaitMail ──AUTH──▶ AwaitResponse ◀─▶ AwaitAnswer (Step::Authenticate) ──▶ AwaitMail
 //!  AwaitRcptOrData ──BDAT: Step::Open──▶ AwaitSpool ──opened()──▶ AwaitChunk ──its end: 250──▶ AwaitBdat
 //!                                                                  │    ▲ ◀────────BDAT──────────┘
 //!  AwaitMail ◀──its end: 4yz, 5yz── AwaitChunkEnd ◀─ Step::Abandon ┤    └ the end of the last one: Step::Commit
@@ -19,8 +20,8 @@
 //! Contract of [`Session::advance`]: it handles as many commands as the input holds until the rim has to
 //! do something, and appends their replies to `out` in order (PIPELINING, RFC 2920). The rim drops the
 //! octets that were consumed and brings the others again, in front of new ones. Octets that stay
-//! unconsumed with [`Step::Read`] are the start of a line, fewer than [`LINE_OCTETS_MAX`] (in content, one
-//! CR), so a buffer of 4 KiB suffices. `out` is written to the client before more is read, so it is
+//! unconsumed with [`Step::Read`] are the start of a line, fewer than [`LINE_OCTETS_MAX`] (in an AUTH exchange
+//! `AUTH_OCTETS_MAX`, in content one CR), so a buffer of 16 KiB suffices. `out` is written to the client before more is read, so it is
 //! bounded by one buffer of commands and, within a group of them, written whenever it has
 //! [`REPLIES_OCTETS_MAX`] octets ([`Step::Flush`]).
 //!
@@ -39,6 +40,7 @@
 //! - HTTP verbs: 500 and the end, lest a browser be made to talk SMTP.
 //! - A peer that `clients` does not admit gets 554 in place of a greeting, and the end.
 
+mod auth;
 mod bdat;
 mod content;
 mod context;
@@ -68,6 +70,7 @@ pub use content::Refusal;
 pub use context::{Context, fault, shutting_down, too_many_sessions};
 use guard::Guard;
 pub use guard::{Allowance, Tally, TurnedAway, turned_away};
+pub use refused::Note;
 use refused::{Argument, Refused};
 
 use crate::smtp::chunks::Chunk;
@@ -120,6 +123,8 @@ pub enum Step {
     /// XCLIENT has named another client: see whether it is within its limits, then call
     /// [`Session::readmitted`].
     Readmit,
+    /// Ask the keeper of passwords what [`Session::take_ask`] says, then call [`Session::answered`].
+    Authenticate,
     /// Drop the draft if there is one, write `out` and close the connection.
     Close,
 }
@@ -137,6 +142,10 @@ enum State {
     AwaitEnd,
     /// The rim commits the message.
     AwaitCommit,
+    /// A SASL message of the client.
+    AwaitResponse,
+    /// The rim asks the keeper of passwords.
+    AwaitAnswer,
     /// The rest of a chunk that is content.
     AwaitChunk,
     /// The end of a chunk that will be refused.
@@ -179,7 +188,7 @@ pub struct Session {
     proxy: IpAddr,
     xclient: Option<Box<xclient::Known>>,
     state: State,
-    tls: Option<TlsFacts>,
+    tls: Option<Box<TlsFacts>>,
     hello: Option<Hello>,
     transaction: Option<Transaction>,
     decoder: Decoder,
@@ -191,7 +200,8 @@ pub struct Session {
     /// Why MAIL is refused.
     refusing: Option<Refusal>,
     /// Refusals that the rim has not taken yet.
-    notes: Vec<String>,
+    notes: Vec<Note>,
+    authentication: Box<auth::Authentication>,
     transactions: usize,
     /// The present or last message has another priority than its client asked for.
     priority_lowered: bool,
@@ -238,7 +248,7 @@ impl Session {
             proxy: client,
             xclient: None,
             state: if admitted { State::AwaitHello } else { State::Closed },
-            tls,
+            tls: tls.map(Box::new),
             hello: None,
             transaction: None,
             bdat: Bdat::default(),
@@ -247,6 +257,7 @@ impl Session {
             errors: 0,
             refusing: None,
             notes: Vec::new(),
+            authentication: Box::default(),
             transactions: 0,
             priority_lowered: false,
             received_utf8: false,
@@ -261,7 +272,7 @@ impl Session {
     ///
     /// # Panics
     /// When the rim owes an answer to [`Step::Open`], [`Step::Commit`], [`Step::StartTls`] or
-    /// [`Step::Readmit`].
+    /// [`Step::Readmit`] or [`Step::Authenticate`].
     pub fn advance(&mut self, now: u64, input: &[u8], out: &mut Vec<u8>) -> (usize, Step) {
         self.now = now;
         let mut consumed = 0;
@@ -276,6 +287,7 @@ impl Session {
                 State::AwaitCommit => panic!("advance() before committed()"),
                 State::AwaitHandshake => panic!("advance() before tls_started()"),
                 State::AwaitAdmission => panic!("advance() before readmitted()"),
+                State::AwaitAnswer => panic!("advance() before answered()"),
                 State::AwaitChunk | State::AwaitChunkEnd if self.is_chunk_over() => match self.end_chunk(out)
                 {
                     Some(step) => (0, Some(step)),
@@ -307,6 +319,7 @@ impl Session {
             | State::AwaitCommit
             | State::AwaitHandshake
             | State::AwaitAdmission
+            | State::AwaitAnswer
             | State::Closed => u64::MAX,
             _ => self.due().0,
         }
@@ -337,7 +350,8 @@ impl Session {
             State::AwaitSpool | State::AwaitContent | State::AwaitEnd | State::AwaitCommit => true,
             State::AwaitChunk | State::AwaitChunkEnd | State::AwaitBdat => true,
             State::AwaitHello | State::AwaitMail | State::AwaitRcpt | State::AwaitRcptOrData => false,
-            State::AwaitHandshake | State::AwaitAdmission | State::Closed => false,
+            State::AwaitResponse | State::AwaitAnswer | State::AwaitAdmission => false,
+            State::AwaitHandshake | State::Closed => false,
         }
     }
 
@@ -482,6 +496,7 @@ impl Session {
             Ok(Command::Vrfy) => vrfy::vrfy(out),
             Ok(Command::Help) => help::help(out),
             Ok(Command::Quit) => quit::quit(self, out),
+            Ok(Command::Auth(auth)) => auth::auth(self, &auth, out),
             Ok(Command::StartTls) => starttls::starttls(self, out),
             Ok(Command::Xclient(argument)) => xclient::xclient(self, argument),
             Ok(Command::NotOffered(_)) => Err((&reply::NOT_OFFERED).into()),

@@ -21,6 +21,7 @@ use sluice_queue::{RcptParameters, Recipient};
 pub(super) fn rcpt(session: &mut Session, rcpt: &Rcpt<'_>, out: &mut Vec<u8>) -> Handled {
     let (offers, utf8) = (session.offers(), session.is_utf8());
     let (context, path) = (&session.context, &rcpt.path);
+    let authenticated = session.identity().is_some();
     let Some(transaction) = &mut session.transaction else {
         return Err(match session.hello {
             None => (&reply::SEQUENCE_HELLO_FIRST).into(),
@@ -40,12 +41,8 @@ pub(super) fn rcpt(session: &mut Session, rcpt: &Rcpt<'_>, out: &mut Vec<u8>) ->
         let excessive = transaction.recipients_over > context.limits.recipients_max;
         return Err(if excessive { refused } else { refused.uncounted() });
     }
-    let question = Question {
-        listener: context.listener,
-        client: session.client,
-        authenticated: false,
-        recipient: path,
-    };
+    let question =
+        Question { listener: context.listener, client: session.client, authenticated, recipient: path };
     if let Verdict::Refuse(answer, _) = decide(&context.rules, &question) {
         return Err(answer.into());
     }

@@ -1,7 +1,7 @@
 //! The Received field that a message gets here (RFC 5321 section 4.4).
 //!
 //! `from` names what the client called itself, with the address that it came from in TCP-info; `with`
-//! is ESMTP after EHLO, ESMTPS within TLS and SMTP after HELO (RFC 3848), UTF8SMTP and so on with SMTPUTF8; `for` stands only with one recipient, so that no recipient
+//! is ESMTP after EHLO, ESMTPS within TLS, with an A more after AUTH, and SMTP after HELO (RFC 3848), UTF8SMTP and so on with SMTPUTF8; `for` stands only with one recipient, so that no recipient
 //! learns of another. Nothing in it can begin a line or a comment: the name obeys
 //! `smtp::command::is_hello_name`, the recipient is a canonical mailbox.
 

@@ -17,6 +17,8 @@ pub(super) struct Refused {
     counted: bool,
     /// Whether the session ends with it.
     last: bool,
+    /// Whether the log knows of it already.
+    noted: bool,
 }
 
 pub(super) enum Argument {
@@ -28,7 +30,7 @@ pub(super) enum Argument {
 
 impl From<&'static Answer> for Refused {
     fn from(answer: &'static Answer) -> Self {
-        Self { answer, argument: Argument::None, counted: true, last: false }
+        Self { answer, argument: Argument::None, counted: true, last: false, noted: false }
     }
 }
 
@@ -43,6 +45,10 @@ impl Refused {
 
     pub(super) fn code(&self) -> u16 {
         self.answer.code
+    }
+
+    pub(super) fn noted(self) -> Self {
+        Self { noted: true, ..self }
     }
 
     pub(super) fn last(self) -> Self {
@@ -80,6 +86,15 @@ impl From<Fault> for Refused {
     }
 }
 
+/// Something for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// A command or a message was refused.
+    Refused(String),
+    /// An authentication failed, in the words of Postfix: `unknown[IP]: SASL PLAIN authentication failed: …`.
+    AuthFailed(String),
+}
+
 /// The stage of a refusal at end-of-data.
 pub(super) const END_OF_MESSAGE: &[u8] = b"END-OF-MESSAGE";
 /// The stage of a refusal in place of the greeting.
@@ -93,13 +108,20 @@ impl Session {
     /// Refusals since the last call, for the log, in the form of Postfix:
     /// `STAGE from unknown[IP]: CODE <ARGUMENT>: TEXT; from=<…> to=<…> proto=ESMTP helo=<…>`.
     /// The argument of MAIL and RCPT is shown; other lines may hold secrets.
-    pub fn take_notes(&mut self) -> Vec<String> {
+    pub fn take_notes(&mut self) -> Vec<Note> {
         std::mem::take(&mut self.notes)
+    }
+
+    pub(super) fn note(&mut self, note: Note) {
+        if self.notes.len() < NOTES_MAX {
+            self.notes.push(note);
+        }
     }
 
     /// Keeps a note when `reply` refuses the command in `line`.
     pub(super) fn note_refusal(&mut self, line: &[u8], reply: &[u8]) {
-        if !matches!(reply.first(), Some(b'4' | b'5')) || self.notes.len() >= NOTES_MAX {
+        let known = std::mem::take(&mut self.authentication.refusal_noted);
+        if known || !matches!(reply.first(), Some(b'4' | b'5')) || self.notes.len() >= NOTES_MAX {
             return;
         }
         let (stage, argument) = stage_and_argument(line);
@@ -130,10 +152,11 @@ impl Session {
         if let Some(hello) = &self.hello {
             note.push_str(&format!(" proto={} helo=<{}>", self.protocol(), hello.name));
         }
-        self.notes.push(note);
+        self.notes.push(Note::Refused(note));
     }
 
     pub(super) fn refuse(&mut self, refused: Refused, out: &mut Vec<u8>) -> Option<Step> {
+        self.authentication.refusal_noted = refused.noted;
         if refused.counted
             && let Some(step) = self.count_error(out)
         {

@@ -60,6 +60,13 @@ impl Session {
         }
     }
 
+    /// A line of an AUTH exchange (RFC 4954 section 4).
+    pub(super) fn tap_response(&mut self) {
+        if let Some(tap) = &mut self.tap {
+            tap.push("****");
+        }
+    }
+
     pub(super) fn tap_content(&mut self, octets: usize) {
         if let Some(tap) = &mut self.tap {
             tap.content += octets as u64;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! ingest ──Handover, Steer──▶ delivery ──Load, Read, Report, Withdrawn──▶ ingest
-//!                             delivery ──Question──▶ service
+//!                      ingest, delivery ──Question──▶ service
 //!          admin (service) ──Page, Show, Summary, Change, Snapshot, Restore──▶ ingest
 //!          admin (service) ──Troubles──▶ delivery
 //! ```
@@ -11,15 +11,18 @@
 
 use crate::channel::Sender;
 use crate::config::SmartHost;
+use crate::policy::Identity;
 use crate::resolve::mx::{Addresses, MailHosts, TlsaRecords};
 use crate::resolve::service::Answer;
 use crate::restore::wire::Item;
 use crate::restore::{Knowledge, Report as RestoreReport};
+use crate::smtp::sasl::{self, Ask};
 use crate::steering::{self, Condition, HopTrouble, Request, SummaryOptions, Tally, Targets};
 use crate::tls;
 use sluice_queue::{
     Ancestry, ContentFlags, DeliverBy, Envelope, Needed, QueueId, RecipientState, Source, SpoolNumber,
 };
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
@@ -29,7 +32,7 @@ use tokio::sync::{mpsc, oneshot};
 pub const HANDOVERS_MAX: usize = 16 * 1024;
 /// Requests and reports waiting for an ingest shard; past it the delivery side waits.
 pub const REPORTS_MAX: usize = 16 * 1024;
-/// Questions waiting for the service thread; past it the delivery side waits.
+/// Questions waiting for the service thread; past it the delivery side waits, and logins cannot be verified.
 pub const QUESTIONS_MAX: usize = 4 * 1024;
 
 /// All mailboxes; every thread holds one of these.
@@ -456,9 +459,34 @@ fn is_zero(priority: &i8) -> bool {
 
 /// Asked of the service thread.
 pub enum Question {
-    Mx { resolver: usize, domain: Arc<str>, reply: oneshot::Sender<Answer<MailHosts>> },
-    Addresses { resolver: usize, host: Arc<str>, reply: oneshot::Sender<Answer<Addresses>> },
-    Tlsa { resolver: usize, host: Arc<str>, port: u16, reply: oneshot::Sender<Answer<TlsaRecords>> },
+    Mx {
+        resolver: usize,
+        domain: Arc<str>,
+        reply: oneshot::Sender<Answer<MailHosts>>,
+    },
+    Addresses {
+        resolver: usize,
+        host: Arc<str>,
+        reply: oneshot::Sender<Answer<Addresses>>,
+    },
+    Tlsa {
+        resolver: usize,
+        host: Arc<str>,
+        port: u16,
+        reply: oneshot::Sender<Answer<TlsaRecords>>,
+    },
+    /// Of a session, for its client.
+    Login {
+        client: IpAddr,
+        ask: Ask,
+        reply: oneshot::Sender<sasl::Answer<Arc<Identity>>>,
+    },
+    /// May this login send one message more, to so many recipients?
+    Spend {
+        login: Arc<Identity>,
+        recipients: usize,
+        reply: oneshot::Sender<bool>,
+    },
 }
 
 #[cfg(test)]

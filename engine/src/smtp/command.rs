@@ -14,6 +14,8 @@ use super::path::{self, ForwardPath, Mailbox, PathFault};
 pub const COMMAND_OCTETS_MAX: usize = 512;
 /// The same for MAIL and RCPT, whose parameters extensions make longer.
 pub const LINE_OCTETS_MAX: usize = 2048;
+/// The same for AUTH and for the lines of its exchange (RFC 4954 section 4).
+pub const AUTH_OCTETS_MAX: usize = 12_288;
 /// Octets of the name in EHLO and HELO.
 pub const HELLO_OCTETS_MAX: usize = path::DOMAIN_OCTETS_MAX;
 
@@ -37,6 +39,8 @@ pub enum Command<'a> {
     StartTls,
     /// Of Postfix; its argument is read by `smtp::xclient`.
     Xclient(&'a [u8]),
+    /// RFC 4954.
+    Auth(Auth<'a>),
     /// A command that RFC 5321 or an extension defines and this server does not offer.
     NotOffered(NotOffered),
 }
@@ -60,9 +64,23 @@ pub struct Rcpt<'a> {
     pub parameters: Parameters<'a>,
 }
 
+/// `AUTH SP mechanism [SP initial-response]`. Its `Debug` does not show the response.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Auth<'a> {
+    /// In the client's case.
+    pub mechanism: &'a str,
+    /// Base64, or `=` for an empty one; not yet looked at.
+    pub initial: Option<&'a str>,
+}
+
+impl std::fmt::Debug for Auth<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Auth {{ mechanism: {:?}, initial: {} }}", self.mechanism, self.initial.is_some())
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotOffered {
-    Auth,
     Etrn,
     Expn,
     Turn,
@@ -115,6 +133,7 @@ enum Verb {
     Quit,
     StartTls,
     Xclient,
+    Auth,
     NotOffered(NotOffered),
     Foreign,
 }
@@ -141,7 +160,7 @@ fn verb(word: &[u8]) -> Option<Verb> {
         b"VRFY" => Verb::Vrfy,
         b"HELP" => Verb::Help,
         b"QUIT" => Verb::Quit,
-        b"AUTH" => Verb::NotOffered(NotOffered::Auth),
+        b"AUTH" => Verb::Auth,
         b"ETRN" => Verb::NotOffered(NotOffered::Etrn),
         b"EXPN" => Verb::NotOffered(NotOffered::Expn),
         b"STARTTLS" => Verb::StartTls,
@@ -176,7 +195,7 @@ pub fn parse_command(line: &[u8]) -> Result<Command<'_>, Fault> {
 
 fn parse(line: &[u8]) -> Result<Command<'_>, Fault> {
     const CRLF_OCTETS: usize = 2;
-    if line.len() + CRLF_OCTETS > LINE_OCTETS_MAX {
+    if line.len() + CRLF_OCTETS > AUTH_OCTETS_MAX {
         return Err(Fault::TooLong);
     }
     if line.iter().any(u8::is_ascii_control) {
@@ -184,7 +203,12 @@ fn parse(line: &[u8]) -> Result<Command<'_>, Fault> {
     }
     let word = &line[..line.iter().position(|&b| b == b' ').unwrap_or(line.len())];
     let verb = verb(word).ok_or(Fault::UnknownVerb)?;
-    if !matches!(verb, Verb::Mail | Verb::Rcpt) && line.len() + CRLF_OCTETS > COMMAND_OCTETS_MAX {
+    let octets_max = match verb {
+        Verb::Auth => AUTH_OCTETS_MAX,
+        Verb::Mail | Verb::Rcpt => LINE_OCTETS_MAX,
+        _ => COMMAND_OCTETS_MAX,
+    };
+    if line.len() + CRLF_OCTETS > octets_max {
         return Err(Fault::TooLong);
     }
     let argument = line[word.len()..].trim_ascii();
@@ -202,6 +226,7 @@ fn parse(line: &[u8]) -> Result<Command<'_>, Fault> {
         Verb::Quit => alone(argument, Command::Quit),
         Verb::StartTls => alone(argument, Command::StartTls),
         Verb::Xclient => Ok(Command::Xclient(argument)),
+        Verb::Auth => auth(argument).map(Command::Auth),
         Verb::Noop => Ok(Command::Noop),
         Verb::Help => Ok(Command::Help),
         Verb::Vrfy if argument.is_empty() => Err(Fault::MissingArgument),
@@ -209,6 +234,14 @@ fn parse(line: &[u8]) -> Result<Command<'_>, Fault> {
         Verb::NotOffered(which) => Ok(Command::NotOffered(which)),
         Verb::Foreign => Err(Fault::ForeignProtocol),
     }
+}
+
+fn auth(argument: &[u8]) -> Result<Auth<'_>, Fault> {
+    let text = str::from_utf8(argument).map_err(|_| Fault::Argument)?;
+    let mut words = text.split(' ').filter(|word| !word.is_empty());
+    let mechanism = words.next().ok_or(Fault::MissingArgument)?;
+    let initial = words.next();
+    if words.next().is_some() { Err(Fault::Argument) } else { Ok(Auth { mechanism, initial }) }
 }
 
 fn alone<'a>(argument: &[u8], command: Command<'a>) -> Result<Command<'a>, Fault> {

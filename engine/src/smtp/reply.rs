@@ -199,6 +199,23 @@ answers! {
     XCLIENT_ATTRIBUTE = 501 "5.5.4" "Attribute not announced";
     XCLIENT_NO_ADDRESS = 501 "5.5.4" "ADDR must be an address";
     XCLIENT_LOGIN = 550 "5.7.1" "LOGIN is not taken: the client must authenticate itself here";
+    // AUTH.
+    /// The challenge in base64.
+    AUTH_CHALLENGE = 334 "" "{}";
+    AUTH_OK = 235 "2.7.0" "Authentication successful";
+    AUTH_FAILED = 535 "5.7.8" "Authentication failed: check login and password";
+    AUTH_UNAVAILABLE = 454 "4.7.0" "Logins cannot be verified now, try again later";
+    AUTH_LOCKED = 454 "4.7.0" "Too many failed logins from your network, try again later";
+    AUTH_CANCELLED = 501 "5.7.0" "Authentication cancelled";
+    AUTH_NOT_BASE64 = 501 "5.5.2" "Not base64";
+    AUTH_LINE_TOO_LONG = 500 "5.5.6" "Authentication exchange line too long";
+    AUTH_MECHANISM_UNKNOWN = 504 "5.5.4" "Authentication mechanism not offered, EHLO lists those that are";
+    AUTH_HELLO_FIRST = 503 "5.5.1" "Send EHLO first";
+    AUTH_ACTIVE = 503 "5.5.1" "Already authenticated";
+    AUTH_IN_TRANSACTION = 503 "5.5.1" "AUTH is not permitted during a mail transaction";
+    AUTH_NEEDS_TLS = 538 "5.7.11" "Encryption required for authentication, send STARTTLS first";
+    SENDER_NOT_OWNED = 553 "5.7.1" "Sender address rejected: not owned by your login";
+    LOGIN_LIMIT = 450 "4.7.1" "Your login has sent as much as it may for now, try again later";
 
     // The others.
     RESET_OK = 250 "2.0.0" "Ok";
@@ -228,7 +245,7 @@ mod tests {
     fn enhanced_codes_are_missing_only_where_they_must_be() {
         let without: Vec<_> =
             ANSWERS.iter().filter(|(_, answer)| answer.enhanced.is_empty()).map(|(name, _)| *name).collect();
-        assert_eq!(without, ["GREETING", "HELLO", "HELLO_NAME", "START_CONTENT"]);
+        assert_eq!(without, ["GREETING", "HELLO", "HELLO_NAME", "START_CONTENT", "AUTH_CHALLENGE"]);
     }
 
     /// RFC 5321 section 4.5.3.1.5, with the longest argument: a host name.

@@ -2,6 +2,7 @@
 //! own relay, spool, ports and neighbours.
 
 mod after_a_crash;
+mod auth;
 mod backlog;
 mod backups;
 mod bad_start;

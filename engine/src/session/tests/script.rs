@@ -11,6 +11,8 @@
 //! | `S+` | the server sends one or more lines that begin so |
 //! | `opens`, `loses`, `commits` | how the next message fares in the spool: `no-space`, `storage`, `busy`, `stopping` |
 //! | `mail` | the spool refuses new mail for one of these reasons from now on, or `ok` |
+//! | `logins` | how every login fares from now on: `unavailable`, `locked`, or `ok`; ann@winery.example has the password `secret`, the token `good` and, by SCRAM, the password of RFC 7677 |
+//! | `noted` | what one of the notes for the log holds |
 //! | `stored` | the message committed last, without the Received field |
 //! | `received` | what the Received field of the message opened last holds |
 //! | `from`, `to`, `body` | its envelope |
@@ -40,6 +42,10 @@ use super::super::*;
 use crate::config::{ClientLimits, Extensions, LineEndings, TlsMode};
 use crate::load::Level;
 use crate::policy::tests::config;
+use crate::policy::{Identity, SenderPattern};
+use crate::smtp::command::AUTH_OCTETS_MAX;
+use crate::smtp::sasl::scram::{Parameters, Verifier};
+use crate::smtp::sasl::{self, Answer, Ask, Bindings, Credentials};
 use sluice_queue::SpoolNumber;
 use std::time::Duration;
 
@@ -127,6 +133,32 @@ struct Rim {
     commits: Option<Refusal>,
     turned_away: Option<TurnedAway>,
     paused: u64,
+    /// How logins are refused, whoever it is.
+    logins: Option<sasl::Refusal>,
+}
+
+/// RFC 7677 section 3.
+const SALT: &[u8] = b"\x5b\x6d\x99\x68\x9d\x12\x35\x8e\xec\xa0\x4b\x14\x12\x36\xfa\x81";
+
+fn verdict(credentials: &Credentials) -> Answer<Arc<Identity>> {
+    let senders = vec![SenderPattern::Address("ann@winery.example".into())];
+    let accepted = |signature| {
+        let login = "ann@winery.example".into();
+        Answer::Accepted { identity: Arc::new(Identity { login, senders: senders.clone() }), signature }
+    };
+    let refused = Answer::Refused(sasl::Refusal::Credentials);
+    match credentials {
+        Credentials::Password { login, password } => {
+            let right = login == "ann@winery.example" && password.expose() == b"secret";
+            if right { accepted(None) } else { refused }
+        }
+        Credentials::Scram { text, proof, .. } => {
+            let verifier = Verifier::derive("pencil", SALT, 4096);
+            verifier.verify(text, proof.expose()).map_or(refused, |signature| accepted(Some(signature)))
+        }
+        Credentials::Token { token, .. } if token.expose() == b"good" => accepted(None),
+        Credentials::Token { .. } => refused,
+    }
 }
 
 impl Rim {
@@ -171,7 +203,8 @@ impl Rim {
                     let turned_away = self.turned_away.take().map_or(Ok(()), Err);
                     self.session.readmitted(turned_away, &mut self.out);
                 }
-                Step::Read => assert!(self.buffer.len() - consumed < LINE_OCTETS_MAX),
+                Step::Authenticate => self.authenticate(),
+                Step::Read => assert!(self.buffer.len() - consumed < AUTH_OCTETS_MAX),
             }
             self.buffer.drain(..consumed);
             if matches!(step, Step::Read | Step::Close) {
@@ -203,6 +236,21 @@ impl Rim {
         self.session.committed(result, &mut self.out);
     }
 
+    /// Knows Ann and her password, as the RFC's user and its pencil.
+    fn authenticate(&mut self) {
+        assert_eq!(self.session.deadline(), u64::MAX);
+        let ask = self.session.take_ask();
+        let answer = match (self.logins, ask) {
+            (Some(refusal), _) => Answer::Refused(refusal),
+            (None, Ask::Parameters { .. }) => {
+                let nonce = "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0".into();
+                Answer::Parameters(Parameters { salt: SALT.to_vec(), iterations: 4096, nonce })
+            }
+            (None, Ask::Verify(credentials)) => verdict(&credentials),
+        };
+        self.session.answered(self.now, answer, &mut self.out);
+    }
+
     fn drop_draft(&mut self) {
         self.draft.take().expect("only a draft can be abandoned");
         self.dropped += 1;
@@ -212,6 +260,7 @@ impl Rim {
 fn refusal(word: &str) -> Option<Refusal> {
     Some(match word {
         "no-space" => Refusal::NoSpace,
+        "login-limit" => Refusal::LoginLimit,
         "storage" => Refusal::Storage,
         "busy" => Refusal::Busy,
         "stopping" => Refusal::ShuttingDown,
@@ -231,7 +280,8 @@ fn tls_mode(word: &str) -> TlsMode {
 /// What every handshake here comes to.
 fn facts() -> TlsFacts {
     let cipher = "TLS_AES_256_GCM_SHA384".into();
-    TlsFacts { version: "TLSv1.3", cipher, resumed: false, name: None, client: None }
+    let bindings = Bindings { exporter: Some([7; 32]), end_point: None };
+    TlsFacts { version: "TLSv1.3", cipher, resumed: false, name: None, client: None, bindings }
 }
 
 fn client_limit(limits: &mut ClientLimits, name: &str, value: usize) {
@@ -307,6 +357,7 @@ fn begin(dialogue: &Dialogue) -> Rim {
         opens: None,
         loses: None,
         commits: None,
+        logins: None,
     }
 }
 
@@ -468,6 +519,18 @@ fn other(rim: &mut Rim, word: &str, text: &str, raw: &[u8], place: &str) {
         "loses" => rim.loses = refusal(text),
         "opens" => rim.opens = refusal(text),
         "commits" => rim.commits = refusal(text),
+        "logins" => {
+            rim.logins = match text {
+                "unavailable" => Some(sasl::Refusal::Unavailable),
+                "locked" => Some(sasl::Refusal::TooManyFailures),
+                "ok" => None,
+                other => panic!("unknown refusal {other}"),
+            }
+        }
+        "noted" => {
+            let notes: Vec<_> = rim.session.take_notes().iter().map(|note| format!("{note:?}")).collect();
+            assert!(notes.iter().any(|note| note.contains(text)), "{place}: {notes:?}");
+        }
         "stored" => {
             assert_eq!(rim.stored.escape_ascii().to_string(), raw.escape_ascii().to_string(), "{place}")
         }
