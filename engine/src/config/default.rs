@@ -80,6 +80,7 @@ impl Default for Timeouts {
 impl Default for Delivery {
     fn default() -> Self {
         Self {
+            own_addresses: Vec::new(),
             connections_max: 20,
             connections_total_max: 2_000,
             messages_per_connection_max: 1_000,

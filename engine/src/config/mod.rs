@@ -215,6 +215,8 @@ fn route(draft: RouteDraft, resolver: Option<usize>) -> Route {
         domains: draft.domains.into_iter().map(|at| at.value).collect(),
         target,
         resolver,
+        source: draft.source,
+        private_addresses: draft.private_addresses,
         retry: draft.retry,
         tls: draft.tls,
         login: draft.login,
@@ -222,5 +224,10 @@ fn route(draft: RouteDraft, resolver: Option<usize>) -> Route {
 }
 
 fn resolver(draft: ResolverDraft) -> Option<Resolver> {
-    Some(Resolver { name: draft.name?.value, servers: draft.servers })
+    Some(Resolver {
+        name: draft.name?.value,
+        servers: draft.servers,
+        dnssec: draft.dnssec,
+        trust_anchors: draft.trust_anchors,
+    })
 }

@@ -3,17 +3,18 @@
 //! Listeners, routes and resolvers come out as drafts that keep their lines, because `check.rs` compares
 //! them with each other before they are resolved.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::document::{At, Section};
 use super::types::{
-    Admin, CertificatePair, ClientCertificates, Delivery, Limits, LineEndings, Log, Login, NamedPair,
+    Admin, CertificatePair, ClientCertificates, Delivery, Dnssec, Limits, LineEndings, Log, Login, NamedPair,
     Network, OutwardTls, Relay, Retry, Shards, SmartHost, Spool, Timeouts, Tls, TlsMode, TlsVersion,
 };
 use super::{outward, value};
+use crate::resolve::servers;
 use crate::tls::files::{self, TlsFile};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -49,6 +50,8 @@ pub(super) struct RouteDraft {
     pub mx: bool,
     pub port: u16,
     pub resolver: Option<At<String>>,
+    pub source: Vec<IpAddr>,
+    pub private_addresses: bool,
     /// Absent, which is not the same as wrong.
     pub resolver_absent: bool,
     pub retry: Retry,
@@ -59,6 +62,8 @@ pub(super) struct RouteDraft {
 pub(super) struct ResolverDraft {
     pub name: Option<At<String>>,
     pub servers: Vec<SocketAddr>,
+    pub dnssec: Dnssec,
+    pub trust_anchors: Option<PathBuf>,
 }
 
 pub(super) fn spool(mut section: Section<'_>) -> Spool {
@@ -218,9 +223,11 @@ pub(super) fn timeouts(mut section: Section<'_>) -> Timeouts {
 /// With what the relay demands of its peers' TLS.
 pub(super) fn delivery(mut section: Section<'_>) -> (Delivery, OutwardTls) {
     let absent = Delivery::default();
+    let own = section.list("own_addresses", value::address).unwrap_or_default();
     let mut count =
         |key, range, absent: usize| section.count(key, range).map_or(absent, |at| at.value as usize);
     let delivery = Delivery {
+        own_addresses: own.into_iter().map(|at| at.value).collect(),
         connections_max: count("connections_max", 1..=10_000, absent.connections_max),
         connections_total_max: count("connections_total_max", 1..=100_000, absent.connections_total_max),
         messages_per_connection_max: count(
@@ -392,6 +399,8 @@ pub(super) fn route(mut section: Section<'_>, general: &Retry, general_tls: &Out
     let mx = section.flag("mx");
     let port = section.count("port", 1..=65_535);
     let resolver = section.text("resolver", value::label);
+    let source = section.list("source", value::address).unwrap_or_default();
+    let private_addresses = section.flag("private_addresses");
     let draft = RouteDraft {
         line: section.line,
         domains: section.list("domains", value::address_space).unwrap_or_default(),
@@ -399,6 +408,8 @@ pub(super) fn route(mut section: Section<'_>, general: &Retry, general_tls: &Out
         port: port.as_ref().and_then(|at| u16::try_from(at.value).ok()).unwrap_or(25),
         resolver_absent: !section.has("resolver"),
         resolver,
+        source: source.into_iter().map(|at| at.value).collect(),
+        private_addresses: private_addresses.as_ref().is_some_and(|at| at.value),
         retry: retry(section.section("retry"), general),
         tls: outward::tls(section.section("tls"), general_tls, mx.as_ref().is_some_and(|at| at.value)),
         login: outward::login(section.section("login")),
@@ -435,6 +446,13 @@ pub(super) fn route(mut section: Section<'_>, general: &Retry, general_tls: &Out
             "stands beside hosts; allowed: the port in each host, \"10.1.0.10:25\"",
         );
     }
+    if let (Some(private), true, false) = (private_addresses, section.has("hosts"), draft.mx) {
+        section.fault(
+            private.line,
+            "private_addresses",
+            "stands beside hosts, which may be at any address; allowed: with mx = true",
+        );
+    }
     section.finish();
     draft
 }
@@ -443,13 +461,31 @@ pub(super) fn resolver(mut section: Section<'_>) -> ResolverDraft {
     section.demand("name", "a name of your choice, unique among the resolvers");
     section.demand("servers", "a list of DNS servers, [\"10.1.0.2:53\"]");
     let servers = section.list("servers", value::dns_server).unwrap_or_default();
+    let words = [("off", Dnssec::Off), ("trust-ad", Dnssec::TrustAd), ("validate", Dnssec::Validate)];
+    let dnssec = section.choice("dnssec", &words).map_or(Dnssec::Off, |at| at.value);
     let draft = ResolverDraft {
         name: section.text("name", value::label),
         servers: servers.into_iter().map(|at| at.value).collect(),
+        dnssec,
+        trust_anchors: trust_anchors(&mut section, dnssec),
     };
     section.refuse_empty("servers");
     section.finish();
     draft
+}
+
+/// Read here, so that a bad file is found by `sluice check` and not at the first answer.
+fn trust_anchors(section: &mut Section<'_>, dnssec: Dnssec) -> Option<PathBuf> {
+    let file = section.text("trust_anchors", path)?;
+    if dnssec != Dnssec::Validate {
+        let wrong = "means nothing unless the relay validates; allowed: with dnssec = \"validate\"";
+        section.fault(file.line, "trust_anchors", wrong);
+    } else if section.reads_files()
+        && let Err(sentence) = servers::trust_anchors(&file.value)
+    {
+        section.fault(file.line, "trust_anchors", sentence);
+    }
+    Some(file.value)
 }
 
 pub(super) fn path(text: &str) -> Result<PathBuf, value::Wrong> {

@@ -120,6 +120,8 @@ pub struct Timeouts {
 
 #[derive(Clone, Debug)]
 pub struct Delivery {
+    /// Addresses by which this relay is reached besides those it listens on, as of a NAT in front of it.
+    pub own_addresses: Vec<IpAddr>,
     /// Connections to one next hop, over all shards. Default 20.
     pub connections_max: usize,
     /// Connections to all next hops together. Prevents next hops that answer slowly from taking all
@@ -248,6 +250,11 @@ pub struct Route {
     pub domains: Vec<String>,
     pub target: Target,
     pub resolver: Option<usize>,
+    /// Connections go out from these addresses, by family and in turn; without one of a family the kernel
+    /// chooses.
+    pub source: Vec<IpAddr>,
+    /// MX hosts at private, loopback and link-local addresses are taken. Default false.
+    pub private_addresses: bool,
     /// A route's own schedule, or the general one.
     pub retry: Retry,
     /// A route's own demands, or the general ones.
@@ -333,4 +340,18 @@ pub struct SmartHost {
 pub struct Resolver {
     pub name: String,
     pub servers: Vec<SocketAddr>,
+    pub dnssec: Dnssec,
+    /// A file of DNSKEY records; `None`: the keys of the root zone.
+    pub trust_anchors: Option<PathBuf>,
+}
+
+/// Who decides whether an answer is authentic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dnssec {
+    /// Nobody: no answer counts as authentic.
+    Off,
+    /// The servers, by the AD bit (RFC 6840 section 5.7).
+    TrustAd,
+    /// The relay, by the signatures (RFC 4035).
+    Validate,
 }

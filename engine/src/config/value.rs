@@ -115,6 +115,18 @@ pub(super) fn hostname(text: &str) -> Result<String, Wrong> {
     if name.contains('.') && !name.contains('_') { Ok(name) } else { Err(refuse()) }
 }
 
+/// One address of one host: `192.0.2.7`, `2001:db8::7`.
+pub(super) fn address(text: &str) -> Result<IpAddr, Wrong> {
+    match text.parse::<IpAddr>() {
+        Ok(address)
+            if !address.is_unspecified() && !address.is_multicast() && address.to_canonical() == address =>
+        {
+            Ok(address)
+        }
+        _ => Err(format!("\"{text}\" is not the address of a host; allowed: 192.0.2.7, 2001:db8::7")),
+    }
+}
+
 /// A host name that a client may ask for in TLS; `*.` in front stands for one label.
 pub(super) fn certificate_name(text: &str) -> Result<String, Wrong> {
     match text.strip_prefix("*.") {

@@ -19,7 +19,7 @@ use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// One read of replies brings at most this much.
 const SCRATCH_BYTES: usize = 16 * 1024;
@@ -47,7 +47,6 @@ pub enum Broken {
 /// What a connection is to be.
 pub struct Wish<'a> {
     pub settings: Arc<ClientSettings>,
-    pub connect_timeout: Duration,
     pub handshake_timeout: Duration,
     pub starttls: StartTls,
     pub login: Option<Arc<Login>>,
@@ -86,15 +85,15 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects and gets through greeting, EHLO and, where it is wished, TLS.
-    pub async fn open(wish: &Wish<'_>, peer: Peer, scratch: Scratch) -> Result<Self, Unopened> {
-        let start = std::time::Instant::now();
-        let stream = TcpStream::connect_timeout(peer.address, wish.connect_timeout).await;
-        let stream = stream.map_err(|error| {
-            let error = io::Error::from(error);
-            Unopened::Failed(Failure::connect(&peer, reason(&error)))
-        })?;
-        let _ = stream.set_nodelay(true);
+    /// Gets through greeting, EHLO and, where it is wished, TLS on a TCP connection for which connecting began
+    /// at `start`.
+    pub async fn open(
+        wish: &Wish<'_>,
+        peer: Peer,
+        stream: TcpStream,
+        start: Instant,
+        scratch: Scratch,
+    ) -> Result<Self, Unopened> {
         let mut stream = Transport::Plain(stream);
         let tls = match wish.tls.implicit {
             true => Some(handshake(&mut stream, wish, &peer).await.map_err(Unopened::Tls)?),
@@ -292,16 +291,4 @@ async fn handshake(stream: &mut Transport, wish: &Wish<'_>, peer: &Peer) -> Resu
         return Err(failed(text));
     }
     Ok(Rc::new(facts))
-}
-
-/// An I/O error without the number that Rust adds to it.
-fn reason(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::TimedOut => "Connection timed out".into(),
-        io::ErrorKind::ConnectionRefused => "Connection refused".into(),
-        io::ErrorKind::HostUnreachable => "No route to host".into(),
-        io::ErrorKind::NetworkUnreachable => "Network is unreachable".into(),
-        io::ErrorKind::ConnectionReset => "Connection reset by peer".into(),
-        _ => error.to_string(),
-    }
 }

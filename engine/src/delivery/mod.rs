@@ -10,15 +10,20 @@
 //!                     bytes ◀────┘                                     log, spool, dsn ◀──┘
 //! ```
 
+mod answers;
 mod broken_tls;
 pub mod client;
+mod connect;
 mod connection;
 pub mod extensions;
 pub mod failure;
 mod hands;
 mod hop;
-mod lookup;
+pub mod lookup;
+mod memory;
 mod message;
+mod opening;
+mod own;
 pub mod reply;
 pub mod reply_reader;
 mod settle;

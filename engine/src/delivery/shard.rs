@@ -6,12 +6,13 @@
 
 use super::broken_tls::BrokenTls;
 use super::client::ClientSettings;
+use super::connect::Sources;
 use super::connection::Scratch;
 use super::hands::Hands;
 use super::hop::{Call, Hop, Item, Trouble};
-use super::lookup::{Lookup, NotFound};
+use super::lookup::{Candidate, Lookup, NotFound};
+use super::memory::Memory;
 use super::settle::{Waits, settle_trouble};
-use super::verdict::Peer;
 use super::worker;
 use crate::channel::Receiver;
 use crate::clock::{monotonic_millis, wall_micros};
@@ -48,6 +49,9 @@ pub struct DeliveryShard {
     tls: Vec<RouteTls>,
     pub broken_tls: BrokenTls,
     pub(super) lookup: Lookup,
+    pub(super) memory: RefCell<Memory>,
+    /// Whose turn it is among the source addresses of a route.
+    source_turn: Cell<usize>,
     pub(super) hops: RefCell<HashMap<NextHop, Rc<Hop>>>,
     pub(super) timetable: RefCell<Timetable<Due>>,
     pub(super) hands: Hands,
@@ -80,7 +84,9 @@ impl DeliveryShard {
         let connections_total_max = config.delivery.connections_total_max.div_ceil(links.delivery.len());
         Self {
             settings: Arc::new(ClientSettings::of(&config)),
-            lookup: Lookup::default(),
+            lookup: Lookup::new(&config),
+            memory: RefCell::default(),
+            source_turn: Cell::default(),
             config,
             links,
             counters,
@@ -119,6 +125,19 @@ impl DeliveryShard {
         self.config.routes.get(usize::from(next_hop.route)).map_or(&self.config.retry, |route| &route.retry)
     }
 
+    /// What there is to connect to, in the order of an attempt.
+    pub async fn candidates(&self, next_hop: &NextHop) -> Result<Vec<Candidate>, NotFound> {
+        let mut found = self.lookup.candidates(&self.config, &self.links, next_hop).await?;
+        self.memory.borrow().order(&mut found, monotonic_millis());
+        Ok(found)
+    }
+
+    /// The addresses from which a next hop is connected to.
+    pub fn sources(&self, next_hop: &NextHop) -> Sources<'_> {
+        let route = self.config.routes.get(usize::from(next_hop.route));
+        Sources { addresses: route.map_or(&[], |route| &route.source), turn: &self.source_turn }
+    }
+
     /// What the route of a next hop that was found demands.
     pub fn tls_of(&self, next_hop: &NextHop) -> &RouteTls {
         &self.tls[usize::from(next_hop.route)]
@@ -128,10 +147,6 @@ impl DeliveryShard {
     pub fn login_of(&self, next_hop: &NextHop) -> Option<Arc<Login>> {
         let route = self.config.routes.get(usize::from(next_hop.route))?;
         if next_hop.via.is_some() { None } else { route.login.clone() }
-    }
-
-    pub async fn lookup(&self, next_hop: &NextHop) -> Result<Vec<Peer>, NotFound> {
-        self.lookup.peers(&self.config, &self.links, next_hop).await
     }
 
     /// Gives ready messages to connections, as far as there may be some.

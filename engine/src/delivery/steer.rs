@@ -56,6 +56,7 @@ impl DeliveryShard {
         self.passing.set(waiting + timetable.len());
         if order == Order::Retry {
             self.lookup.forget_failed();
+            self.memory.borrow_mut().forget_all();
         }
         let mut pass =
             Pass { shard: self, order, targets, near: 0, seen: 0, forward: Vec::new(), wanted: Vec::new() };

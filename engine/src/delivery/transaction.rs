@@ -57,6 +57,8 @@ pub(super) struct Open {
     sent: usize,
     pub ending: Ending,
     content_bytes: u64,
+    /// RSET goes in front.
+    pub resets: bool,
     /// A reply to one of the commands has come.
     pub answered: bool,
     /// MAIL was answered with 2yz, so the peer is within a transaction.
@@ -106,10 +108,16 @@ impl Open {
             sent: 0,
             ending,
             content_bytes,
+            resets: reset,
             answered: false,
             mail_accepted: false,
             is_misordered: false,
         }
+    }
+
+    /// Whether there is a recipient about whom the peer is asked.
+    pub fn is_asked(&self) -> bool {
+        self.next_asked(0).is_some()
     }
 
     /// The next recipient from `from` on for whom there is a RCPT among the commands.

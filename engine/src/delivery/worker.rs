@@ -4,19 +4,18 @@
 //! A fault of the program in one message ends that attempt (the message is put off) and that
 //! connection, never the shard.
 
-use super::client::StartTls;
-use super::connection::{Broken, Connection, Unopened, Wish};
+use super::connection::{Broken, Connection};
 use super::failure::{Failure, Recipients, rule};
 use super::hop::{Hop, Item, Trouble};
+use super::lookup::Candidate;
 use super::message::Message;
+use super::opening::{open_any, open_one};
 use super::settle::{Attempted, FaultGuard, Timing, settle_attempt};
 use super::shard::DeliveryShard;
 use super::steer::InHands;
 use super::verdict::{Fate, Outcome, Peer, Status, Verdict};
 use crate::clock::wall_micros;
-use crate::config::TlsRule;
 use crate::observe::log;
-use crate::shard::links::NextHop;
 use crate::tls::outward::PeerTls;
 use futures_lite::FutureExt;
 use sluice_queue::RecipientState;
@@ -35,33 +34,24 @@ pub async fn run(shard: Rc<DeliveryShard>, hop: Rc<Hop>) {
 }
 
 async fn connect_and_serve(shard: &Rc<DeliveryShard>, hop: &Rc<Hop>) {
-    let peers = match shard.lookup(&hop.next_hop).await {
-        Ok(peers) => peers,
+    let mut left = match shard.candidates(&hop.next_hop).await {
+        Ok(candidates) => candidates,
         Err(found) if found.lasting => return shard.refuse_all(hop, found.trouble).await,
         // The connections that work found their host; a look-up that fails now does not stop them.
         Err(_) if hop.connections() > 1 => return hop.shrink(),
         Err(found) => return shard.hop_is_down(hop, found.trouble),
     };
     let mut last = None;
-    for (index, peer) in peers.iter().enumerate() {
-        match open(shard, &hop.next_hop, peer).await {
-            Ok(connection) => {
-                shard.hop_answers(hop);
-                return serve(shard, hop, connection, &peers[index + 1..]).await;
-            }
-            Err(failure) => {
-                // While the hop is down each probe fails; the log has said so.
-                if hop.trouble().is_none() {
-                    log::note("delivery", &failure.text);
-                }
-                last = Some((failure, peer));
-            }
+    while !left.is_empty() {
+        if let Some(connection) = open_any(shard, hop, &mut left, &mut last).await {
+            shard.hop_answers(hop);
+            return serve(shard, hop, connection, &left).await;
         }
     }
     let (failure, peer) = last.expect("a next hop that was found has at least one host");
     shard.counters.connects_failed_total.add(1);
     if rule(failure.scope, failure.lasting, true).recipients == Recipients::Finish(Outcome::Bounced) {
-        return shard.refuse_all(hop, trouble(&failure, peer, failure.status)).await;
+        return shard.refuse_all(hop, trouble(&failure, &peer, failure.status)).await;
     }
     if hop.connections() > 1 {
         // The others work; the host just does not want more of them.
@@ -69,57 +59,11 @@ async fn connect_and_serve(shard: &Rc<DeliveryShard>, hop: &Rc<Hop>) {
     }
     // The messages wait whatever the host said (see the failure table), so the class is 4.
     let status = Status(4, failure.status.1, failure.status.2);
-    shard.hop_is_down(hop, trouble(&failure, peer, status));
-}
-
-/// Connects to one host. Where the route may do without TLS, a host whose TLS does not work is talked to in
-/// clear text.
-async fn open(shard: &DeliveryShard, next_hop: &NextHop, peer: &Peer) -> Result<Connection, Failure> {
-    let tls = shard.tls_of(next_hop);
-    let mut wish = Wish {
-        settings: shard.settings.clone(),
-        connect_timeout: shard.config.timeouts.connect,
-        handshake_timeout: shard.config.timeouts.handshake,
-        starttls: match tls.rule {
-            _ if tls.implicit => StartTls::Never,
-            TlsRule::None => StartTls::Never,
-            TlsRule::May if shard.broken_tls.knows(peer.address) => StartTls::Never,
-            TlsRule::May => StartTls::May,
-            TlsRule::Encrypt | TlsRule::Verify | TlsRule::Fingerprint => StartTls::Must,
-        },
-        login: shard.login_of(next_hop),
-        tls,
-        domain: next_hop.domain.as_deref(),
-    };
-    let opened = connect(shard, &wish, peer).await;
-    match opened {
-        Err(Unopened::Tls(failure)) if wish.starttls == StartTls::May => {
-            log::note("delivery", &format!("{}; going on in clear text", failure.text));
-            shard.broken_tls.remember(peer.address);
-            wish.starttls = StartTls::Never;
-            connect(shard, &wish, peer).await.map_err(Failure::from)
-        }
-        other => other.map_err(Failure::from),
-    }
-}
-
-async fn connect(shard: &DeliveryShard, wish: &Wish<'_>, peer: &Peer) -> Result<Connection, Unopened> {
-    shard.counters.connections_out_total.add(1);
-    let opened = Connection::open(wish, peer.clone(), shard.scratch.clone()).await;
-    match &opened {
-        Ok(connection) => {
-            let tls = connection.tls.as_ref();
-            shard.counters.tls_out_handshakes_total.add(u64::from(tls.is_some()));
-            shard.counters.tls_out_resumed_total.add(u64::from(tls.is_some_and(|tls| tls.resumed)));
-        }
-        Err(Unopened::Tls(_)) => shard.counters.tls_out_failed_total.add(1),
-        Err(Unopened::Failed(_)) => {}
-    }
-    opened
+    shard.hop_is_down(hop, trouble(&failure, &peer, status));
 }
 
 /// Messages over one connection, until it is used up, unused for too long, or broken.
-async fn serve(shard: &Rc<DeliveryShard>, hop: &Rc<Hop>, mut connection: Connection, backups: &[Peer]) {
+async fn serve(shard: &Rc<DeliveryShard>, hop: &Rc<Hop>, mut connection: Connection, backups: &[Candidate]) {
     let mut setup = connection.setup_micros;
     let messages_max = shard.config.delivery.messages_per_connection_max;
     while !shard.is_stopping() && (connection.transactions() as usize) < messages_max {
@@ -163,7 +107,7 @@ async fn deliver(
     hop: &Rc<Hop>,
     connection: &mut Connection,
     (item, hands): (Item, &InHands),
-    backups: &[Peer],
+    backups: &[Candidate],
     setup_micros: u64,
 ) {
     let guard = FaultGuard::new(shard, hop, &item);
@@ -184,12 +128,12 @@ async fn deliver(
     let mut attempt = Attempt { shard, hop, item, message, recipients: open.now };
     let timing = Timing { began_micros: wall_micros(), setup_micros, ended_micros: 0 };
     let mut tried = attempt.transact(connection, backups.is_empty(), timing).await;
-    for (index, peer) in backups.iter().enumerate() {
+    for (index, backup) in backups.iter().enumerate() {
         if attempt.recipients.is_empty() || tried != Tried::Host || shard.is_stopping() {
             break;
         }
         guard.cover(&attempt.recipients);
-        tried = attempt.with_backup(peer, index + 1 == backups.len()).await;
+        tried = attempt.with_backup(&backup.peer, index + 1 == backups.len()).await;
     }
     guard.disarm();
     attempt.end(tried);
@@ -233,7 +177,7 @@ impl Attempt<'_> {
 
     async fn with_backup(&mut self, peer: &Peer, last_host: bool) -> Tried {
         let mut timing = Timing { began_micros: wall_micros(), setup_micros: 0, ended_micros: 0 };
-        match open(self.shard, &self.hop.next_hop, peer).await {
+        match open_one(self.shard, &self.hop.next_hop, peer).await {
             Ok(mut backup) => {
                 timing.setup_micros = backup.setup_micros;
                 let tried = self.transact(&mut backup, last_host, timing).await;

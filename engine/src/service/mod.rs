@@ -74,6 +74,9 @@ async fn answer(resolvers: Arc<Resolvers>, mut questions: Receiver<Question>) {
                 Question::Addresses { resolver, host, reply } => {
                     drop(reply.send(resolvers.addresses(resolver, &host).await));
                 }
+                Question::Tlsa { resolver, host, port, reply } => {
+                    drop(reply.send(resolvers.tlsa(resolver, &host, port).await));
+                }
             }
         });
     }

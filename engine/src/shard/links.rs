@@ -11,14 +11,13 @@
 
 use crate::channel::Sender;
 use crate::config::SmartHost;
-use crate::resolve::mx::MxHost;
+use crate::resolve::mx::{Addresses, MailHosts, TlsaRecords};
 use crate::resolve::service::Answer;
 use crate::restore::wire::Item;
 use crate::restore::{Knowledge, Report as RestoreReport};
 use crate::steering::{self, Condition, HopTrouble, Request, SummaryOptions, Tally, Targets};
 use crate::tls;
 use sluice_queue::{Ancestry, ContentFlags, Envelope, Needed, QueueId, RecipientState, Source, SpoolNumber};
-use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
@@ -390,8 +389,9 @@ pub struct QueueRecipient {
 
 /// Asked of the service thread.
 pub enum Question {
-    Mx { resolver: usize, domain: Arc<str>, reply: oneshot::Sender<Answer<Vec<MxHost>>> },
-    Addresses { resolver: usize, host: Arc<str>, reply: oneshot::Sender<Answer<Vec<IpAddr>>> },
+    Mx { resolver: usize, domain: Arc<str>, reply: oneshot::Sender<Answer<MailHosts>> },
+    Addresses { resolver: usize, host: Arc<str>, reply: oneshot::Sender<Answer<Addresses>> },
+    Tlsa { resolver: usize, host: Arc<str>, port: u16, reply: oneshot::Sender<Answer<TlsaRecords>> },
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod bad_start;
 mod chunking;
 mod clients;
 mod compaction;
+mod connecting;
 mod content;
 mod failures;
 mod idle_sessions;

@@ -298,6 +298,42 @@ fn routes_and_resolvers_belong_together() {
             &["23: route.port: stands beside hosts; allowed: the port in each host, \"10.1.0.10:25\""],
         ),
         (
+            "mx = true\nport = 2525",
+            "hosts = [\"10.1.0.9\"]\nprivate_addresses = true",
+            &[
+                "23: route.private_addresses: stands beside hosts, which may be at any address; allowed: with mx = true",
+            ],
+        ),
+        (
+            "port = 2525",
+            "port = 2525\nsource = [\"192.0.2.7\", \"0.0.0.0\", \"::ffff:192.0.2.1\", \"ff02::1\", \"192.0.2.7:25\"]",
+            &[
+                "24: route.source: \"0.0.0.0\" is not the address of a host; allowed: 192.0.2.7, 2001:db8::7",
+                "24: route.source: \"::ffff:192.0.2.1\" is not the address of a host; allowed: 192.0.2.7, 2001:db8::7",
+                "24: route.source: \"ff02::1\" is not the address of a host; allowed: 192.0.2.7, 2001:db8::7",
+                "24: route.source: \"192.0.2.7:25\" is not the address of a host; allowed: 192.0.2.7, 2001:db8::7",
+            ],
+        ),
+        (
+            "name = \"external\"",
+            "name = \"external\"\ndnssec = \"yes\"",
+            &["30: resolver.dnssec: \"yes\" is not a value; allowed: off, trust-ad, validate"],
+        ),
+        (
+            "name = \"external\"",
+            "name = \"external\"\ntrust_anchors = \"/nowhere/anchors\"",
+            &[
+                "30: resolver.trust_anchors: means nothing unless the relay validates; allowed: with dnssec = \"validate\"",
+            ],
+        ),
+        (
+            "name = \"external\"",
+            "name = \"external\"\ndnssec = \"validate\"\ntrust_anchors = \"/nowhere/anchors\"",
+            &[
+                "31: resolver.trust_anchors: cannot be used: No such file or directory (os error 2); allowed: a file of DNSKEY records, as in a zone file",
+            ],
+        ),
+        (
             "mx = true",
             "mx = false",
             &["20: route.hosts: is missing; allowed: hosts = [\"10.1.0.10:25\"], or mx = true"],

@@ -88,6 +88,8 @@ impl Client {
             return Some(self.out_of_order(reply));
         }
         self.reset_first = false;
+        // It says nothing of this transaction yet.
+        self.open().answered = false;
         self.send_next(out);
         self.enter(now, State::AwaitMail);
         None
@@ -175,7 +177,7 @@ impl Client {
     /// The reply to `BDAT n LAST`. Where no recipient was accepted it decides nothing: a peer that takes a
     /// message for nobody has delivered none.
     pub(super) fn on_chunk(&mut self, now: Millis, reply: Reply) -> Option<Event> {
-        if self.chunk == Chunk::Sending {
+        if self.chunk == Chunk::Sending && self.open.len() == 1 {
             return self.on_early_reply(reply);
         }
         match reply.class() {

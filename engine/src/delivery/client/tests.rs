@@ -3,6 +3,7 @@
 //! Each script is played with the peer's octets whole, one by one, and split in two at every place.
 
 mod auth;
+mod pipelined;
 mod starttls;
 
 use super::*;
@@ -124,9 +125,9 @@ impl Play {
                 Event::Send(Framing::Dots) => self.put("= send"),
                 Event::Send(Framing::Counted) => self.put("= send chunk"),
                 Event::Finished(fates) => {
-                    let open = if self.client.is_ready() { "" } else { ", close" };
+                    let open = if self.client.is_closed() { ", close" } else { "" };
                     self.put(&format!("= finished {}{open}", show_fates(&fates)));
-                    self.is_over = !self.client.is_ready();
+                    self.is_over = self.client.is_closed();
                 }
                 Event::Failed(end) => {
                     self.put(&show_end(&end));
@@ -433,7 +434,7 @@ fn a_transaction_left_half_way_is_reset_before_the_next() {
     let accepted = "S: 250 x\nS: 250 x\nS: 250 x\nS: 250 x\nS: 354 x\n= send\n> sent\n";
     let done = "S: 250 x\n= finished delivered 2.0.0, delivered 2.0.0\n";
     holds(&format!("{GREETED}{GROUP}{refused}{next}{accepted}{done}{GROUP}"));
-    let failed = "S: 250 x\n> eof\n= failed session 4.4.2: session 4.4.2, session 4.4.2\n";
+    let failed = "S: 250 x\n> eof\n= failed session 4.4.2 stale: session 4.4.2, session 4.4.2\n";
     holds(&format!("{GREETED}{GROUP}{refused}{next}{failed}"));
     let rset_refused = "S: 500 x\n= failed session 4.5.0: session 4.5.0, session 4.5.0\n";
     holds(&format!("{GREETED}{GROUP}{refused}{next}{rset_refused}"));
