@@ -4,6 +4,7 @@
 //! counted. Full handshakes are of TLS 1.3, resumed ones of TLS 1.2: rustls uses a ticket of TLS 1.3 once, and Postfix
 //! hands out no new one when a session is resumed.
 
+use crate::process;
 use crate::wire::Replies;
 use anyhow::{Context as _, Result, ensure};
 use rustls::pki_types::pem::PemObject as _;
@@ -47,6 +48,8 @@ impl Kind {
 pub struct Done {
     pub sessions: u64,
     pub resumed: u64,
+    /// Of the threads, which have ended.
+    pub cpu: Duration,
 }
 
 /// A client that trusts the certificates in the file; with or without tickets.
@@ -81,7 +84,9 @@ pub fn run(target: SocketAddr, kind: Kind, trusted: &Path, threads: usize, lengt
     let mut all = Done::default();
     for part in parts {
         let part = part?;
-        (all.sessions, all.resumed) = (all.sessions + part.sessions, all.resumed + part.resumed);
+        all.sessions += part.sessions;
+        all.resumed += part.resumed;
+        all.cpu += part.cpu;
     }
     Ok(all)
 }
@@ -99,6 +104,7 @@ fn one_after_the_other(target: SocketAddr, kind: Kind, trusted: &Path, end: Inst
         done.sessions += 1;
         done.resumed += u64::from(resumed);
     }
+    done.cpu = process::thread_cpu();
     Ok(done)
 }
 

@@ -11,7 +11,7 @@ use sluice_tests::{Port, Postfix, heavy, skipped, tools};
 const LONG: Duration = Duration::from_secs(300);
 
 /// Descriptors that the short form asks for.
-const DESCRIPTORS: u64 = 8_200;
+const DESCRIPTORS: u64 = 4_000;
 
 fn bench(command: &str) -> Command {
     let mut bench = Command::new(tools::built("sluice-bench"));
