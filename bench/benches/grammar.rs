@@ -3,7 +3,8 @@
 //! One core, everything in cache, no socket: the smallest price of these steps, not their share in a relay.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use sluice::smtp::content::{Decoder, Piece};
+use sluice::smtp::chunks::Chunk;
+use sluice::smtp::content::{Decoder, Framing, Piece, Rules};
 use sluice::smtp::parse_command;
 use sluice::smtp::stuffing::Stuffer;
 use sluice_bench::message::{Composer, Recipe};
@@ -46,8 +47,8 @@ fn commands(criterion: &mut Criterion) {
 }
 
 /// Reads content in pieces as a session does; returns its octets, and panics if there is no end.
-fn decode(wire: &[u8]) -> usize {
-    let mut decoder = Decoder::new(LINE_OCTETS_MAX);
+fn decode(wire: &[u8], rules: Rules) -> usize {
+    let mut decoder = Decoder::with(Framing::Dots, rules, LINE_OCTETS_MAX);
     let (mut start, mut octets) = (0, 0);
     let mut end = PIECE_OCTETS.min(wire.len());
     loop {
@@ -55,6 +56,7 @@ fn decode(wire: &[u8]) -> usize {
         start += consumed;
         match piece {
             Piece::Content(range) => octets += range.len(),
+            Piece::Insert(inserted) => octets += inserted.len(),
             Piece::End => return octets,
             Piece::More => {
                 assert!(end < wire.len(), "the message has an end of data");
@@ -67,15 +69,43 @@ fn decode(wire: &[u8]) -> usize {
     }
 }
 
+/// The same by BDAT, in one chunk.
+fn decode_chunk(content: &[u8], rules: Rules) -> usize {
+    let mut decoder = Decoder::with(Framing::Counted, rules, LINE_OCTETS_MAX);
+    let mut chunk = Chunk { octets: content.len() as u64, last: true };
+    let mut octets = 0;
+    for piece in content.chunks(PIECE_OCTETS) {
+        let mut start = 0;
+        while start < piece.len() {
+            let (consumed, found) = chunk.decode(&mut decoder, &piece[start..]);
+            start += consumed;
+            octets += match found {
+                Piece::Content(range) => range.len(),
+                Piece::Insert(inserted) => inserted.len(),
+                Piece::More | Piece::End => 0,
+            };
+        }
+    }
+    octets
+}
+
 fn content(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("content");
     for (name, size, dots) in [("text", 4096, false), ("text", 65536, false), ("dots", 65536, true)] {
         let wire = wire(size, dots);
-        assert_eq!(decode(&wire), size);
+        assert_eq!(decode(&wire, Rules::Strict), size);
         group.throughput(Throughput::Bytes(size as u64));
         group.bench_function(BenchmarkId::new(name, size), |bencher| {
-            bencher.iter(|| decode(black_box(&wire)))
+            bencher.iter(|| decode(black_box(&wire), Rules::Strict))
         });
+        group.bench_function(BenchmarkId::new(format!("{name} repair"), size), |bencher| {
+            bencher.iter(|| decode(black_box(&wire), Rules::Repair))
+        });
+        for (kind, rules) in [("chunk", Rules::Strict), ("binary chunk", Rules::Binary)] {
+            group.bench_function(BenchmarkId::new(format!("{name} {kind}"), size), |bencher| {
+                bencher.iter(|| decode_chunk(black_box(&wire), rules))
+            });
+        }
     }
     group.finish();
 }

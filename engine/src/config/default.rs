@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::types::{
-    Admin, Delivery, Limits, OutwardTls, PeerName, Retry, Spool, Timeouts, TlsRule, TlsVersion,
+    Admin, Delivery, Extensions, Limits, OutwardTls, PeerName, Relay, Retry, Spool, Timeouts, TlsRule,
+    TlsVersion,
 };
 
 const KIB: u64 = 1 << 10;
@@ -88,6 +89,22 @@ impl Default for Delivery {
             recipients_max: 100,
             chunking: true,
             drain: seconds(20),
+        }
+    }
+}
+
+impl Extensions {
+    /// The defaults of a listener: what lets a client jump the queue or ask for notices at its own times is
+    /// for those who may send anywhere.
+    pub fn of(relay: Relay) -> Self {
+        let trusted = relay != Relay::Accepted;
+        Self {
+            dsn: true,
+            smtputf8: true,
+            mt_priority: trusted,
+            deliver_by: trusted,
+            deliver_by_min: minutes(1),
+            hold_max: Duration::ZERO,
         }
     }
 }

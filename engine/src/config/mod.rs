@@ -200,6 +200,7 @@ fn listener(draft: ListenerDraft, general: Option<&Tls>) -> Option<Listener> {
         clients: draft.clients.into_iter().map(|at| at.value).collect(),
         relay: draft.relay,
         tls: draft.tls.value,
+        extensions: draft.extensions,
         line_endings: draft.line_endings,
         binarymime: draft.binarymime,
     })

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use super::document::{At, Section};
 use super::types::{
-    Admin, CertificatePair, ClientCertificates, Delivery, Dnssec, Limits, LineEndings, Log, Login, NamedPair,
-    Network, OutwardTls, Relay, Retry, Shards, SmartHost, Spool, Timeouts, Tls, TlsMode, TlsVersion,
+    Admin, CertificatePair, ClientCertificates, Delivery, Dnssec, Extensions, Limits, LineEndings, Log,
+    Login, NamedPair, Network, OutwardTls, Relay, Retry, Shards, SmartHost, Spool, Timeouts, Tls, TlsMode,
+    TlsVersion,
 };
 use super::{outward, value};
 use crate::resolve::servers;
@@ -38,6 +39,7 @@ pub(super) struct ListenerDraft {
     pub clients: Vec<At<Network>>,
     pub relay: Relay,
     pub tls: At<TlsMode>,
+    pub extensions: Extensions,
     pub own_tls: Option<Tls>,
     pub line_endings: LineEndings,
     pub binarymime: bool,
@@ -354,12 +356,14 @@ pub(super) fn listener(mut section: Section<'_>) -> ListenerDraft {
     section.demand("name", "a name of your choice, unique among the listeners");
     section.demand("bind", "a list of addresses with ports, [\"203.0.113.10:25\"]");
     section.demand("clients", "a list of networks that may connect, [\"10.1.0.0/16\"]");
+    let relay = relay(&mut section);
     let draft = ListenerDraft {
         name: section.text("name", value::label),
         bind: section.list("bind", value::socket).unwrap_or_default(),
         clients: section.list("clients", value::network).unwrap_or_default(),
-        relay: relay(&mut section),
+        relay,
         tls: tls_mode(&mut section),
+        extensions: extensions(section.section("extensions"), Extensions::of(relay)),
         own_tls: tls(section.section("own_tls")),
         line_endings: section
             .choice("line_endings", &[("strict", LineEndings::Strict), ("repair", LineEndings::Repair)])
@@ -370,6 +374,24 @@ pub(super) fn listener(mut section: Section<'_>) -> ListenerDraft {
     section.refuse_empty("clients");
     section.finish();
     draft
+}
+
+fn extensions(mut section: Section<'_>, absent: Extensions) -> Extensions {
+    let mut flag = |key, absent| section.flag(key).map_or(absent, |at| at.value);
+    let extensions = Extensions {
+        dsn: flag("dsn", absent.dsn),
+        smtputf8: flag("smtputf8", absent.smtputf8),
+        mt_priority: flag("mt_priority", absent.mt_priority),
+        deliver_by: flag("deliver_by", absent.deliver_by),
+        deliver_by_min: section
+            .duration("deliver_by_min", SECOND..=DAY)
+            .map_or(absent.deliver_by_min, |at| at.value),
+        hold_max: section
+            .duration("hold_max", Duration::ZERO..=60 * DAY)
+            .map_or(absent.hold_max, |at| at.value),
+    };
+    section.finish();
+    extensions
 }
 
 fn relay(section: &mut Section<'_>) -> Relay {

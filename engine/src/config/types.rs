@@ -201,11 +201,30 @@ pub struct Listener {
     pub clients: Vec<Network>,
     pub relay: Relay,
     pub tls: TlsMode,
+    pub extensions: Extensions,
     pub line_endings: LineEndings,
     /// Takes and announces BINARYMIME (RFC 3030). Default false.
     pub binarymime: bool,
     /// Its own `[listener.own_tls]`, else the general `[tls]`. There whenever `tls` is not off.
     pub certificates: Option<Tls>,
+}
+
+/// The service extensions of a listener that an administrator decides about. Defaults by
+/// [`Extensions::of`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extensions {
+    /// RFC 3461.
+    pub dsn: bool,
+    /// RFC 6531.
+    pub smtputf8: bool,
+    /// RFC 6710.
+    pub mt_priority: bool,
+    /// RFC 2852.
+    pub deliver_by: bool,
+    /// The least that a client may ask for when the message is to be returned in the end.
+    pub deliver_by_min: Duration,
+    /// RFC 4865: how far ahead a client may ask for release; zero: not offered.
+    pub hold_max: Duration,
 }
 
 /// What a listener does with bare CR, bare LF and NUL in content.

@@ -39,7 +39,8 @@
 //! PIPELINING, waits until a recipient is accepted, so that little is ever sent in vain. [`Event::Send`] comes
 //! before the first reply then, and replies are read when the content has gone out: those of one group fit
 //! into the buffers of the connection. A chunk for which no recipient was accepted is refused by the peer,
-//! and every recipient has its fate from its own RCPT.
+//! and every recipient has its fate from its own RCPT. A peer that does not know BDAT although it announced
+//! it (500 to 504) is closed, and its recipients wait: no message is returned for that.
 //!
 //! **Transactions that follow each other** do not wait for each other, where the peer offers PIPELINING:
 //! [`Client::can_begin`] says when the next may begin. By DATA that is once the content before has been sent, so
@@ -60,11 +61,12 @@
 //!
 //! **What a lost connection means.** Before end-of-data, or the chunk, has been sent completely, nothing was
 //! delivered. Between that and its reply nobody can know (RFC 1047); the recipients are then tried
-//! again, so a message may arrive twice, but is never lost.
+//! again, so a message may arrive twice, but is never lost. A chunk in one group has gone before the first
+//! reply, so a reused connection that is lost without any leads to another attempt at once all the same.
 //!
-//! **8-bit content to a peer without 8BITMIME** goes as it is, without the BODY parameter, as other
-//! relays send it: RFC 6152 would have it re-encoded or returned, but such peers take the octets in
-//! practice, and re-encoding breaks signatures.
+//! **8-bit content to a peer without 8BITMIME** is not sent: the next host is tried, and in the end the
+//! message is returned with 5.6.3 (RFC 6152 section 3). Re-encoding it would break signatures. What was declared 8BITMIME
+//! and is in truth ASCII goes to every peer. What else was asked for: [`parameters`](super::parameters).
 
 mod auth;
 mod event;
@@ -82,6 +84,7 @@ pub use self::event::{Event, SessionFailure};
 pub use self::settings::{ClientSettings, ClientTimeouts, Millis, Opening, StartTls};
 use super::extensions::Extensions;
 use super::failure::{Failure, Scope};
+pub use super::parameters::{Asked, Rcpt};
 use super::reply::Reply;
 use super::reply_reader::ReplyReader;
 pub use super::transaction::Transaction;
@@ -219,7 +222,7 @@ impl Client {
     /// waiting for input: it may be over already.
     pub fn begin<'a, R>(&mut self, now: Millis, transaction: Transaction<'a, R>, out: &mut Vec<u8>)
     where
-        R: Iterator<Item = &'a str>,
+        R: Iterator<Item = Rcpt<'a>>,
     {
         assert!(self.can_begin(), "a transaction was begun on a session that is not ready");
         let ending = match self.settings.chunking && self.extensions.chunking {

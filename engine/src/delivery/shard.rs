@@ -207,10 +207,14 @@ impl DeliveryShard {
             notified: handover.notified,
             announced: handover.attempts > 0,
             faults: 0,
+            priority: handover.priority,
             arrived_micros: handover.arrived_micros,
-            fresh: handover.fresh,
+            luggage: handover.luggage,
         };
-        match handover.tried_micros.and_then(|tried| self.wait_millis(&hop, &item, tried)) {
+        let release =
+            handover.release_micros.map(|release| release.saturating_sub(wall_micros()).div_ceil(1_000));
+        let wait = handover.tried_micros.and_then(|tried| self.wait_millis(&hop, &item, tried));
+        match release.filter(|wait| *wait > 0).or(wait) {
             Some(wait) => self.put_off(&hop, item, monotonic_millis() + wait),
             None => self.make_ready(&hop, item),
         }
@@ -225,6 +229,7 @@ impl DeliveryShard {
         let retry = self.retry_of(&hop.next_hop);
         let due = tried_micros.saturating_add(retry::wait_micros(retry, item.attempts, item.id));
         let due = due.min(retry::expires_micros(retry, item.arrived_micros));
+        let due = item.luggage.by().map_or(due, |by| due.min(by.deadline_micros));
         match due.saturating_sub(wall_micros()) {
             0 => None,
             left => Some(left.div_ceil(1_000)),
@@ -346,10 +351,12 @@ impl DeliveryShard {
 
     /// Goes once through the messages that are ready, in order; those that go on waiting stay in order.
     async fn settle_waiting(self: &Rc<Self>, hop: &Rc<Hop>, all: bool) {
-        for _ in 0..if all { hop.ready_len() } else { 0 } {
+        let counts = if all { hop.ready_counts() } else { Vec::new() };
+        for priority in counts.into_iter().flat_map(|(priority, count)| std::iter::repeat_n(priority, count))
+        {
             // Asked first: an item that is taken must be put back.
             let Some(trouble) = hop.trouble() else { break };
-            let Some(item) = hop.take() else { break };
+            let Some(item) = hop.take_of(priority) else { continue };
             let _hands = self.in_hands(&item);
             if let Some(item) = settle_trouble(self, hop, item, &trouble, Waits::Down).await {
                 self.hands.strain(item).into_iter().for_each(|item| hop.push(item));

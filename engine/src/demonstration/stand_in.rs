@@ -5,7 +5,7 @@
 
 use super::maildir;
 use crate::clock;
-use crate::config::{Config, LineEndings, Listener, Network, Relay, TlsMode};
+use crate::config::{Config, Extensions, LineEndings, Listener, Network, Relay, TlsMode};
 use crate::session::{self, Refusal, Session, Step};
 use sluice_queue::{QueueId, SpoolNumber};
 use std::io;
@@ -52,6 +52,7 @@ fn context(config: &Config, address: SocketAddr) -> Arc<session::Context> {
         clients: vec![Network { address: address.ip(), prefix: 8 }],
         relay: Relay::Any,
         tls: TlsMode::Off,
+        extensions: Extensions::of(Relay::Any),
         line_endings: LineEndings::Strict,
         binarymime: false,
         certificates: None,

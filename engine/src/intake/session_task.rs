@@ -261,6 +261,7 @@ impl SessionTask<'_> {
         loop {
             let now = clock::monotonic_millis();
             self.session.refuse_mail(self.shard.refuses());
+            self.session.set_wall_clock(clock::wall_micros());
             let (consumed, step) = self.session.advance(now, &input[used..], &mut self.out);
             self.log_refusals();
             let start = used;
@@ -297,10 +298,9 @@ impl SessionTask<'_> {
     }
 
     fn log_loss(&self) {
-        let within_content = self.session.is_in_message();
-        if within_content || self.session.sender().is_some() {
+        if self.session.is_in_message() || self.session.sender().is_some() {
             let (client, listener) = (self.session.client(), &self.session.context().listener_name);
-            log::write("ingest", |text| line::lost(text, within_content, client, listener));
+            log::write("ingest", |text| line::lost(text, self.session.stage(), client, listener));
         }
     }
 

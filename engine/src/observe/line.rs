@@ -56,8 +56,8 @@ pub fn refused(line: &mut Vec<u8>, note: &str, listener: &str) {
 }
 
 /// A client that went away within a transaction.
-pub fn lost(line: &mut Vec<u8>, within_content: bool, client: std::net::IpAddr, listener: &str) {
-    let stage = if within_content { "DATA" } else { "RCPT" };
+/// `stage`: the command whose reply or content it did not wait for or finish.
+pub fn lost(line: &mut Vec<u8>, stage: &str, client: std::net::IpAddr, listener: &str) {
     let _ = write!(line, "lost connection after {stage} from unknown[{client}], listener={listener}");
 }
 

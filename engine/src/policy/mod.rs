@@ -5,9 +5,10 @@
 //! what the relay does. It lives on no core: [`Rules`] are immutable and shared.
 //!
 //! What keeps the relay closed on a listener with `relay = "accepted"`: a domain is accepted only if it
-//! is listed, octet for octet in any case, or stands below a listed `.suffix`; an address literal never
-//! is; and a local part that could be read as a route onward by the internal server (`user%other@own`,
-//! `other!user@own`, `"user@other"@own`) is refused although its domain is accepted. Source routes are
+//! is listed, octet for octet in any case, U-labels by their A-labels, or stands below a listed `.suffix`;
+//! an address literal never is; and a local part that could be read as a route onward by the internal server
+//! (`user%other@own`, `other!user@own`, `"user@other"@own`) is refused although its domain is accepted.
+//! Source routes are
 //! dropped by the grammar before they come here (RFC 5321 section 4.1.1.3).
 
 mod matrix;
@@ -15,6 +16,7 @@ mod matrix;
 pub use matrix::{Matrix, Row, matrix};
 
 use crate::config::{Config, Listener, Network, Relay};
+use crate::smtp::idn;
 use crate::smtp::path::DOMAIN_OCTETS_MAX;
 use crate::smtp::reply::{self, Answer};
 use crate::smtp::{Domain, ForwardPath, Mailbox};
@@ -119,6 +121,9 @@ impl Rules {
 
     /// The entry that holds the domain: itself, else the longest `.suffix`. No entry holds everything.
     fn accepted(&self, domain: &str) -> Option<usize> {
+        if !domain.is_ascii() {
+            return self.accepted(&idn::a_labels(domain)?);
+        }
         let mut buffer = [0; DOMAIN_OCTETS_MAX];
         let lower = buffer.get_mut(..domain.len())?;
         lower.copy_from_slice(domain.as_bytes());
@@ -155,11 +160,17 @@ fn own_domain(rules: &Rules, mailbox: &Mailbox<'_>) -> Verdict {
     };
     match entry {
         None => Verdict::Refuse(&reply::RELAY_DENIED, Rule::OtherDomain),
-        Some(_) if mailbox.local_characters().any(|c| matches!(c, '%' | '!' | '@')) => {
+        Some(_) if mailbox.local_characters().any(routes_onward) => {
             Verdict::Refuse(&reply::RELAY_DENIED_ROUTED, Rule::RoutedLocalPart)
         }
         Some(index) => Verdict::Accept(Rule::AcceptedDomain(index)),
     }
+}
+
+/// What an internal server may take for a route, also when it is written in a compatibility form that
+/// normalization makes one of.
+fn routes_onward(c: char) -> bool {
+    matches!(c, '%' | '!' | '@' | '\u{fe57}' | '\u{fe6a}' | '\u{fe6b}' | '\u{ff01}' | '\u{ff05}' | '\u{ff20}')
 }
 
 #[cfg(test)]

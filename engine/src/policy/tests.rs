@@ -20,6 +20,7 @@ pub(crate) fn config() -> Config {
         clients: clients.to_vec(),
         relay,
         tls: TlsMode::Off,
+        extensions: Extensions::of(relay),
         line_endings: Default::default(),
         binarymime: false,
         certificates: None,

@@ -49,6 +49,7 @@ const VALID_MIN: Duration = Duration::from_secs(5);
 pub(super) const FAILURE_VALID: Duration = Duration::from_secs(10);
 
 /// Records of one type, and how long they hold.
+#[derive(Clone)]
 pub(super) struct Found {
     pub records: Vec<RData>,
     pub valid_for: Duration,

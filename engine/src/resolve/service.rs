@@ -11,11 +11,11 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::{Shared, join, join_all};
+use futures_util::future::{BoxFuture, Shared, join, join_all};
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use tokio::sync::Semaphore;
 
@@ -65,7 +65,12 @@ struct OneResolver {
     mx_under_way: UnderWay<MailHosts>,
     addresses_under_way: UnderWay<Addresses>,
     tlsa_under_way: UnderWay<TlsaRecords>,
+    /// Of one name and type each: many domains have the same hosts.
+    lookups_under_way: Mutex<HashMap<LookupKey, SharedLookup>>,
 }
+
+type LookupKey = (Name, RecordType);
+type SharedLookup = Shared<BoxFuture<'static, Result<Found, Missing>>>;
 
 impl Resolvers {
     /// Opens nothing yet. `seed` is any number that differs from start to start.
@@ -90,6 +95,7 @@ impl Resolvers {
                 mx_under_way: UnderWay::default(),
                 addresses_under_way: UnderWay::default(),
                 tlsa_under_way: UnderWay::default(),
+                lookups_under_way: Mutex::default(),
             }))
         };
         Ok(Self { resolvers: resolvers.iter().map(one).collect::<Result<_, String>>()? })
@@ -110,6 +116,11 @@ impl Resolvers {
         let host = host.to_ascii_lowercase();
         let find = patiently(host.clone(), Arc::clone(&one).find_addresses(host.clone()));
         ask_once(&one.addresses_under_way, host, find).await
+    }
+
+    #[cfg(test)]
+    pub(super) fn lookups_under_way(&self) -> usize {
+        self.resolvers.iter().map(|one| one.under_way().len()).sum()
     }
 
     /// The TLSA records of a port of a host (RFC 6698 section 3). That there are none is an answer, not an
@@ -139,6 +150,30 @@ async fn ask_once<T: Clone>(
 }
 
 impl OneResolver {
+    /// Joins a look-up that is under way, or puts it under way: as a task of its own, so that it goes on when
+    /// whoever asked first has lost patience.
+    async fn look_up(self: &Arc<Self>, name: &Name, of_type: RecordType) -> Result<Found, Missing> {
+        let key = (name.clone(), of_type);
+        let begin = || {
+            let (one, asked) = (Arc::clone(self), key.clone());
+            let task = tokio::spawn(async move { one.servers.look_up(&asked.0, asked.1).await });
+            let (one, asked) = (Arc::clone(self), key.clone());
+            let ended = tokio::spawn(async move {
+                let found = task.await;
+                one.under_way().remove(&asked);
+                found.unwrap_or_else(|_| Err(interrupted(&asked.0)))
+            });
+            let name = key.0.clone();
+            async move { ended.await.unwrap_or_else(|_| Err(interrupted(&name))) }.boxed().shared()
+        };
+        let shared = self.under_way().entry(key.clone()).or_insert_with(begin).clone();
+        shared.await
+    }
+
+    fn under_way(&self) -> MutexGuard<'_, HashMap<LookupKey, SharedLookup>> {
+        self.lookups_under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn find_mx(self: Arc<Self>, domain: String) -> Answer<MailHosts> {
         match literal(&domain) {
             Some(Ok(address)) => return implicit(&address.to_string(), literal_answer(address)),
@@ -146,7 +181,7 @@ impl OneResolver {
             None => {}
         }
         let Some(name) = parse_name(&domain) else { return bad_name(&domain) };
-        match self.servers.look_up(&name, RecordType::MX).await {
+        match self.look_up(&name, RecordType::MX).await {
             Ok(found) => {
                 let records = found.records.iter().filter_map(mx_record).collect();
                 match exchange(records, self.seed.fetch_add(1, Ordering::Relaxed)) {
@@ -163,7 +198,12 @@ impl OneResolver {
     }
 
     /// The addresses of all hosts of a domain, in the order of preference.
-    async fn find_hosts(&self, records: Vec<MxRecord>, secure: bool, valid: Duration) -> Answer<MailHosts> {
+    async fn find_hosts(
+        self: &Arc<Self>,
+        records: Vec<MxRecord>,
+        secure: bool,
+        valid: Duration,
+    ) -> Answer<MailHosts> {
         let mut answers = Vec::with_capacity(records.len());
         for some in records.chunks(HOSTS_AT_ONCE) {
             let found = some.iter().map(|record| self.find_exchange(&record.name));
@@ -181,7 +221,7 @@ impl OneResolver {
 
     /// An MX record names a host; an address in its place is a slip of the zone's owner (RFC 2181 section
     /// 10.3) and is said so instead of asking for a name that cannot exist.
-    async fn find_exchange(&self, name: &str) -> Answer<Addresses> {
+    async fn find_exchange(self: &Arc<Self>, name: &str) -> Answer<Addresses> {
         if name.parse::<IpAddr>().is_ok() || name.starts_with('[') {
             let text = format!("the MX record names the address {name} where a host name must stand");
             let error = ResolveError { kind: ResolveErrorKind::BadName, text };
@@ -197,7 +237,7 @@ impl OneResolver {
         }
     }
 
-    async fn find_addresses_by_name(&self, host: &str) -> Answer<Addresses> {
+    async fn find_addresses_by_name(self: &Arc<Self>, host: &str) -> Answer<Addresses> {
         match parse_name(host) {
             Some(name) => self.find_addresses_of(&name).await,
             None => bad_name(host),
@@ -205,10 +245,8 @@ impl OneResolver {
     }
 
     /// A and AAAA side by side. One of them is enough; none of both is as good as the better reason.
-    async fn find_addresses_of(&self, name: &Name) -> Answer<Addresses> {
-        let both =
-            join(self.servers.look_up(name, RecordType::A), self.servers.look_up(name, RecordType::AAAA))
-                .await;
+    async fn find_addresses_of(self: &Arc<Self>, name: &Name) -> Answer<Addresses> {
+        let both = join(self.look_up(name, RecordType::A), self.look_up(name, RecordType::AAAA)).await;
         match both {
             (Ok(four), Ok(six)) => {
                 let valid_for = four.valid_for.min(six.valid_for);
@@ -227,7 +265,7 @@ impl OneResolver {
 
     async fn find_tlsa(self: Arc<Self>, name: String) -> Answer<TlsaRecords> {
         let Some(name) = parse_name(&name) else { return bad_name(&name) };
-        match self.servers.look_up(&name, RecordType::TLSA).await {
+        match self.look_up(&name, RecordType::TLSA).await {
             Ok(found) => {
                 let records = found.records.iter().filter_map(tlsa_record).take(TLSA_RECORDS_MAX).collect();
                 Answer {
@@ -252,6 +290,11 @@ async fn patiently<T>(name: String, find: impl Future<Output = Answer<T>>) -> An
         let error = ResolveError { kind: ResolveErrorKind::Temporary, text };
         Answer { result: Err(error), valid_for: FAILURE_VALID }
     })
+}
+
+fn interrupted(name: &Name) -> Missing {
+    let text = format!("looking up {}: interrupted by an internal fault", host_name(name));
+    Missing { reason: MissingReason::Failed, text, valid_for: FAILURE_VALID }
 }
 
 fn bad_name<T>(name: &str) -> Answer<T> {

@@ -69,6 +69,7 @@ fn zone(question: &str, of_type: RecordType) -> Result<Vec<RData>, ResponseCode>
         "half.test" => vec![mx(10, "gone.test"), mx(20, "b.two.test")],
         "lost.test" => vec![mx(10, "gone.test"), mx(10, "empty.test")],
         "shaky.test" => vec![mx(10, "gone.test"), mx(10, "servfail.test")],
+        shared if shared.starts_with("shared-") => vec![mx(10, "b.two.test")],
         "servfail.test" => return Err(ResponseCode::ServFail),
         "refused.test" => return Err(ResponseCode::Refused),
         _ => return Err(ResponseCode::NXDomain),
@@ -108,6 +109,9 @@ fn respond(question: &[u8], zone: Zone, counts: &Counts) -> Vec<u8> {
     answer.to_vec().unwrap()
 }
 
+/// With a server that answers: a machine that is busy is no failure.
+const PATIENCE: Duration = Duration::from_secs(15);
+
 fn resolver(name: &str, servers: Vec<SocketAddr>) -> Resolver {
     Resolver { name: name.into(), servers, dnssec: Dnssec::Off, trust_anchors: None }
 }
@@ -124,7 +128,7 @@ async fn hosts(resolvers: &Resolvers, domain: &str) -> Answer<Vec<MxHost>> {
 async fn serve() -> (Resolvers, SocketAddr, Counts) {
     let (address, counts) = spawn_server(zone).await;
     let resolver = resolver("external", vec![address]);
-    (Resolvers::new(&[resolver], 7).unwrap(), address, counts)
+    (Resolvers::with_patience(&[resolver], 7, PATIENCE).unwrap(), address, counts)
 }
 
 async fn spawn_server(zone: Zone) -> (SocketAddr, Counts) {
@@ -259,6 +263,20 @@ fn the_same_question_is_asked_once() {
         for question in ["two.test MX", "a.two.test A", "a.two.test AAAA"] {
             assert!((1..=5).contains(&counts.lock().unwrap()[question]), "{question}");
         }
+    });
+}
+
+#[test]
+fn a_host_of_many_domains_is_asked_for_once() {
+    run(async {
+        let (resolvers, _, counts) = serve().await;
+        let all = (0..50).map(async |n| resolvers.mx(0, &format!("shared-{n}.test")).await.result.unwrap());
+        let answers = futures_util::future::join_all(all).await;
+        assert!(answers.iter().all(|found| found.hosts[0].found.is_ok()));
+        for question in ["b.two.test A", "b.two.test AAAA"] {
+            assert!((1..=5).contains(&counts.lock().unwrap()[question]), "{question}");
+        }
+        assert!(resolvers.lookups_under_way() == 0);
     });
 }
 

@@ -1,6 +1,7 @@
 //! The content of a message and the reply to its end (RFC 5321 sections 4.1.1.4 and 4.5.3.1).
 //!
-//! Replies at end-of-data: 250 2.0.0 with the queue id when the rim has made the message durable;
+//! Replies at end-of-data: 250 2.0.0 with the queue id when the rim has made the message durable, 250 2.3.6
+//! when it has another priority than was asked for (RFC 6710 section 4.3);
 //! 452 4.3.1, 451 4.3.0, 451 4.3.2 or 421 4.3.2 when it could not; and, decided while the octets pass,
 //! the draft being dropped at once:
 //!
@@ -137,7 +138,9 @@ impl Session {
         match result {
             Ok(()) => {
                 let id = self.queue_id.expect("opened() named the message");
-                reply::MESSAGE_OK.put_with(out, id);
+                let lowered = self.priority_lowered;
+                let answer = if lowered { &reply::MESSAGE_OK_LOWERED } else { &reply::MESSAGE_OK };
+                answer.put_with(out, id);
                 self.errors = 0;
             }
             Err(why) => self.put_refusal(why, out),

@@ -1,6 +1,6 @@
 //! What all sessions of one listener share: built once from the configuration, then immutable.
 
-use crate::config::{Config, Limits, LineEndings, TlsMode};
+use crate::config::{Config, Extensions, Limits, LineEndings, Relay, TlsMode};
 use crate::policy::Rules;
 use crate::smtp::reply;
 use std::time::Duration;
@@ -14,6 +14,9 @@ pub struct Context {
     /// The mailbox behind `<Postmaster>` (RFC 5321 section 4.5.1).
     pub postmaster: String,
     pub tls: TlsMode,
+    pub extensions: Extensions,
+    /// `relay = "any"`: what its clients say of priorities and submitters counts.
+    pub(super) trusted: bool,
     pub line_endings: LineEndings,
     pub binarymime: bool,
     pub(super) listener: usize,
@@ -35,6 +38,8 @@ impl Context {
             limits: config.limits.clone(),
             postmaster: config.postmaster.clone(),
             tls: config.listeners[listener].tls,
+            extensions: config.listeners[listener].extensions,
+            trusted: config.listeners[listener].relay == Relay::Any,
             line_endings: config.listeners[listener].line_endings,
             binarymime: config.listeners[listener].binarymime,
             listener,

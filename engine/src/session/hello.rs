@@ -2,7 +2,7 @@
 //! it ends (section 4.1.4).
 //!
 //! Replies: 250, without enhanced codes (RFC 2034 section 4). The 501 to a bad name comes from the
-//! grammar.
+//! grammar. What EHLO announces, `extensions` decides.
 
 use super::{Handled, Hello, Session, State};
 use crate::smtp::reply;
@@ -24,6 +24,9 @@ pub(super) fn hello(session: &mut Session, name: &str, extended: bool, out: &mut
             lines.push(&"STARTTLS");
         }
         lines.push(&"ENHANCEDSTATUSCODES");
+        let mut more = Vec::new();
+        session.announce(&session.offers(), &mut more);
+        lines.extend(more.iter().map(|line| line as &dyn Display));
         reply::put_lines(out, reply::HELLO.code, &lines);
     } else {
         reply::HELLO.put_with(out, &context.hostname);

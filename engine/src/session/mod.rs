@@ -41,6 +41,7 @@ mod bdat;
 mod content;
 mod context;
 mod data;
+mod extensions;
 mod hello;
 mod help;
 mod line;
@@ -65,9 +66,10 @@ use refused::{Argument, Refused};
 use crate::smtp::chunks::Chunk;
 use crate::smtp::command::{Command, Fault, LINE_OCTETS_MAX};
 use crate::smtp::content::{Decoder, Findings};
+use crate::smtp::parameters::ENVID_OCTETS_MAX;
 use crate::smtp::reply::{self, Answer};
 use crate::tls::TlsFacts;
-use sluice_queue::{Body, Envelope, QueueId, Recipient};
+use sluice_queue::{Body, Envelope, MailParameters, QueueId, Recipient};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
@@ -79,6 +81,10 @@ pub const SWALLOWED_OCTETS_MAX: usize = 64 * 1024;
 /// Octets of replies after which they are written before more commands are handled: a group of small
 /// commands with long replies must not take memory, nor the executor for long.
 pub const REPLIES_OCTETS_MAX: usize = 8 * 1024;
+
+/// More than what the spool needs for a recipient beside its texts, and for parameters of MAIL beside ENVID.
+const RECIPIENT_OCTETS: usize = 32;
+const PARAMETERS_OCTETS: usize = 64;
 
 /// What the rim does next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,6 +149,7 @@ struct Transaction {
     sender: String,
     size: Option<u64>,
     body: Body,
+    parameters: Option<Box<MailParameters>>,
     recipients: Vec<Recipient>,
     /// Recipients refused because there were too many.
     recipients_over: usize,
@@ -168,6 +175,12 @@ pub struct Session {
     /// Refusals that the rim has not taken yet.
     notes: Vec<String>,
     transactions: usize,
+    /// The present or last message has another priority than its client asked for.
+    priority_lowered: bool,
+    /// The Received field of the present or last message has UTF-8.
+    received_utf8: bool,
+    /// Microseconds since 1970, as the rim last said.
+    wall_micros: u64,
     /// The time of the last call that brought one.
     now: u64,
     /// When waiting for what is awaited now began.
@@ -210,6 +223,9 @@ impl Session {
             refusing: None,
             notes: Vec::new(),
             transactions: 0,
+            priority_lowered: false,
+            received_utf8: false,
+            wall_micros: 0,
             now,
             since: now,
         }
@@ -299,6 +315,15 @@ impl Session {
         }
     }
 
+    /// The command of the present transaction that came last, as Postfix names it of a lost connection.
+    pub fn stage(&self) -> &'static str {
+        match self.state {
+            State::AwaitChunk | State::AwaitChunkEnd | State::AwaitBdat => "BDAT",
+            _ if self.is_in_message() => "DATA",
+            _ => "RCPT",
+        }
+    }
+
     pub fn client(&self) -> IpAddr {
         self.client
     }
@@ -315,6 +340,11 @@ impl Session {
     /// What was seen in the content of the present or last message.
     pub fn findings(&self) -> &Findings {
         self.decoder.findings()
+    }
+
+    /// Whether the present or last message has octets above 127, the Received field counted.
+    pub fn is_eight_bit(&self) -> bool {
+        self.findings().eight_bit || self.received_utf8
     }
 
     /// What the client called itself in EHLO or HELO.
@@ -344,15 +374,30 @@ impl Session {
         self.transaction.as_ref().is_some_and(|transaction| transaction.body == Body::Binary)
     }
 
-    /// Octets of the envelope's texts, and 16 for each recipient, for the same reservation.
+    /// The time of day, for what clients ask for by it (RFC 4865, RFC 2852): microseconds since 1970.
+    pub fn set_wall_clock(&mut self, micros: u64) {
+        self.wall_micros = micros;
+    }
+
+    /// The open message came with SMTPUTF8 (RFC 6531).
+    fn is_utf8(&self) -> bool {
+        let parameters = self.transaction.as_ref().and_then(|transaction| transaction.parameters.as_ref());
+        parameters.is_some_and(|parameters| parameters.smtputf8)
+    }
+
+    /// Octets of the envelope's texts, and some more for each recipient, for the same reservation.
     pub fn envelope_octets(&self) -> usize {
-        let recipients = self.recipients().iter().map(|recipient| recipient.address.len() + 16);
+        let recipients = self.recipients().iter().map(|recipient| {
+            let orcpt = recipient.parameters.as_ref().map_or(0, |parameters| parameters.orcpt.len());
+            recipient.address.len() + orcpt + RECIPIENT_OCTETS
+        });
         let texts = [
             &self.context.listener_name,
             self.hello_name().unwrap_or_default(),
             self.sender().unwrap_or_default(),
         ];
         let client = self.client.to_string().len();
+        let client = client + ENVID_OCTETS_MAX + PARAMETERS_OCTETS;
         recipients.sum::<usize>() + texts.iter().map(|text| text.len()).sum::<usize>() + client
     }
 
@@ -369,7 +414,7 @@ impl Session {
     pub fn take_envelope(&mut self, arrived_micros: u64) -> Envelope {
         assert_eq!(self.state, State::AwaitCommit, "an envelope is complete only at end-of-data");
         let transaction = self.transaction.take().expect("the envelope is taken once");
-        let eight_bit = self.decoder.findings().eight_bit;
+        let eight_bit = self.is_eight_bit();
         Envelope {
             sender: transaction.sender,
             recipients: transaction.recipients,
@@ -377,6 +422,7 @@ impl Session {
                 Body::SevenBit if eight_bit => Body::EightBit,
                 declared => declared,
             },
+            parameters: transaction.parameters,
             arrived_micros,
             listener: self.context.listener_name.clone(),
             helo: self.hello.as_ref().map_or_else(String::new, |hello| hello.name.clone()),
@@ -401,7 +447,7 @@ impl Session {
             Ok(Command::Ehlo(name)) => hello::hello(self, name, true, out),
             Ok(Command::Helo(name)) => hello::hello(self, name, false, out),
             Ok(Command::Mail(mail)) => mail::mail(self, &mail, out),
-            Ok(Command::Rcpt(path)) => rcpt::rcpt(self, &path, out),
+            Ok(Command::Rcpt(rcpt)) => rcpt::rcpt(self, &rcpt, out),
             Ok(Command::Data) => data::data(self, followed),
             Ok(Command::Rset) => rset::rset(self, out),
             Ok(Command::Noop) => noop::noop(out),

@@ -17,7 +17,9 @@ use crate::restore::wire::Item;
 use crate::restore::{Knowledge, Report as RestoreReport};
 use crate::steering::{self, Condition, HopTrouble, Request, SummaryOptions, Tally, Targets};
 use crate::tls;
-use sluice_queue::{Ancestry, ContentFlags, Envelope, Needed, QueueId, RecipientState, Source, SpoolNumber};
+use sluice_queue::{
+    Ancestry, ContentFlags, DeliverBy, Envelope, Needed, QueueId, RecipientState, Source, SpoolNumber,
+};
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
@@ -97,11 +99,40 @@ pub struct Handover {
     pub group: Group,
     pub attempts: u16,
     pub notified: bool,
+    /// When its clock began: at its arrival, or at its release.
     pub arrived_micros: u64,
+    /// Not to be tried before (RFC 4865).
+    pub release_micros: Option<u64>,
+    /// RFC 6710.
+    pub priority: i8,
     /// The end of the last attempt, of a message that an earlier run put off; its wait goes on from there.
     pub tried_micros: Option<u64>,
-    /// The message itself when it has just come in and the budget allowed.
-    pub fresh: Option<Box<Fresh>>,
+    pub luggage: Luggage,
+}
+
+/// What most messages that wait do not have, at the cost of a pointer.
+#[derive(Default)]
+pub struct Luggage(Option<Box<(Option<Fresh>, Option<DeliverBy>)>>);
+
+impl Luggage {
+    /// `fresh`: the message itself, when it has just come in and the budget allowed.
+    pub fn new(fresh: Option<Fresh>, by: Option<DeliverBy>) -> Self {
+        Self((fresh.is_some() || by.is_some()).then(|| Box::new((fresh, by))))
+    }
+
+    pub fn fresh(&self) -> Option<&Fresh> {
+        self.0.as_ref()?.0.as_ref()
+    }
+
+    /// RFC 2852.
+    pub fn by(&self) -> Option<DeliverBy> {
+        self.0.as_ref()?.1
+    }
+
+    /// The same for what is read back from the spool.
+    pub fn stored(&self) -> Self {
+        Self::new(None, self.by())
+    }
 }
 
 /// A message that never left memory.
@@ -326,6 +357,8 @@ pub struct Fate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disposition {
     Delivered,
+    /// Delivered to a next hop that will not tell the sender what he asked to be told: the relay does.
+    Relayed,
     /// `notice`: tell the sender now that it takes longer. `notified`: the sender has been told.
     Deferred {
         notice: bool,
@@ -368,6 +401,28 @@ pub struct QueueItem {
     /// The queue id that it had first, and in which spool (its lineage), when it came from another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<[String; 2]>,
+    /// MT-PRIORITY (RFC 6710); 0 is what everybody has.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub priority: i8,
+    /// Not tried before (RFC 4865), microseconds since 1970; there as long as that is in the future.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release_micros: Option<u64>,
+    /// BY (RFC 2852): the deadline, microseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deliver_by_micros: Option<u64>,
+    /// At the deadline the message is returned, and not only a notice sent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deliver_by_returns: bool,
+    /// `FULL` or `HDRS` (RFC 3461); this and the next three are read from the disk, as the client is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub ret: String,
+    /// In xtext, as it came.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub envid: String,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub smtputf8: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub require_tls: bool,
     pub recipients: Vec<QueueRecipient>,
 }
 
@@ -385,6 +440,16 @@ pub struct QueueRecipient {
     pub rerouted: bool,
     /// Why it is still here; empty before the first attempt.
     pub reason: String,
+    /// NOTIFY, as RCPT writes it; this and the next are read from the disk, for one message at a time.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub notify: String,
+    /// ORCPT, as it came.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub orcpt: String,
+}
+
+fn is_zero(priority: &i8) -> bool {
+    *priority == 0
 }
 
 /// Asked of the service thread.

@@ -9,6 +9,8 @@
 pub mod chunks;
 pub mod command;
 pub mod content;
+pub mod idn;
+pub mod parameters;
 pub mod path;
 pub mod reply;
 pub mod stuffing;

@@ -118,6 +118,11 @@ answers! {
     /// The limit in octets.
     MESSAGE_TOO_LARGE = 552 "5.3.4" "Message exceeds the size limit of {} octets";
 
+    /// In seconds.
+    BY_TOO_SHORT = 501 "5.5.4" "BY with return needs {} seconds or more";
+    /// In seconds.
+    HOLD_TOO_LONG = 501 "5.5.4" "Messages are held for at most {} seconds";
+
     // RCPT.
     RCPT_OK = 250 "2.1.5" "Recipient ok";
     RCPT_SYNTAX = 501 "5.5.4" "Syntax: RCPT TO:<address>";
@@ -137,6 +142,8 @@ answers! {
     EARLY_CONTENT = 503 "5.5.0" "Octets after DATA before the reply to it: improper pipelining";
     /// The queue id.
     MESSAGE_OK = 250 "2.0.0" "Ok: queued as {}";
+    /// The queue id; a priority above 0 was asked for and not granted (RFC 6710 section 4.3).
+    MESSAGE_OK_LOWERED = 250 "2.3.6" "0 is the priority of the message; queued as {}";
     BARE_CR = 550 "5.5.2" "Message refused: bare CR in content, lines must end in CR LF";
     BARE_LF = 550 "5.5.2" "Message refused: bare LF in content, lines must end in CR LF";
     NUL_IN_CONTENT = 550 "5.6.0" "Message refused: NUL octet in content, encode it with base64";

@@ -10,6 +10,7 @@ mod clients;
 mod compaction;
 mod connecting;
 mod content;
+mod extensions;
 mod failures;
 mod idle_sessions;
 mod interop;

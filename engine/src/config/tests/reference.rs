@@ -43,7 +43,9 @@ fn keys_shown() -> BTreeSet<String> {
             shown.insert(section.clone());
         } else if let Some((key, _)) = line.split_once('=') {
             let key = key.trim();
-            if !key.is_empty() && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') {
+            if !key.is_empty()
+                && key.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+            {
                 let path = if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") };
                 shown.insert(path);
             }

@@ -165,7 +165,7 @@ impl SessionTask<'_> {
         self.flush().await?;
         let envelope = self.session.take_envelope(clock::wall_micros());
         let findings = self.session.findings();
-        let flags = ContentFlags { eight_bit: findings.eight_bit, dot_lines: findings.dot_lines };
+        let flags = ContentFlags { eight_bit: self.session.is_eight_bit(), dot_lines: findings.dot_lines };
         // What else was found would have been refused.
         let (bare_cr, bare_lf, nul) = (findings.bare_cr, findings.bare_lf, findings.nul);
         // Until it is durable: so long the room is promised.

@@ -27,7 +27,7 @@ async fn verdicts(resolvers: &Resolvers, domain: &str) -> String {
 
 fn of_mode(dnssec: Dnssec, server: SocketAddr) -> Resolvers {
     let resolver = Resolver { dnssec, ..resolver("local", vec![server]) };
-    Resolvers::new(&[resolver], 7).unwrap()
+    Resolvers::with_patience(&[resolver], 7, PATIENCE).unwrap()
 }
 
 fn expected_tlsa() -> Vec<Tlsa> {
@@ -171,7 +171,7 @@ fn validation_finds_what_is_signed_authentic_and_what_is_forged_not_there() {
             trust_anchors: Some(anchors.clone()),
             ..resolver("validating", vec![server])
         };
-        let resolvers = Resolvers::new(&[resolver], 7).unwrap();
+        let resolvers = Resolvers::with_patience(&[resolver], 7, PATIENCE).unwrap();
         std::fs::remove_file(anchors).unwrap();
         let table = [
             ("two.test", "true: a.two.test true \"\", b.two.test true \"\""),

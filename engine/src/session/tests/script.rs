@@ -4,7 +4,7 @@
 //!
 //! | word | means |
 //! |---|---|
-//! | `listener`, `client`, `limit`, `tls`, `line_endings`, `binarymime` | set before the session begins; `outside`, `192.0.2.9` and the defaults otherwise |
+//! | `listener`, `client`, `limit`, `tls`, `extension`, `line_endings`, `binarymime` | set before the session begins; `outside`, `192.0.2.9` and the defaults otherwise |
 //! | `C` | the client sends a line with CRLF |
 //! | `c` | the client sends octets as they are |
 //! | `S` | the server sends a line that begins so |
@@ -14,6 +14,8 @@
 //! | `stored` | the message committed last, without the Received field |
 //! | `received` | what the Received field of the message opened last holds |
 //! | `from`, `to`, `body` | its envelope |
+//! | `asked`, `rcpt` | what MAIL, and each RCPT, asked for by parameters |
+//! | `ehlo` | the server answers EHLO with, among others, these lines, parted by `; `; without those behind a `!` |
 //! | `dot_lines` | whether the message committed last has lines that begin with a dot |
 //! | `declared` | the size by which the message opened last was known |
 //! | `dropped` | so many drafts have been dropped so far |
@@ -27,9 +29,13 @@
 //! `whole:`; a message open at its end is a failure.
 
 use super::super::*;
-use crate::config::{LineEndings, TlsMode};
+use crate::config::{Extensions, LineEndings, TlsMode};
 use crate::policy::tests::config;
 use sluice_queue::SpoolNumber;
+use std::time::Duration;
+
+/// 2026-11-22T12:00:00Z, all the time.
+const CLOCK: u64 = 1_795_348_800_000_000;
 
 #[derive(Debug)]
 pub(super) struct Dialogue {
@@ -237,12 +243,17 @@ fn begin(dialogue: &Dialogue) -> Rim {
         }
     }
     config.listeners[listener].tls = mode;
+    config.listeners[listener].extensions = Extensions::of(config.listeners[listener].relay);
+    for (_, _, _, text) in dialogue.lines.iter().filter(|line| line.1 == "extension") {
+        extension(&mut config.listeners[listener].extensions, text);
+    }
     config.listeners[listener].line_endings = line_endings;
     config.listeners[listener].binarymime = binarymime;
     let tls = (mode == TlsMode::Implicit).then(facts);
     let mut out = Vec::new();
     let client = SocketAddr::new(client.parse().unwrap(), 4711);
-    let session = Session::new(Arc::new(Context::new(&config, listener)), client, tls, 0, &mut out);
+    let mut session = Session::new(Arc::new(Context::new(&config, listener)), client, tls, 0, &mut out);
+    session.set_wall_clock(CLOCK);
     Rim {
         session,
         now: 0,
@@ -258,6 +269,20 @@ fn begin(dialogue: &Dialogue) -> Rim {
         opens: None,
         loses: None,
         commits: None,
+    }
+}
+
+fn extension(extensions: &mut Extensions, text: &str) {
+    let (name, value) = text.split_once(' ').unwrap();
+    let seconds = || Duration::from_secs(value.parse().unwrap());
+    match name {
+        "dsn" => extensions.dsn = value == "true",
+        "smtputf8" => extensions.smtputf8 = value == "true",
+        "mt_priority" => extensions.mt_priority = value == "true",
+        "deliver_by" => extensions.deliver_by = value == "true",
+        "deliver_by_min" => extensions.deliver_by_min = seconds(),
+        "hold_max" => extensions.hold_max = seconds(),
+        other => panic!("unknown extension {other}"),
     }
 }
 
@@ -280,6 +305,7 @@ fn play_cut(dialogue: &Dialogue, cut: Cut) {
             match word.as_str() {
                 "C" => group.extend([&text[..], b"\r\n"].concat()),
                 "c" => group.extend(text),
+                "ehlo" => said += expect_ehlo(&rim.out[said..], &String::from_utf8_lossy(&text), &place()),
                 "S" => said += expect_line(&rim.out[said..], &text, &place()),
                 "S+" => {
                     said += expect_line(&rim.out[said..], &text, &place());
@@ -315,10 +341,62 @@ fn expect_line(out: &[u8], expected: &[u8], place: &str) -> usize {
     end + 2
 }
 
+/// All lines of a reply to EHLO.
+fn expect_ehlo(out: &[u8], expected: &str, place: &str) -> usize {
+    let text = str::from_utf8(out).unwrap();
+    let last = text.split_inclusive("\r\n").position(|line| line.starts_with("250 "));
+    let last = last.unwrap_or_else(|| panic!("{place}: the server says {text}"));
+    let lines: Vec<&str> = text.split_inclusive("\r\n").take(last + 1).collect();
+    assert!(lines.iter().all(|line| line.starts_with("250")), "{place}: {lines:?}");
+    for wanted in expected.split("; ").filter(|wanted| !wanted.is_empty()) {
+        match wanted.strip_prefix('!') {
+            Some(word) => assert!(lines.iter().all(|line| !line[4..].starts_with(word)), "{place}: {word}"),
+            None => assert!(lines.iter().any(|line| line[4..].trim_end() == wanted), "{place}: {lines:?}"),
+        }
+    }
+    lines.concat().len()
+}
+
+/// What MAIL asked for, in few words.
+fn asked(envelope: &Envelope) -> String {
+    let Some(of) = &envelope.parameters else { return String::new() };
+    let mut words = Vec::new();
+    words.extend(of.ret.map(|ret| format!("ret={ret:?}")));
+    words.extend((!of.envid.is_empty()).then(|| format!("envid={}", of.envid)));
+    words.extend(of.smtputf8.then(|| "smtputf8".into()));
+    words.extend(of.require_tls.then(|| "requiretls".into()));
+    words.extend((of.schedule.priority != 0).then(|| format!("priority={}", of.schedule.priority)));
+    let from_now = |micros: u64| (micros as i64 - CLOCK as i64) / 1_000_000;
+    words.extend(of.schedule.deliver_by.map(|by| {
+        let trace = if by.trace { ",trace" } else { "" };
+        format!("by={},{:?}{trace}", from_now(by.deadline_micros), by.mode)
+    }));
+    words.extend(of.schedule.release_micros.map(|micros| format!("release={}", from_now(micros))));
+    words.join(" ")
+}
+
+/// What each RCPT asked for.
+fn asked_by_rcpt(envelope: &Envelope) -> String {
+    let one = |recipient: &Recipient| match &recipient.parameters {
+        None => "-".to_owned(),
+        Some(of) => {
+            let notify = of.notify.map_or(String::new(), |of| {
+                let kinds = [(of.success, "success"), (of.failure, "failure"), (of.delay, "delay")];
+                kinds.iter().filter(|kind| kind.0).map(|kind| kind.1).collect::<Vec<_>>().join("+")
+            });
+            let notify = if of.notify.is_some() && notify.is_empty() { "never".into() } else { notify };
+            format!("{notify}/{}", of.orcpt)
+        }
+    };
+    envelope.recipients.iter().map(one).collect::<Vec<_>>().join(" ")
+}
+
 fn other(rim: &mut Rim, word: &str, text: &str, raw: &[u8], place: &str) {
     let envelope = || rim.envelope.as_ref().expect(place);
     match word {
-        "listener" | "client" | "limit" | "tls" | "line_endings" | "binarymime" => {}
+        "listener" | "client" | "limit" | "tls" | "extension" | "line_endings" | "binarymime" => {}
+        "asked" => assert_eq!(asked(envelope()), text, "{place}"),
+        "rcpt" => assert_eq!(asked_by_rcpt(envelope()), text, "{place}"),
         "mail" => rim.session.refuse_mail(Some(text).filter(|text| *text != "ok").and_then(refusal)),
         "loses" => rim.loses = refusal(text),
         "opens" => rim.opens = refusal(text),

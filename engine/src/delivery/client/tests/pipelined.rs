@@ -143,7 +143,7 @@ fn begin(client: &mut Client, content_bytes: u64) -> Event {
     let mut out = Vec::new();
     client.begin(
         HOUR,
-        Transaction { sender: "s@a.example", recipients, content_bytes, eight_bit: false, binary: false },
+        Transaction { content_bytes, ..plain("s@a.example", recipients.map(Rcpt::from)) },
         &mut out,
     );
     client.advance(HOUR, b"", &mut out).1
