@@ -36,7 +36,7 @@ const SOURCE_WAIT: Duration = Duration::from_secs(120);
 const REST: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(250);
 /// Descriptors beside those of the attackers: the normal client's, the spool's, the program's.
-const DESCRIPTORS_SPARE: usize = 6_000;
+const DESCRIPTORS_SPARE: usize = 1_800;
 
 #[derive(Args, Clone, Debug)]
 pub struct Options {
@@ -183,7 +183,10 @@ fn raise_own_limit(descriptors: usize) -> Result<()> {
         .arg(format!("--nofile={descriptors}:{descriptors}"))
         .status()
         .context("cannot run prlimit")?;
-    ensure!(status.success(), "the limit of open files cannot be raised to {descriptors}; run it as root");
+    ensure!(
+        status.success(),
+        "the limit of open files cannot be set to {descriptors}; run it as root, or with fewer --idle"
+    );
     Ok(())
 }
 

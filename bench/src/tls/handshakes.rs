@@ -1,13 +1,16 @@
 //! Sessions that only shake hands: connect, EHLO, STARTTLS, the handshake, QUIT; the next one.
 //!
-//! A few threads with blocking sockets and rustls. All threads share one client configuration, so in the resumed kind a
-//! session may be resumed by any of them; whether it was is asked of rustls and counted.
+//! A few threads with blocking sockets and rustls. Whether a session was resumed is asked of rustls and
+//! counted. Full handshakes are of TLS 1.3, resumed ones of TLS 1.2: rustls uses a ticket of TLS 1.3 once, and Postfix
+//! hands out no new one when a session is resumed.
 
+use crate::process;
 use crate::wire::Replies;
 use anyhow::{Context as _, Result, ensure};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, SupportedProtocolVersion};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -34,8 +37,8 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Kind::Clear => "no TLS",
-            Kind::Full => "full handshake",
-            Kind::Resumed => "resumed handshake",
+            Kind::Full => "full handshake, TLS 1.3",
+            Kind::Resumed => "resumed handshake, TLS 1.2",
         }
     }
 }
@@ -45,17 +48,23 @@ impl Kind {
 pub struct Done {
     pub sessions: u64,
     pub resumed: u64,
+    /// Of the threads, which have ended.
+    pub cpu: Duration,
 }
 
 /// A client that trusts the certificates in the file; with or without tickets.
-pub fn client(trusted: &Path, resumes: bool) -> Result<Arc<ClientConfig>> {
+pub fn client(
+    trusted: &Path,
+    versions: &[&'static SupportedProtocolVersion],
+    resumes: bool,
+) -> Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(trusted).context("the certificate")? {
         roots.add(certificate?)?;
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
+        .with_protocol_versions(versions)?
         .with_root_certificates(roots)
         .with_no_client_auth();
     if !resumes {
@@ -66,34 +75,37 @@ pub fn client(trusted: &Path, resumes: bool) -> Result<Arc<ClientConfig>> {
 
 /// Sessions one after the other on each of `threads` until `length` has passed.
 pub fn run(target: SocketAddr, kind: Kind, trusted: &Path, threads: usize, length: Duration) -> Result<Done> {
-    let config = client(trusted, kind == Kind::Resumed)?;
-    if kind == Kind::Resumed {
-        // The first handshake of all is a full one.
-        session(target, kind, &config)?;
-    }
     let end = Instant::now() + length;
     let parts: Vec<Result<Done>> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads)
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut done = Done::default();
-                    while Instant::now() < end {
-                        let resumed = session(target, kind, &config)?;
-                        done.sessions += 1;
-                        done.resumed += u64::from(resumed);
-                    }
-                    Ok(done)
-                })
-            })
-            .collect();
+        let threads: Vec<_> =
+            (0..threads).map(|_| scope.spawn(|| one_after_the_other(target, kind, trusted, end))).collect();
         threads.into_iter().map(|thread| thread.join().expect("a thread that does not panic")).collect()
     });
     let mut all = Done::default();
     for part in parts {
         let part = part?;
-        (all.sessions, all.resumed) = (all.sessions + part.sessions, all.resumed + part.resumed);
+        all.sessions += part.sessions;
+        all.resumed += part.resumed;
+        all.cpu += part.cpu;
     }
     Ok(all)
+}
+
+fn one_after_the_other(target: SocketAddr, kind: Kind, trusted: &Path, end: Instant) -> Result<Done> {
+    let version = if kind == Kind::Resumed { &TLS12 } else { &TLS13 };
+    let config = client(trusted, &[version], kind == Kind::Resumed)?;
+    if kind == Kind::Resumed {
+        // The first handshake is a full one, and not counted.
+        session(target, kind, &config)?;
+    }
+    let mut done = Done::default();
+    while Instant::now() < end {
+        let resumed = session(target, kind, &config)?;
+        done.sessions += 1;
+        done.resumed += u64::from(resumed);
+    }
+    done.cpu = process::thread_cpu();
+    Ok(done)
 }
 
 /// One session; whether its handshake was resumed.

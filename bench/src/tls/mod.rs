@@ -11,7 +11,7 @@ mod servers;
 
 use crate::args;
 use crate::compare::WorkDirectory;
-use crate::process::{self, Group};
+use crate::process::Group;
 use crate::source;
 use crate::stop::Stop;
 use anyhow::{Context as _, Result, ensure};
@@ -156,12 +156,12 @@ fn measure(
     handshakes::run(target, Session::Full, trusted, options.sessions, WARM_UP)?;
     for session in [Session::Clear, Session::Full, Session::Resumed] {
         take(session.name(), &mut || {
-            let (began, cpu) = (Instant::now(), process::own_cpu());
+            let began = Instant::now();
             let done = handshakes::run(target, session, trusted, options.sessions, options.length)?;
             let wanted = if session == Session::Resumed { done.sessions } else { 0 };
             ensure!(done.resumed == wanted, "{} of {} sessions were resumed", done.resumed, done.sessions);
             let took = began.elapsed().as_secs_f64();
-            Ok((done.sessions as f64, took, process::own_cpu().saturating_sub(cpu).as_secs_f64()))
+            Ok((done.sessions as f64, took, done.cpu.as_secs_f64()))
         })?;
     }
     for (work, tls) in [(report::CLEAR_OCTETS, None), (report::TLS_OCTETS, Some(trusted))] {

@@ -22,7 +22,7 @@ fn cost(all: &[Figures], server: Kind, work: &str) -> Option<f64> {
 
 pub fn markdown(options: &Options, all: &[Figures]) -> String {
     let mut out = format!(
-        "# TLS, {}\n\n{}\n\nTLS 1.3, certificate with a key {}, {} clients at a time, STARTTLS. Client and server share \
+        "# TLS, {}\n\n{}\n\nCertificate with a key {}, {} clients at a time, STARTTLS. Client and server share \
          the machine's cores; medians of {} rounds in turns. Messages are stored and not delivered. CPU is user and \
          system time of all the server's processes.\n",
         place::today(),

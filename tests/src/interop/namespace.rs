@@ -75,7 +75,9 @@ impl Namespace<'_> {
         for place in self.made {
             script += &format!("mkdir -p -m 711 '{place}'\n");
         }
-        script += "exec \"$@\"\n";
+        // The shell stays as the first process of the namespace: a server that gives up root would no longer be told of
+        // its parent's end, but it ends with this one.
+        script += "\"$@\" &\nwait $!\n";
         let file = self.directory.join("start.sh");
         fs::write(&file, script).expect("a file");
         Command::new("setpriv")
