@@ -17,7 +17,7 @@
 //! printable ASCII and folded. The boundary occurs in no part.
 
 mod fields;
-mod original;
+pub(crate) mod original;
 mod text;
 
 use sluice_queue::{Body, Envelope, Recipient};

@@ -217,5 +217,8 @@ impl FieldName {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod twin;
+
 #[cfg(test)]
 mod tests;
