@@ -30,6 +30,7 @@ retry unix - - n - - error
 virtual unix - n n - - virtual
 anvil unix - - n - 1 anvil
 scache unix - - n - 1 scache
+tlsmgr unix - - n 1000? 1 tlsmgr
 postlog unix-dgram n - n - 1 postlogd
 ";
 
@@ -90,6 +91,14 @@ impl Postfix {
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Adds lines to its main.cf; holds for connections from now on, as long as there were none before.
+    pub fn configure(&self, lines: &str) {
+        let path = self.directory.path().join("etc/main.cf");
+        let text = fs::read_to_string(&path).expect("main.cf");
+        fs::write(&path, format!("{text}{lines}\n")).expect("main.cf");
+        assert!(self.command("reload").status.success());
     }
 
     /// The Maildir of one of its mailboxes.

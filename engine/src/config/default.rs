@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::types::{Admin, Delivery, Limits, Retry, Spool, Timeouts};
+use super::types::{
+    Admin, Delivery, Limits, OutwardTls, PeerName, Retry, Spool, Timeouts, TlsRule, TlsVersion,
+};
 
 const MIB: u64 = 1 << 20;
 
@@ -82,6 +84,24 @@ impl Default for Delivery {
             idle: seconds(5),
             recipients_max: 100,
             drain: seconds(20),
+        }
+    }
+}
+
+/// Where Debian keeps the authorities that its users trust.
+pub(super) const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+impl Default for OutwardTls {
+    fn default() -> Self {
+        let system = PathBuf::from(SYSTEM_AUTHORITIES);
+        Self {
+            rule: TlsRule::May,
+            names: vec![PeerName::Host],
+            fingerprints: Vec::new(),
+            authorities: system.exists().then_some(system),
+            minimum: TlsVersion::Tls12,
+            implicit: false,
+            certificate: None,
         }
     }
 }

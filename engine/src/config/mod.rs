@@ -16,6 +16,7 @@ mod document;
 mod error;
 mod host;
 mod network;
+mod outward;
 mod read;
 mod types;
 mod value;
@@ -141,13 +142,13 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
     let retry = read::retry(root.section("retry"), &Retry::default());
     let limits = read::limits(root.section("limits"));
     let timeouts = read::timeouts(root.section("timeouts"));
-    let delivery = read::delivery(root.section("delivery"));
+    let (delivery, outward) = read::delivery(root.section("delivery"));
     let tls = read::tls(root.section("tls"));
     let (admin, admin_line) = read::admin(root.section("admin"));
     let log = read::log(root.section("log"));
     let listeners: Vec<_> = root.sections("listener").into_iter().map(read::listener).collect();
     let routes: Vec<_> =
-        root.sections("route").into_iter().map(|section| read::route(section, &retry)).collect();
+        root.sections("route").into_iter().map(|section| read::route(section, &retry, &outward)).collect();
     let resolvers: Vec<_> = root.sections("resolver").into_iter().map(read::resolver).collect();
     if listeners.is_empty() && !root.has("listener") {
         root.fault(
@@ -213,6 +214,8 @@ fn route(draft: RouteDraft, resolver: Option<usize>) -> Route {
         target,
         resolver,
         retry: draft.retry,
+        tls: draft.tls,
+        login: draft.login,
     }
 }
 

@@ -5,14 +5,15 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::document::{At, Section};
 use super::types::{
-    Admin, CertificatePair, ClientCertificates, Delivery, Limits, Log, NamedPair, Network, Relay, Retry,
-    Shards, SmartHost, Spool, Timeouts, Tls, TlsMode, TlsVersion,
+    Admin, CertificatePair, ClientCertificates, Delivery, Limits, Log, Login, NamedPair, Network, OutwardTls,
+    Relay, Retry, Shards, SmartHost, Spool, Timeouts, Tls, TlsMode, TlsVersion,
 };
-use super::value;
+use super::{outward, value};
 use crate::tls::files::{self, TlsFile};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -48,6 +49,8 @@ pub(super) struct RouteDraft {
     /// Absent, which is not the same as wrong.
     pub resolver_absent: bool,
     pub retry: Retry,
+    pub tls: OutwardTls,
+    pub login: Option<Arc<Login>>,
 }
 
 pub(super) struct ResolverDraft {
@@ -206,7 +209,8 @@ pub(super) fn timeouts(mut section: Section<'_>) -> Timeouts {
     timeouts
 }
 
-pub(super) fn delivery(mut section: Section<'_>) -> Delivery {
+/// With what the relay demands of its peers' TLS.
+pub(super) fn delivery(mut section: Section<'_>) -> (Delivery, OutwardTls) {
     let absent = Delivery::default();
     let mut count =
         |key, range, absent: usize| section.count(key, range).map_or(absent, |at| at.value as usize);
@@ -222,8 +226,9 @@ pub(super) fn delivery(mut section: Section<'_>) -> Delivery {
         idle: section.duration("idle", Duration::ZERO..=HOUR).map_or(absent.idle, |at| at.value),
         drain: section.duration("drain", Duration::ZERO..=HOUR).map_or(absent.drain, |at| at.value),
     };
+    let tls = outward::tls(section.section("tls"), &OutwardTls::default(), false);
     section.finish();
-    delivery
+    (delivery, tls)
 }
 
 /// `[tls]` and `[listener.own_tls]`. The files are read (where the relay is to run), so that a wrong pair is found here and not by a peer.
@@ -252,7 +257,7 @@ pub(super) fn tls(mut section: Section<'_>) -> Option<Tls> {
     Some(tls)
 }
 
-fn certificate_pair(section: &mut Section<'_>) -> Option<CertificatePair> {
+pub(super) fn certificate_pair(section: &mut Section<'_>) -> Option<CertificatePair> {
     let certificate = section.text("certificate", path);
     let key = section.text("key", path);
     for (one, other) in [("certificate", "key"), ("key", "certificate")] {
@@ -370,7 +375,7 @@ fn tls_mode(section: &mut Section<'_>) -> At<TlsMode> {
     section.choice("tls", &words).unwrap_or(At { value: TlsMode::Off, line: section.line })
 }
 
-pub(super) fn route(mut section: Section<'_>, general: &Retry) -> RouteDraft {
+pub(super) fn route(mut section: Section<'_>, general: &Retry, general_tls: &OutwardTls) -> RouteDraft {
     section.demand("domains", "a list of domains, [\"winery.example\", \".winery.example\", \"*\"]");
     let hosts = section.list("hosts", value::smart_host);
     let mx = section.flag("mx");
@@ -384,6 +389,8 @@ pub(super) fn route(mut section: Section<'_>, general: &Retry) -> RouteDraft {
         resolver_absent: !section.has("resolver"),
         resolver,
         retry: retry(section.section("retry"), general),
+        tls: outward::tls(section.section("tls"), general_tls, mx.as_ref().is_some_and(|at| at.value)),
+        login: outward::login(section.section("login")),
         hosts: hosts.unwrap_or_default(),
     };
     section.refuse_empty("domains");
@@ -402,6 +409,13 @@ pub(super) fn route(mut section: Section<'_>, general: &Retry) -> RouteDraft {
             );
         }
         _ => {}
+    }
+    if draft.mx && section.has("login") {
+        section.fault(
+            draft.line,
+            "login",
+            "stands beside mx = true; allowed: on a route with hosts, for a password is for known hosts",
+        );
     }
     if let (Some(port), true, false) = (port, section.has("hosts"), draft.mx) {
         section.fault(
@@ -427,7 +441,7 @@ pub(super) fn resolver(mut section: Section<'_>) -> ResolverDraft {
     draft
 }
 
-fn path(text: &str) -> Result<PathBuf, value::Wrong> {
+pub(super) fn path(text: &str) -> Result<PathBuf, value::Wrong> {
     if text.is_empty() || text.contains('\0') {
         return Err("is empty; allowed: a path".to_owned());
     }

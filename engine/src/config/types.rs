@@ -4,8 +4,10 @@
 //! threads behind an `Arc`. `default.rs` holds the defaults, `engine/relay.toml` tells each key's meaning,
 //! default and cost.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Everything that an administrator decides.
@@ -231,6 +233,68 @@ pub struct Route {
     pub resolver: Option<usize>,
     /// A route's own schedule, or the general one.
     pub retry: Retry,
+    /// A route's own demands, or the general ones.
+    pub tls: OutwardTls,
+    /// Who the relay is to these smart hosts (RFC 4954).
+    pub login: Option<Arc<Login>>,
+}
+
+/// A name and what proves it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Login {
+    pub user: String,
+    pub password: String,
+    /// Also over a connection without TLS. Default false.
+    pub in_clear_text: bool,
+}
+
+/// Without the password, so that no log gets it by accident.
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Login").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+/// What the relay demands of its peers' TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutwardTls {
+    pub rule: TlsRule,
+    /// The names of which the peer's certificate must have one. Never empty with [`TlsRule::Verify`].
+    pub names: Vec<PeerName>,
+    /// SHA-256 of the peer's certificate. Never empty with [`TlsRule::Fingerprint`].
+    pub fingerprints: Vec<[u8; 32]>,
+    /// Who may have issued the peer's certificate. Default: the system's authorities, where it has some.
+    pub authorities: Option<PathBuf>,
+    /// Default TLS 1.2.
+    pub minimum: TlsVersion,
+    /// From the first octet, without STARTTLS (RFC 8314). Default false.
+    pub implicit: bool,
+    /// The relay's own, for peers that ask for one.
+    pub certificate: Option<CertificatePair>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsRule {
+    /// Never.
+    None,
+    /// Where the peer offers it; in clear text where that fails. Default.
+    May,
+    /// Nothing without it; any certificate.
+    Encrypt,
+    /// Nothing without a certificate of a known authority for one of the names.
+    Verify,
+    /// Nothing without one of these certificates.
+    Fingerprint,
+}
+
+/// A name that a peer's certificate may have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerName {
+    /// `@host`: of the host that is connected to. As safe as the look-up that led to it.
+    Host,
+    /// `@domain`: the recipient's domain.
+    Domain,
+    Name(String),
 }
 
 #[derive(Clone, Debug)]

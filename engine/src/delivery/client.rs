@@ -1,8 +1,12 @@
-//! The SMTP client session (RFC 5321, RFC 2920, RFC 1870, RFC 6152, RFC 2034), pure: octets and a
+//! The SMTP client session (RFC 5321, RFC 2920, RFC 1870, RFC 6152, RFC 2034, RFC 3207,
+//! RFC 4954), pure: octets and a
 //! time in, octets and events out. It never waits, never reads a clock, never touches a socket.
 //!
 //! ```text
 //!  AwaitGreeting ─2yz▶ AwaitEhlo ─2yz▶ Ready ◀──────────────────────────────┐
+//!                       ▲  │   │         │                                   │
+//!         tls_started() │  │   └──▶ AwaitStartTls ─220▶ AwaitHandshake       │
+//!                       └──┼─────────────┼───────────────────┘               │
 //!                          │5yz          │ begin()                           │
 //!                          ▼             ▼                                   │
 //!                      AwaitHelo     [AwaitRset] ▶ AwaitMail ▶ AwaitRcpt ▶ AwaitData
@@ -15,6 +19,15 @@
 //!
 //! Any state but `AwaitQuit` goes to `Closed` with [`Event::Failed`] on 421, on a reply that does not
 //! fit, on a time-out ([`Client::timed_out`]) and on a lost connection ([`Client::disconnected`]).
+//!
+//! **TLS.** Where the caller wishes it and the peer offers it, STARTTLS follows the first EHLO, and a second
+//! EHLO follows the handshake: nothing that was said before it is believed (RFC 3207 section 4.2). Octets
+//! behind the 220, which anybody could have put there, end the session. With [`StartTls::Must`] a peer that
+//! does not offer it, or refuses it, is one that cannot be used; with [`StartTls::May`] the session goes on.
+//!
+//! **AUTH.** Where the caller has a login, AUTH follows EHLO (`AwaitAuth`, not in the picture): PLAIN, else
+//! LOGIN, and only within TLS unless the login says otherwise. A peer that offers neither, or refuses the login,
+//! is one that cannot be used: its messages wait, for the mistake is the operator's and not the sender's.
 //!
 //! With PIPELINING, MAIL, RCPT… and DATA go out as one group; without it one by one. Where the
 //! transaction before was left half way, RSET goes in front.
@@ -36,6 +49,7 @@
 //! relays send it: RFC 6152 would have it re-encoded or returned, but such peers take the octets in
 //! practice, and re-encoding breaks signatures.
 
+mod auth;
 mod event;
 mod failing;
 mod settings;
@@ -45,8 +59,9 @@ mod tests;
 
 use std::sync::Arc;
 
+use self::auth::Proof;
 pub use self::event::{Event, SessionFailure};
-pub use self::settings::{ClientSettings, ClientTimeouts, Millis};
+pub use self::settings::{ClientSettings, ClientTimeouts, Millis, Opening, StartTls};
 use super::extensions::Extensions;
 use super::failure::{Failure, Scope};
 use super::reply::Reply;
@@ -61,6 +76,11 @@ enum State {
     AwaitGreeting,
     AwaitEhlo,
     AwaitHelo,
+    AwaitStartTls,
+    /// The rim makes a TLS handshake.
+    AwaitHandshake,
+    /// The reply to AUTH, or to one of its responses.
+    AwaitAuth(Proof),
     Ready,
     AwaitRset,
     AwaitMail,
@@ -87,6 +107,7 @@ pub struct Client {
     extensions: Extensions,
     state: State,
     deadline: Millis,
+    opening: Opening,
     open: Option<Open>,
     /// The peer may still be within the transaction before; RSET goes in front of the next MAIL.
     reset_first: bool,
@@ -95,7 +116,7 @@ pub struct Client {
 
 impl Client {
     /// A session on a fresh TCP connection; the peer speaks first.
-    pub fn new(settings: Arc<ClientSettings>, peer: Peer, now: Millis) -> Self {
+    pub fn new(settings: Arc<ClientSettings>, peer: Peer, opening: Opening, now: Millis) -> Self {
         let mut client = Self {
             settings,
             peer,
@@ -103,6 +124,7 @@ impl Client {
             extensions: Extensions::default(),
             state: State::AwaitGreeting,
             deadline: 0,
+            opening,
             open: None,
             reset_first: false,
             transactions: 0,
@@ -162,6 +184,16 @@ impl Client {
         }
         self.open = Some(open);
         self.enter(now, if self.reset_first { State::AwaitRset } else { State::AwaitMail });
+    }
+
+    /// The handshake that [`Event::StartTls`] asked for has been made. Appends EHLO to `out`; call
+    /// [`Client::advance`] next.
+    pub fn tls_started(&mut self, now: Millis, out: &mut Vec<u8>) {
+        assert_eq!(self.state, State::AwaitHandshake, "tls_started() answers Event::StartTls");
+        self.opening.in_tls = true;
+        self.extensions = Extensions::default();
+        self.reader = ReplyReader::default();
+        self.say_ehlo(now, out);
     }
 
     /// A block of content went out: restarts the block timer.
@@ -236,7 +268,9 @@ impl Client {
         match self.state {
             State::AwaitGreeting => self.on_greeting(now, reply, out),
             State::AwaitEhlo => self.on_ehlo(now, reply, out),
-            State::AwaitHelo => self.on_helo(now, reply),
+            State::AwaitHelo => self.on_helo(now, reply, out),
+            State::AwaitStartTls => self.on_starttls(now, reply, out),
+            State::AwaitAuth(proof) => self.on_auth(now, proof, reply, out),
             State::AwaitRset => self.on_rset(now, reply, out),
             State::AwaitMail => self.on_mail(now, reply, out),
             State::AwaitRcpt(index) => self.on_rcpt(now, index, reply, out),
@@ -251,7 +285,7 @@ impl Client {
                 self.close();
                 Some(Event::Closed)
             }
-            State::Ready => Some(self.out_of_order(reply)),
+            State::Ready | State::AwaitHandshake => Some(self.out_of_order(reply)),
             State::Decided | State::Closed => unreachable!("advance reads no reply in this state"),
         }
     }
@@ -266,7 +300,7 @@ impl Client {
             }
             Some(Event::Failed(end)) => Event::Failed(end),
             Some(Event::Closed) => Event::Closed,
-            Some(Event::Ready | Event::Send | Event::Read) | None => self.spoke_unasked(),
+            Some(Event::Ready | Event::Send | Event::Read | Event::StartTls) | None => self.spoke_unasked(),
         }
     }
 
@@ -304,8 +338,11 @@ impl Client {
             State::AwaitData => timeouts.data,
             State::Sending => timeouts.block,
             State::AwaitEndOfData | State::AwaitAbandoned => timeouts.end_of_data,
-            State::Ready | State::Decided | State::Closed => Millis::MAX,
-            State::AwaitEhlo | State::AwaitHelo | State::AwaitRset => timeouts.reply,
+            State::Ready | State::Decided | State::Closed | State::AwaitHandshake => Millis::MAX,
+            State::AwaitEhlo | State::AwaitHelo | State::AwaitStartTls | State::AwaitAuth(_) => {
+                timeouts.reply
+            }
+            State::AwaitRset => timeouts.reply,
             State::AwaitMail | State::AwaitRcpt(_) | State::AwaitQuit => timeouts.reply,
         };
         self.state = state;

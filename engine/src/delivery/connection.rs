@@ -3,17 +3,19 @@
 //!
 //! Lives on one delivery shard, in the task that opened it.
 
-use super::client::{Client, ClientSettings, Event, SessionFailure, Transaction};
-use super::failure::Failure;
+use super::client::{Client, ClientSettings, Event, Opening, SessionFailure, StartTls, Transaction};
+use super::failure::{Failure, Scope};
 use super::message::{Message, Pieces};
-use super::verdict::{Fate, Peer};
+use super::transport::Transport;
+use super::verdict::{Fate, Peer, Status};
 use crate::clock::monotonic_millis;
-use futures_lite::{AsyncRead, AsyncWriteExt, FutureExt};
+use crate::config::Login;
+use crate::tls::outward::{PeerTls, RouteTls};
+use futures_lite::FutureExt;
 use glommio::net::TcpStream;
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,10 +43,39 @@ pub enum Broken {
     Unreadable(String),
 }
 
+/// What a connection is to be.
+pub struct Wish<'a> {
+    pub settings: Arc<ClientSettings>,
+    pub connect_timeout: Duration,
+    pub handshake_timeout: Duration,
+    pub starttls: StartTls,
+    pub login: Option<Arc<Login>>,
+    pub tls: &'a RouteTls,
+    /// The recipients' domain, where the route looks up its MX.
+    pub domain: Option<&'a str>,
+}
+
+/// Why there is no connection.
+pub enum Unopened {
+    Failed(Failure),
+    /// The peer was there, its TLS did not work.
+    Tls(Failure),
+}
+
+impl From<Unopened> for Failure {
+    fn from(unopened: Unopened) -> Self {
+        match unopened {
+            Unopened::Failed(failure) | Unopened::Tls(failure) => failure,
+        }
+    }
+}
+
 /// A connection to one host that has been greeted and may begin a transaction.
 pub struct Connection {
-    stream: TcpStream,
+    stream: Transport,
     client: Client,
+    /// Where there is TLS.
+    pub tls: Option<Rc<PeerTls>>,
     scratch: Scratch,
     out: Vec<u8>,
     /// Octets that came behind the reply that ended the last wait.
@@ -54,36 +85,52 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects and gets through greeting and EHLO.
-    pub async fn open(
-        settings: Arc<ClientSettings>,
-        peer: Peer,
-        connect_timeout: Duration,
-        scratch: Scratch,
-    ) -> Result<Self, Failure> {
+    /// Connects and gets through greeting, EHLO and, where it is wished, TLS.
+    pub async fn open(wish: &Wish<'_>, peer: Peer, scratch: Scratch) -> Result<Self, Unopened> {
         let start = std::time::Instant::now();
-        let stream = TcpStream::connect_timeout(peer.address, connect_timeout).await.map_err(|error| {
+        let stream = TcpStream::connect_timeout(peer.address, wish.connect_timeout).await;
+        let stream = stream.map_err(|error| {
             let error = io::Error::from(error);
-            Failure::connect(&peer, reason(&error))
+            Unopened::Failed(Failure::connect(&peer, reason(&error)))
         })?;
         let _ = stream.set_nodelay(true);
-        let client = Client::new(settings, peer, monotonic_millis());
+        let mut stream = Transport::Plain(stream);
+        let tls = match wish.tls.implicit {
+            true => Some(handshake(&mut stream, wish, &peer).await.map_err(Unopened::Tls)?),
+            false => None,
+        };
+        let opening = Opening { starttls: wish.starttls, in_tls: tls.is_some(), login: wish.login.clone() };
+        let client = Client::new(wish.settings.clone(), peer, opening, monotonic_millis());
         let mut connection = Self {
             stream,
             client,
+            tls,
             scratch,
             out: Vec::with_capacity(1024),
             carried: Vec::new(),
             setup_micros: 0,
         };
-        match connection.next_event().await {
+        let mut event = connection.next_event().await;
+        if event == Event::StartTls {
+            connection.start_tls(wish).await.map_err(Unopened::Tls)?;
+            event = connection.next_event().await;
+        }
+        match event {
             Event::Ready => {
                 connection.setup_micros = start.elapsed().as_micros() as u64;
                 Ok(connection)
             }
-            Event::Failed(failed) => Err(failed.failure),
+            // A peer that hangs up on the first words within TLS would do so again.
+            Event::Failed(failed) if connection.tls.is_some() => Err(Unopened::Tls(failed.failure)),
+            Event::Failed(failed) => Err(Unopened::Failed(failed.failure)),
             other => unreachable!("a session that was not begun cannot be at {other:?}"),
         }
+    }
+
+    async fn start_tls(&mut self, wish: &Wish<'_>) -> Result<(), Failure> {
+        self.tls = Some(handshake(&mut self.stream, wish, self.client.peer()).await?);
+        self.client.tls_started(monotonic_millis(), &mut self.out);
+        Ok(())
     }
 
     pub fn peer(&self) -> &Peer {
@@ -129,6 +176,7 @@ impl Connection {
             self.client.quit(monotonic_millis(), &mut self.out);
             let answered = async { drop(self.next_event().await) };
             answered.or(async { glommio::timer::sleep(QUIT_PATIENCE).await }).await;
+            self.stream.finish().or(async { glommio::timer::sleep(QUIT_PATIENCE).await }).await;
         })
         .detach();
     }
@@ -192,9 +240,9 @@ impl Connection {
 
     async fn read(&mut self) -> io::Result<usize> {
         let left = self.left().ok_or(io::ErrorKind::TimedOut)?;
-        self.stream.set_read_timeout(Some(left))?;
+        self.stream.set_read_timeout(left)?;
         let Self { stream, scratch, .. } = self;
-        poll_fn(|context| Pin::new(&mut *stream).poll_read(context, &mut scratch.0.borrow_mut())).await
+        poll_fn(|context| stream.poll_read(context, &mut scratch.0.borrow_mut())).await
     }
 
     /// Writes `out`. When that fails, what the peer may have said before it closed is still read.
@@ -205,10 +253,7 @@ impl Connection {
         let left = self.left();
         let written = match left {
             None => Err(io::ErrorKind::TimedOut.into()),
-            Some(left) => match self.stream.set_write_timeout(Some(left)) {
-                Ok(()) => self.stream.write_all(&self.out).await,
-                Err(error) => Err(error.into()),
-            },
+            Some(left) => self.stream.write(&self.out, left).await,
         };
         self.out.clear();
         match written {
@@ -230,6 +275,21 @@ impl Connection {
         }
         Event::Failed(self.client.disconnected())
     }
+}
+
+/// Makes the handshake and judges the peer by its certificate, before a word is said within TLS.
+async fn handshake(stream: &mut Transport, wish: &Wish<'_>, peer: &Peer) -> Result<Rc<PeerTls>, Failure> {
+    let host = peer.host();
+    let failed = |text| Failure::local(Scope::Session, Status::TLS_FAILED, text).cut();
+    let made = stream.handshake(wish.tls, (&peer.name, wish.domain), wish.handshake_timeout).await;
+    let facts = made.map_err(|error| failed(format!("cannot start TLS with {host}: {error}")))?;
+    if !wish.tls.admits(facts.verdict) {
+        stream.finish().await;
+        let text =
+            format!("the certificate of {host} is {}, not verified as the route demands", facts.verdict);
+        return Err(failed(text));
+    }
+    Ok(Rc::new(facts))
 }
 
 /// An I/O error without the number that Rust adds to it.

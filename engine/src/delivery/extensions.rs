@@ -19,6 +19,11 @@ pub struct Extensions {
     pub enhanced_status_codes: bool,
     /// RFC 3030; noted, not made use of yet.
     pub chunking: bool,
+    /// RFC 3207.
+    pub starttls: bool,
+    /// RFC 4954: the mechanisms that the client session knows.
+    pub auth_plain: bool,
+    pub auth_login: bool,
 }
 
 impl Extensions {
@@ -37,10 +42,19 @@ impl Extensions {
                 "8BITMIME" => extensions.eight_bit_mime = true,
                 "ENHANCEDSTATUSCODES" => extensions.enhanced_status_codes = true,
                 "CHUNKING" => extensions.chunking = true,
+                "STARTTLS" => extensions.starttls = true,
+                "AUTH" => extensions.take_mechanisms(words),
                 _ => {}
             }
         }
         extensions
+    }
+
+    fn take_mechanisms<'a>(&mut self, words: impl Iterator<Item = &'a str>) {
+        for word in words {
+            self.auth_plain |= word.eq_ignore_ascii_case("PLAIN");
+            self.auth_login |= word.eq_ignore_ascii_case("LOGIN");
+        }
     }
 }
 
@@ -61,12 +75,14 @@ mod tests {
             ("mx\nSIZE 1000", size(Some(1_000))),
             ("mx\nSIZE 99999999999999999999999", size(None)),
             ("mx\nSIZE -1", size(None)),
+            ("mx\nstarttls", Extensions { starttls: true, ..none }),
             ("mx\n8BITMIME", Extensions { eight_bit_mime: true, ..none }),
             (
                 "mx\nCHUNKING\nENHANCEDSTATUSCODES",
                 Extensions { chunking: true, enhanced_status_codes: true, ..none },
             ),
-            ("mx\n\nAUTH PLAIN LOGIN\nX-SIZE 3", none),
+            ("mx\n\nAUTH plain LOGIN\nX-SIZE 3", Extensions { auth_plain: true, auth_login: true, ..none }),
+            ("mx\nAUTH\nAUTH GSSAPI", none),
         ];
         for (text, expected) in table {
             let reply = Reply { code: 250, enhanced: None, text: text.into() };

@@ -10,6 +10,7 @@
 //!                     bytes ◀────┘                                     log, spool, dsn ◀──┘
 //! ```
 
+mod broken_tls;
 pub mod client;
 mod connection;
 pub mod extensions;
@@ -24,5 +25,6 @@ mod settle;
 pub mod shard;
 mod steer;
 mod transaction;
+mod transport;
 pub mod verdict;
 mod worker;

@@ -11,6 +11,7 @@ use crate::observe::line::{self, Delays};
 use crate::observe::log;
 use crate::schedule::retry::{self, Deferral, Next};
 use crate::shard::links::{Disposition, Fate, Group, Report, ToIngest};
+use crate::tls::outward::PeerTls;
 use std::cell::Cell;
 use std::rc::Rc;
 
@@ -23,6 +24,7 @@ pub struct Attempted {
     pub verdict: Verdict,
     /// `host[ip]:port`.
     pub relay: String,
+    pub tls: Option<Rc<PeerTls>>,
 }
 
 /// Wall clock, microseconds.
@@ -125,7 +127,8 @@ fn fate(
     let verdict = done.verdict;
     let dsn = verdict.status.to_string();
     let recipient = &message.envelope.recipients[done.recipient as usize].address;
-    log_attempt(shard, message, recipient, &done.relay, delays, &dsn, disposition, &verdict.text);
+    let reached = (done.relay.as_str(), done.tls.as_deref());
+    log_attempt(shard, message, recipient, reached, delays, &dsn, disposition, &verdict.text);
     Fate {
         recipient: done.recipient,
         attempts: match disposition {
@@ -145,7 +148,7 @@ fn log_attempt(
     shard: &DeliveryShard,
     message: &Message,
     recipient: &str,
-    relay: &str,
+    (relay, tls): (&str, Option<&PeerTls>),
     delays: Delays,
     dsn: &str,
     disposition: Disposition,
@@ -158,7 +161,7 @@ fn log_attempt(
         Disposition::Expired => (&shard.counters.recipients_expired_total, "expired"),
     };
     counter.add(1);
-    let attempt = line::Attempt { id: message.id, recipient, relay, delays, dsn, status, reply };
+    let attempt = line::Attempt { id: message.id, recipient, relay, delays, tls, dsn, status, reply };
     log::write("delivery", |text| line::attempt(text, &attempt));
 }
 
@@ -206,7 +209,16 @@ pub async fn settle_trouble(
             continue;
         }
         let address = &message.envelope.recipients[recipient as usize].address;
-        log_attempt(shard, &message, address, "none", delays, &trouble.dsn, disposition, &trouble.text);
+        log_attempt(
+            shard,
+            &message,
+            address,
+            ("none", None),
+            delays,
+            &trouble.dsn,
+            disposition,
+            &trouble.text,
+        );
         fates.push(Fate {
             recipient,
             attempts: item.attempts,

@@ -4,6 +4,7 @@
 //! one of four places: ready in a hop, in the timetable, in the hands of one connection or settling task
 //! ([`hands`](super::hands)), or finished and reported. What an administrator withdraws is in none of them.
 
+use super::broken_tls::BrokenTls;
 use super::client::ClientSettings;
 use super::connection::Scratch;
 use super::hands::Hands;
@@ -14,13 +15,14 @@ use super::verdict::Peer;
 use super::worker;
 use crate::channel::Receiver;
 use crate::clock::{monotonic_millis, wall_micros};
-use crate::config::{Config, Retry, SmartHost, Target};
+use crate::config::{Config, Login, Retry, SmartHost, Target};
 use crate::observe::{counters, log};
 use crate::schedule::retry;
 use crate::schedule::timetable::Timetable;
 use crate::shard::event::Event;
 use crate::shard::links::{Handover, Links, NextHop, ToDelivery, ToIngest};
 use crate::steering::Destination;
+use crate::tls::outward::RouteTls;
 use futures_lite::FutureExt;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -42,6 +44,9 @@ pub struct DeliveryShard {
     pub counters: Arc<counters::Delivery>,
     pub settings: Arc<ClientSettings>,
     pub scratch: Scratch,
+    /// By route.
+    tls: Vec<RouteTls>,
+    pub broken_tls: BrokenTls,
     pub(super) lookup: Lookup,
     pub(super) hops: RefCell<HashMap<NextHop, Rc<Hop>>>,
     pub(super) timetable: RefCell<Timetable<Due>>,
@@ -65,7 +70,13 @@ pub(super) enum Due {
 }
 
 impl DeliveryShard {
-    pub fn new(config: Arc<Config>, links: Arc<Links>, counters: Arc<counters::Delivery>) -> Self {
+    /// `tls`: by route.
+    pub fn new(
+        config: Arc<Config>,
+        links: Arc<Links>,
+        counters: Arc<counters::Delivery>,
+        tls: &[RouteTls],
+    ) -> Self {
         let connections_total_max = config.delivery.connections_total_max.div_ceil(links.delivery.len());
         Self {
             settings: Arc::new(ClientSettings::of(&config)),
@@ -74,6 +85,8 @@ impl DeliveryShard {
             links,
             counters,
             scratch: Scratch::default(),
+            tls: tls.iter().map(RouteTls::for_another_shard).collect(),
+            broken_tls: BrokenTls::default(),
             hops: RefCell::default(),
             timetable: RefCell::default(),
             hands: Hands::default(),
@@ -104,6 +117,17 @@ impl DeliveryShard {
     /// The retry schedule of a next hop.
     pub fn retry_of(&self, next_hop: &NextHop) -> &Retry {
         self.config.routes.get(usize::from(next_hop.route)).map_or(&self.config.retry, |route| &route.retry)
+    }
+
+    /// What the route of a next hop that was found demands.
+    pub fn tls_of(&self, next_hop: &NextHop) -> &RouteTls {
+        &self.tls[usize::from(next_hop.route)]
+    }
+
+    /// Who the relay is to the smart hosts of the next hop; nobody to one that it was rerouted to.
+    pub fn login_of(&self, next_hop: &NextHop) -> Option<Arc<Login>> {
+        let route = self.config.routes.get(usize::from(next_hop.route))?;
+        if next_hop.via.is_some() { None } else { route.login.clone() }
     }
 
     pub async fn lookup(&self, next_hop: &NextHop) -> Result<Vec<Peer>, NotFound> {

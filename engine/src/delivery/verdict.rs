@@ -35,6 +35,13 @@ impl Status {
     pub const LOOP: Self = Self(5, 4, 6);
     /// Returned by an administrator (RFC 3463: delivery not authorized, message refused).
     pub const RETURNED: Self = Self(5, 7, 1);
+    /// RFC 3463 (4.7.4, security features not supported): TLS is demanded and cannot be had.
+    pub const TLS_NEEDED: Self = Self(4, 7, 4);
+    /// RFC 3463 (4.7.5, cryptographic failure).
+    pub const TLS_FAILED: Self = Self(4, 7, 5);
+    /// RFC 4954 section 6: the relay's own login is refused, for now: the operator can mend it.
+    pub const AUTH_FAILED: Self = Self(4, 7, 8);
+    pub const AUTH_NEEDS_TLS: Self = Self(4, 7, 11);
     pub const EXPIRED: Self = Self(4, 4, 7);
     pub const PROTOCOL: Self = Self(4, 5, 0);
 

@@ -4,7 +4,8 @@
 //! A fault of the program in one message ends that attempt (the message is put off) and that
 //! connection, never the shard.
 
-use super::connection::{Broken, Connection};
+use super::client::StartTls;
+use super::connection::{Broken, Connection, Unopened, Wish};
 use super::failure::{Failure, Recipients, rule};
 use super::hop::{Hop, Item, Trouble};
 use super::message::Message;
@@ -13,7 +14,10 @@ use super::shard::DeliveryShard;
 use super::steer::InHands;
 use super::verdict::{Fate, Outcome, Peer, Status, Verdict};
 use crate::clock::wall_micros;
+use crate::config::TlsRule;
 use crate::observe::log;
+use crate::shard::links::NextHop;
+use crate::tls::outward::PeerTls;
 use futures_lite::FutureExt;
 use sluice_queue::RecipientState;
 use std::panic::AssertUnwindSafe;
@@ -40,7 +44,7 @@ async fn connect_and_serve(shard: &Rc<DeliveryShard>, hop: &Rc<Hop>) {
     };
     let mut last = None;
     for (index, peer) in peers.iter().enumerate() {
-        match open(shard, peer).await {
+        match open(shard, &hop.next_hop, peer).await {
             Ok(connection) => {
                 shard.hop_answers(hop);
                 return serve(shard, hop, connection, &peers[index + 1..]).await;
@@ -68,10 +72,50 @@ async fn connect_and_serve(shard: &Rc<DeliveryShard>, hop: &Rc<Hop>) {
     shard.hop_is_down(hop, trouble(&failure, peer, status));
 }
 
-async fn open(shard: &DeliveryShard, peer: &Peer) -> Result<Connection, Failure> {
+/// Connects to one host. Where the route may do without TLS, a host whose TLS does not work is talked to in
+/// clear text.
+async fn open(shard: &DeliveryShard, next_hop: &NextHop, peer: &Peer) -> Result<Connection, Failure> {
+    let tls = shard.tls_of(next_hop);
+    let mut wish = Wish {
+        settings: shard.settings.clone(),
+        connect_timeout: shard.config.timeouts.connect,
+        handshake_timeout: shard.config.timeouts.handshake,
+        starttls: match tls.rule {
+            _ if tls.implicit => StartTls::Never,
+            TlsRule::None => StartTls::Never,
+            TlsRule::May if shard.broken_tls.knows(peer.address) => StartTls::Never,
+            TlsRule::May => StartTls::May,
+            TlsRule::Encrypt | TlsRule::Verify | TlsRule::Fingerprint => StartTls::Must,
+        },
+        login: shard.login_of(next_hop),
+        tls,
+        domain: next_hop.domain.as_deref(),
+    };
+    let opened = connect(shard, &wish, peer).await;
+    match opened {
+        Err(Unopened::Tls(failure)) if wish.starttls == StartTls::May => {
+            log::note("delivery", &format!("{}; going on in clear text", failure.text));
+            shard.broken_tls.remember(peer.address);
+            wish.starttls = StartTls::Never;
+            connect(shard, &wish, peer).await.map_err(Failure::from)
+        }
+        other => other.map_err(Failure::from),
+    }
+}
+
+async fn connect(shard: &DeliveryShard, wish: &Wish<'_>, peer: &Peer) -> Result<Connection, Unopened> {
     shard.counters.connections_out_total.add(1);
-    let timeout = shard.config.timeouts.connect;
-    Connection::open(shard.settings.clone(), peer.clone(), timeout, shard.scratch.clone()).await
+    let opened = Connection::open(wish, peer.clone(), shard.scratch.clone()).await;
+    match &opened {
+        Ok(connection) => {
+            let tls = connection.tls.as_ref();
+            shard.counters.tls_out_handshakes_total.add(u64::from(tls.is_some()));
+            shard.counters.tls_out_resumed_total.add(u64::from(tls.is_some_and(|tls| tls.resumed)));
+        }
+        Err(Unopened::Tls(_)) => shard.counters.tls_out_failed_total.add(1),
+        Err(Unopened::Failed(_)) => {}
+    }
+    opened
 }
 
 /// Messages over one connection, until it is used up, unused for too long, or broken.
@@ -160,6 +204,9 @@ struct Attempt<'a> {
     recipients: Vec<u32>,
 }
 
+/// A host, and what its TLS is.
+type Reached<'a> = (&'a Peer, Option<Rc<PeerTls>>);
+
 /// What came of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Tried {
@@ -180,13 +227,13 @@ impl Attempt<'_> {
             Err(Broken::Unreadable(error)) => return Tried::Unreadable(error),
         };
         let peer = connection.peer().clone();
-        self.settle(fates, &peer, last_host, timing).await;
+        self.settle(fates, (&peer, connection.tls.clone()), last_host, timing).await;
         Tried::Host
     }
 
     async fn with_backup(&mut self, peer: &Peer, last_host: bool) -> Tried {
         let mut timing = Timing { began_micros: wall_micros(), setup_micros: 0, ended_micros: 0 };
-        match open(self.shard, peer).await {
+        match open(self.shard, &self.hop.next_hop, peer).await {
             Ok(mut backup) => {
                 timing.setup_micros = backup.setup_micros;
                 let tried = self.transact(&mut backup, last_host, timing).await;
@@ -195,13 +242,13 @@ impl Attempt<'_> {
             }
             Err(failure) => {
                 let fates = vec![Fate::Failed(failure); self.recipients.len()];
-                self.settle(fates, peer, last_host, timing).await;
+                self.settle(fates, (peer, None), last_host, timing).await;
                 Tried::Host
             }
         }
     }
 
-    async fn settle(&mut self, fates: Vec<Fate>, peer: &Peer, last_host: bool, mut timing: Timing) {
+    async fn settle(&mut self, fates: Vec<Fate>, peer: Reached<'_>, last_host: bool, mut timing: Timing) {
         let attempted = take_fates(fates, peer, last_host, &mut self.recipients);
         if attempted.iter().any(|done| done.verdict.outcome == Outcome::Delivered) {
             self.hop.succeeded();
@@ -228,7 +275,12 @@ impl Attempt<'_> {
 }
 
 /// Recipients that are decided move out of `recipients`.
-fn take_fates(fates: Vec<Fate>, peer: &Peer, last_host: bool, recipients: &mut Vec<u32>) -> Vec<Attempted> {
+fn take_fates(
+    fates: Vec<Fate>,
+    (peer, tls): Reached<'_>,
+    last_host: bool,
+    recipients: &mut Vec<u32>,
+) -> Vec<Attempted> {
     assert_eq!(fates.len(), recipients.len(), "every recipient has its fate");
     let mut attempted = Vec::with_capacity(fates.len());
     let mut fates = fates.into_iter();
@@ -237,7 +289,7 @@ fn take_fates(fates: Vec<Fate>, peer: &Peer, last_host: bool, recipients: &mut V
         match verdict {
             None => true,
             Some(verdict) => {
-                attempted.push(Attempted { recipient, verdict, relay: peer.to_string() });
+                attempted.push(Attempted { recipient, verdict, relay: peer.to_string(), tls: tls.clone() });
                 false
             }
         }

@@ -78,6 +78,9 @@ counters! {
         connections_out_total: "counter", "Attempts to connect to next hops.";
         connections_out: "gauge", "Connections to next hops open now.";
         connects_failed_total: "counter", "Attempts at which a next hop could not be reached at any address.";
+        tls_out_handshakes_total: "counter", "TLS handshakes with next hops.";
+        tls_out_resumed_total: "counter", "Those of them that resumed an earlier session.";
+        tls_out_failed_total: "counter", "TLS handshakes with next hops that failed, and certificates that were not enough.";
         recipients_delivered_total: "counter", "Recipients accepted by their next hop.";
         recipients_deferred_total: "counter", "Attempts put off, by recipient.";
         recipients_bounced_total: "counter", "Recipients refused for good.";

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! QID: from=<SENDER>, size=OCTETS, nrcpt=N, client=[IP], helo=<NAME>, listener=NAME[, tls=VERSION/CIPHER]
-//! QID: to=<RECIPIENT>, relay=HOST[IP]:PORT, delay=S, delays=A/B/C/D, dsn=X.Y.Z, status=sent (REPLY)
+//! QID: to=<RECIPIENT>, relay=HOST[IP]:PORT, delay=S, delays=A/B/C/D[, tls=VERSION/CIPHER/VERDICT], dsn=X.Y.Z,
+//!      status=sent (REPLY)
 //! QID: to=<RECIPIENT>, from=<SENDER>, size=OCTETS, status=deleted (by uid UID, pid PID)
 //! ```
 //!
@@ -10,6 +11,7 @@
 //! reused one), D the transaction. Pure.
 
 use crate::tls::TlsFacts;
+use crate::tls::outward::PeerTls;
 use sluice_queue::{Envelope, QueueId};
 use std::io::Write;
 
@@ -57,6 +59,7 @@ pub struct Attempt<'a> {
     /// `host[ip]:port`, or `none`.
     pub relay: &'a str,
     pub delays: Delays,
+    pub tls: Option<&'a PeerTls>,
     pub dsn: &'a str,
     /// `sent`, `deferred`, `bounced` or `expired`.
     pub status: &'a str,
@@ -109,7 +112,7 @@ pub fn attempt(line: &mut Vec<u8>, attempt: &Attempt<'_>) {
     let delays = &attempt.delays;
     let _ = write!(
         line,
-        "{}: to=<{}>, relay={}, delay={}, delays={}/{}/{}/{}, dsn={}, status={} ({})",
+        "{}: to=<{}>, relay={}, delay={}, delays={}/{}/{}/{}",
         attempt.id,
         Shown(attempt.recipient),
         attempt.relay,
@@ -118,10 +121,11 @@ pub fn attempt(line: &mut Vec<u8>, attempt: &Attempt<'_>) {
         Seconds(delays.waiting),
         Seconds(delays.connecting),
         Seconds(delays.transaction),
-        attempt.dsn,
-        attempt.status,
-        Shown(attempt.reply),
     );
+    if let Some(tls) = attempt.tls {
+        let _ = write!(line, ", tls={tls}");
+    }
+    let _ = write!(line, ", dsn={}, status={} ({})", attempt.dsn, attempt.status, Shown(attempt.reply),);
 }
 
 /// Microseconds as seconds with two significant digits below ten, as Postfix prints them.
@@ -165,6 +169,7 @@ mod tests {
                 recipient: "bob@example.com",
                 relay: "mx.example.com[192.0.2.1]:25",
                 delays: Delays { receiving: 0, waiting: 1_500, connecting: 250_000, transaction: 12_345_678 },
+                tls: None,
                 dsn: "2.0.0",
                 status: "sent",
                 reply: "250 2.0.0 Ok:\r\nqueued",

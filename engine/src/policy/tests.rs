@@ -72,8 +72,17 @@ pub(crate) fn config() -> Config {
                 target: Target::SmartHosts(vec![SmartHost { host: "10.1.0.10".into(), port: 25 }]),
                 resolver: None,
                 retry: retry.clone(),
+                tls: OutwardTls::default(),
+                login: None,
             },
-            Route { domains: vec!["*".into()], target: Target::Mx { port: 25 }, resolver: None, retry },
+            Route {
+                domains: vec!["*".into()],
+                target: Target::Mx { port: 25 },
+                resolver: None,
+                retry,
+                tls: OutwardTls::default(),
+                login: None,
+            },
         ],
         resolvers: Vec::new(),
     }

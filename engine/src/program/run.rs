@@ -17,6 +17,7 @@ use crate::service::{self, Service};
 use crate::session;
 use crate::shard::links::{Budget, HANDOVERS_MAX, Links, QUESTIONS_MAX, REPORTS_MAX, ToDelivery, ToIngest};
 use crate::shard::{self, Happening, Role, ShardName};
+use crate::tls::outward::RouteTls;
 use crate::{admin, listener};
 use crossbeam::channel::{Receiver, unbounded};
 use futures_lite::future::block_on;
@@ -42,12 +43,14 @@ pub fn run(config: Config, started: impl FnOnce(&Config) -> Result<(), Failed>) 
     let keys = crate::tls::tickets().map_err(|sentence| Failed::new(OS_ERROR, sentence))?;
     let tls = crate::tls::listeners(&config, &keys)
         .map_err(|sentence| Failed::new(super::CONFIGURATION, sentence))?;
+    let outward = crate::tls::outward::routes(&config)
+        .map_err(|sentence| Failed::new(super::CONFIGURATION, sentence))?;
     let log_thread = log::start(&config.hostname, config.log.file.as_deref()).map_err(|error| {
         let path = config.log.file.as_deref().unwrap_or(Path::new("")).display();
         Failed::io(format_args!("log.file {path} cannot be opened"), &error)
     })?;
     warnings(&config).lines().for_each(|warning| log::note("main", warning));
-    let result = match Relay::start(&config, bound, admin, (tls, keys)) {
+    let result = match Relay::start(&config, bound, admin, (tls, keys), outward.into()) {
         Ok(mut relay) => relay.run(started),
         Err(error) => Err(Failed::new(OS_ERROR, format_args!("a thread cannot be started: {error}"))),
     };
@@ -131,6 +134,7 @@ impl Relay {
         bound: Vec<Vec<listener::Bound>>,
         admin: admin::Bound,
         (tls, tickets): (crate::tls::Listeners, Arc<dyn ProducesTickets>),
+        outward: Arc<[RouteTls]>,
     ) -> std::io::Result<Self> {
         let ingest_cpus = &config.shards.ingest_cpus;
         let delivery_cpus = &config.shards.delivery_cpus;
@@ -165,7 +169,7 @@ impl Relay {
                 index,
                 cpu,
                 config.clone(),
-                links.clone(),
+                (links.clone(), outward.clone()),
                 counters,
                 inbox,
                 tell.clone(),

@@ -10,6 +10,7 @@ use crate::delivery::shard::{self as delivery, DeliveryShard};
 use crate::intake::{self, IngestShard, OpenedSpools, Parts};
 use crate::listener::{self, Bound};
 use crate::observe::{counters, log};
+use crate::tls::outward::RouteTls;
 use crossbeam::channel::Sender;
 use futures_lite::FutureExt;
 use glommio::{LocalExecutorBuilder, Placement};
@@ -176,7 +177,7 @@ pub fn start_delivery(
     index: usize,
     cpu: usize,
     config: Arc<crate::config::Config>,
-    links: Arc<Links>,
+    (links, tls): (Arc<Links>, Arc<[RouteTls]>),
     counters: Arc<counters::Delivery>,
     inbox: Receiver<ToDelivery>,
     events: Sender<Happening>,
@@ -184,7 +185,7 @@ pub fn start_delivery(
     let name = ShardName { role: Role::Delivery, index };
     let told = events.clone();
     start(name, cpu, events, move || async move {
-        let shard = Rc::new(DeliveryShard::new(config, links, counters));
+        let shard = Rc::new(DeliveryShard::new(config, links, counters, &tls));
         glommio::spawn_local(delivery::keep_time(shard.clone())).detach();
         let ticked = shard.clone();
         glommio::spawn_local(tick(move || ticked.tick())).detach();

@@ -7,8 +7,10 @@
 //! may come back to another shard. With `tickets = false` no session can be resumed at all.
 
 mod client_certificates;
+pub mod dane;
 pub mod files;
 mod names;
+pub mod outward;
 
 use std::sync::Arc;
 
@@ -98,18 +100,28 @@ pub struct TlsFacts {
 impl ListenerTls {
     /// After the handshake.
     pub fn facts(&self, connection: &ServerConnection) -> TlsFacts {
-        let version = match connection.protocol_version() {
-            Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
-            Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
-            _ => "TLS",
-        };
         let cipher = connection.negotiated_cipher_suite().map(|suite| suite.suite());
         TlsFacts {
-            version,
-            cipher: cipher.and_then(|suite| suite.as_str()).unwrap_or("unknown").replace("TLS13_", "TLS_"),
+            version: version(connection.protocol_version()),
+            cipher: cipher_name(cipher),
             resumed: connection.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
             name: connection.server_name().map(str::to_owned),
             client: self.asked.as_ref().map(|asked| asked.verdict(connection.peer_certificates())),
         }
     }
+}
+
+fn version(version: Option<rustls::ProtocolVersion>) -> &'static str {
+    match version {
+        Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
+        Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
+        _ => "TLS",
+    }
+}
+
+/// As IANA names it.
+fn cipher_name(suite: Option<rustls::CipherSuite>) -> String {
+    suite
+        .and_then(|suite| suite.as_str().map(|name| name.replace("TLS13_", "TLS_")))
+        .unwrap_or("unknown".into())
 }

@@ -15,6 +15,7 @@ mod loops;
 mod mail_exchangers;
 mod many_messages;
 mod other_shards;
+mod outward_tls;
 mod policy;
 mod postfix;
 mod power_cuts;

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use sluice_tests::message::{number_of, numbered, without_received};
-use sluice_tests::wait::SOON;
+use sluice_tests::wait::{self, SOON};
 use sluice_tests::{Answer, Client, Inbox, Port, Relay, tools};
 
 /// Messages `from` to `to` over a few connections.
@@ -119,7 +119,7 @@ fn a_backup_goes_into_a_running_relay_under_load_and_a_later_one_brings_the_rest
 
 #[test]
 fn kills_in_the_middle_of_a_restore_lose_nothing_and_double_nothing() {
-    const MESSAGES: usize = 4_000;
+    const MESSAGES: usize = 6_000;
     let (nowhere, port) = (Port::reserve(), Port::reserve());
     let mut old = waiting(&nowhere);
     old.start();
@@ -138,7 +138,11 @@ fn kills_in_the_middle_of_a_restore_lose_nothing_and_double_nothing() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        thread::sleep(Duration::from_millis(10 + 4 * round));
+        // A little further in each round, whatever the machine's speed.
+        let log = new.log();
+        wait::until_true(SOON, "the restore goes on", || {
+            log.matching(&["restored from"]).len() > 10 * round || command.try_wait().unwrap().is_some()
+        });
         if round % 2 == 0 {
             new.kill();
             done = command.wait().unwrap().success();

@@ -86,9 +86,15 @@ fn the_reference_file_shows_every_key_and_no_other() {
     let own = asked.iter().filter_map(|key| key.strip_prefix("listener.own_tls."));
     assert!(own.clone().count() > 0 && own.clone().all(|key| asked.contains(&format!("tls.{key}"))));
     asked.retain(|key| !key.starts_with("listener.own_tls."));
+    // So has a route's.
+    let own = asked.iter().filter_map(|key| key.strip_prefix("route.tls."));
+    assert!(own.clone().count() > 0 && own.clone().all(|key| asked.contains(&format!("delivery.tls.{key}"))));
+    asked.retain(|key| !key.starts_with("route.tls."));
     asked.extend(asked_of("[[tls.name]]"));
     assert!(asked.contains("limits.received_max") && asked.contains("route.retry.first"), "{asked:?}");
-    assert_eq!(keys_shown(), asked);
+    let mut shown = keys_shown();
+    shown.retain(|key| !key.starts_with("route.tls."));
+    assert_eq!(shown, asked);
 }
 
 #[test]

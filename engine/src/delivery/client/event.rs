@@ -10,6 +10,8 @@ use crate::delivery::verdict::Fate;
 pub enum Event {
     /// Write `out`, then read more.
     Read,
+    /// The peer is ready for the TLS handshake: make it, then call `tls_started`, or close the connection.
+    StartTls,
     /// Greeted: `begin` or `quit` may be called.
     Ready,
     /// 354 came: stream the content and end-of-data, then call `content_sent`.

@@ -2,9 +2,10 @@
 //!
 //! Plain data, `Send`, behind an `Arc`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::Config;
+use crate::config::{Config, Login};
 
 /// Milliseconds on the clock of the caller; only differences matter.
 pub type Millis = u64;
@@ -15,6 +16,26 @@ pub struct ClientSettings {
     /// For EHLO and HELO; a peer that calls itself by this name is this relay.
     pub hostname: String,
     pub timeouts: ClientTimeouts,
+}
+
+/// Whether the session goes over to TLS (RFC 3207).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartTls {
+    Never,
+    /// Where the peer offers it.
+    May,
+    /// Nothing goes over a session without it.
+    Must,
+}
+
+/// What one session is to do before it carries mail.
+#[derive(Clone, Debug)]
+pub struct Opening {
+    pub starttls: StartTls,
+    /// The connection is TLS already (RFC 8314), so there is no STARTTLS.
+    pub in_tls: bool,
+    /// Who the relay is to this peer; without it the session does not authenticate.
+    pub login: Option<Arc<Login>>,
 }
 
 /// RFC 5321 section 4.5.3.2, in milliseconds.

@@ -3,7 +3,7 @@
 //!
 //! Pure; a part of [`Client`]. `None` is no event: the reply was a step on the way.
 
-use super::{Client, Event, Millis, State};
+use super::{Client, Event, Millis, StartTls, State};
 use crate::delivery::extensions::Extensions;
 use crate::delivery::failure::{Failure, Scope};
 use crate::delivery::reply::{Reply, ReplyClass};
@@ -14,39 +14,71 @@ impl Client {
         if !reply.is_completed() {
             return Some(self.refused_session(reply));
         }
+        self.say_ehlo(now, out);
+        None
+    }
+
+    pub(super) fn say_ehlo(&mut self, now: Millis, out: &mut Vec<u8>) {
         out.extend_from_slice(format!("EHLO {}\r\n", self.settings.hostname).as_bytes());
         self.enter(now, State::AwaitEhlo);
-        None
     }
 
     pub(super) fn on_ehlo(&mut self, now: Millis, reply: Reply, out: &mut Vec<u8>) -> Option<Event> {
         match reply.class() {
             ReplyClass::Completed => {
                 self.extensions = Extensions::of(&reply);
-                Some(self.greeted(now, &reply))
+                self.greeted(now, &reply, out)
             }
-            ReplyClass::Lasting => {
+            // Within TLS a peer has understood EHLO before.
+            ReplyClass::Lasting if !self.opening.in_tls => {
                 out.extend_from_slice(format!("HELO {}\r\n", self.settings.hostname).as_bytes());
                 self.enter(now, State::AwaitHelo);
                 None
             }
-            ReplyClass::Intermediate | ReplyClass::Temporary => Some(self.refused_session(reply)),
+            ReplyClass::Intermediate | ReplyClass::Temporary | ReplyClass::Lasting => {
+                Some(self.refused_session(reply))
+            }
         }
     }
 
-    pub(super) fn on_helo(&mut self, now: Millis, reply: Reply) -> Option<Event> {
-        if reply.is_completed() { Some(self.greeted(now, &reply)) } else { Some(self.refused_session(reply)) }
+    pub(super) fn on_helo(&mut self, now: Millis, reply: Reply, out: &mut Vec<u8>) -> Option<Event> {
+        if reply.is_completed() { self.greeted(now, &reply, out) } else { Some(self.refused_session(reply)) }
+    }
+
+    /// RFC 3207 section 4.
+    pub(super) fn on_starttls(&mut self, now: Millis, reply: Reply, out: &mut Vec<u8>) -> Option<Event> {
+        if reply.code == 220 {
+            self.enter(now, State::AwaitHandshake);
+            return Some(Event::StartTls);
+        }
+        if self.opening.starttls == StartTls::Must {
+            let text = format!("TLS is required, but host {} refused STARTTLS: {reply}", self.peer.host());
+            return Some(Event::Failed(self.fail(Failure::local(Scope::Session, Status::TLS_NEEDED, text))));
+        }
+        self.ready_or_auth(now, out)
+    }
+
+    fn without_tls(&mut self) -> Event {
+        let text = format!("TLS is required, but was not offered by host {}", self.peer.host());
+        Event::Failed(self.fail(Failure::local(Scope::Session, Status::TLS_NEEDED, text)))
     }
 
     /// A peer with the relay's own name is the relay itself, or believes to be (RFC 5321 section 6.3).
-    fn greeted(&mut self, now: Millis, reply: &Reply) -> Event {
+    fn greeted(&mut self, now: Millis, reply: &Reply, out: &mut Vec<u8>) -> Option<Event> {
         let name = reply.text.split_ascii_whitespace().next().unwrap_or_default();
         if name.eq_ignore_ascii_case(&self.settings.hostname) {
             let text = format!("mail loops back to myself: {} calls itself {name}", self.peer.host());
-            return Event::Failed(self.fail(Failure::local(Scope::Host, Status::LOOP, text)));
+            return Some(Event::Failed(self.fail(Failure::local(Scope::Host, Status::LOOP, text))));
         }
-        self.enter(now, State::Ready);
-        Event::Ready
+        if !self.opening.in_tls && self.opening.starttls != StartTls::Never && self.extensions.starttls {
+            out.extend_from_slice(b"STARTTLS\r\n");
+            self.enter(now, State::AwaitStartTls);
+            return None;
+        }
+        if !self.opening.in_tls && self.opening.starttls == StartTls::Must {
+            return Some(self.without_tls());
+        }
+        self.ready_or_auth(now, out)
     }
 
     pub(super) fn on_rset(&mut self, now: Millis, reply: Reply, out: &mut Vec<u8>) -> Option<Event> {

@@ -2,6 +2,9 @@
 //! `=` an event. The runner plays `S:` and `>`, and what then comes out must be the whole script.
 //! Each script is played with the peer's octets whole, one by one, and split in two at every place.
 
+mod auth;
+mod starttls;
+
 use super::*;
 use crate::delivery::verdict::Fate;
 
@@ -35,9 +38,13 @@ fn settings() -> Arc<ClientSettings> {
     Arc::new(ClientSettings { hostname: "relay.example".into(), timeouts })
 }
 
-fn new_client() -> Client {
+fn new_client(starttls: StartTls) -> Client {
+    open_client(Opening { starttls, in_tls: false, login: None })
+}
+
+fn open_client(opening: Opening) -> Client {
     let peer = Peer { name: "mx.example".into(), address: "192.0.2.1:25".parse().unwrap() };
-    Client::new(settings(), peer, HOUR)
+    Client::new(settings(), peer, opening, HOUR)
 }
 
 fn show_failure(failure: &Failure) -> String {
@@ -108,6 +115,11 @@ impl Play {
                     assert!(input.is_empty(), "Read with input left");
                     return;
                 }
+                Event::StartTls => {
+                    self.put("= start tls");
+                    assert!(input.is_empty(), "the rim drops nothing, the client ends");
+                    return;
+                }
                 Event::Ready => self.put("= ready"),
                 Event::Send => self.put("= send"),
                 Event::Finished(fates) => {
@@ -144,6 +156,10 @@ impl Play {
                 self.feed(b"");
             }
             "sent" => self.client.content_sent(HOUR),
+            "tls" => {
+                self.client.tls_started(HOUR, &mut out);
+                self.put_commands(&out);
+            }
             "quit" => {
                 self.client.quit(HOUR, &mut out);
                 self.put_commands(&out);
@@ -169,9 +185,31 @@ fn assert_closed(client: &mut Client) {
     assert_eq!(client.deadline(), Millis::MAX);
 }
 
+/// The first lines of a script, `WISH:`, say what the caller wishes.
+fn wishes(opening: &mut Opening, wish: &str) {
+    match wish {
+        "WISH: may" => opening.starttls = StartTls::May,
+        "WISH: must" => opening.starttls = StartTls::Must,
+        "WISH: in tls" => opening.in_tls = true,
+        "WISH: login" | "WISH: login in clear text" => {
+            let login = crate::config::Login {
+                user: "relay".into(),
+                password: "secret".into(),
+                in_clear_text: wish.ends_with("clear text"),
+            };
+            opening.login = Some(Arc::new(login));
+        }
+        other => panic!("{other}"),
+    }
+}
+
 fn play(script: &str, cut: Cut) -> String {
-    let mut play = Play { client: new_client(), transcript: String::new(), is_over: false };
     let mut lines = script.lines().peekable();
+    let mut opening = Opening { starttls: StartTls::Never, in_tls: false, login: None };
+    while let Some(wish) = lines.next_if(|line| line.starts_with("WISH: ")) {
+        wishes(&mut opening, wish);
+    }
+    let mut play = Play { client: open_client(opening), transcript: String::new(), is_over: false };
     while let Some(line) = lines.next() {
         if let Some(call) = line.strip_prefix("> ") {
             play.put(line);
@@ -195,7 +233,9 @@ fn holds(script: &str) {
     let longest = script.len() + 2 * script.lines().count();
     let cuts = [Cut::Whole, Cut::Single].into_iter().chain((1..longest.min(400)).map(Cut::At));
     for cut in cuts {
-        assert_eq!(play(script, cut), script, "cut: {cut:?}");
+        let spoken: String =
+            script.split_inclusive('\n').filter(|line| !line.starts_with("WISH: ")).collect();
+        assert_eq!(play(script, cut), spoken, "cut: {cut:?}");
     }
 }
 
@@ -440,7 +480,7 @@ S: 250 x
 = finished message 5.1.7
 "
     ));
-    let mut client = new_client();
+    let mut client = new_client(StartTls::Never);
     let mut out = Vec::new();
     client.advance(HOUR, b"220 mx\r\n", &mut out);
     client.advance(HOUR, b"250 mx\r\n", &mut out);
@@ -505,7 +545,7 @@ fn a_peer_with_our_own_name_is_a_loop() {
 /// RFC 5321 section 4.5.3.2.
 #[test]
 fn every_state_has_its_deadline() {
-    let mut client = new_client();
+    let mut client = new_client(StartTls::Never);
     let mut out = Vec::new();
     assert_eq!(client.deadline(), HOUR + 1, "greeting");
     client.advance(HOUR, b"220", &mut out);
@@ -537,7 +577,7 @@ fn every_state_has_its_deadline() {
 #[test]
 fn texts_read_as_in_postfix_logs() {
     let text = |before: &str, last: &[u8]| {
-        let mut client = new_client();
+        let mut client = new_client(StartTls::Never);
         let mut out = Vec::new();
         client.advance(HOUR, before.as_bytes(), &mut out);
         match client.advance(HOUR, last, &mut out).1 {
@@ -554,7 +594,7 @@ fn texts_read_as_in_postfix_logs() {
         "host mx.example[192.0.2.1] sent what is not an SMTP reply: \"SSH-2.0?\" \
          (while performing the EHLO handshake)"
     );
-    let mut play = Play { client: new_client(), transcript: String::new(), is_over: false };
+    let mut play = Play { client: new_client(StartTls::Never), transcript: String::new(), is_over: false };
     play.feed(b"220 x\r\n");
     play.feed(b"250 mx\r\n");
     play.call("begin s@a.example 1 r@b.example");
@@ -568,13 +608,13 @@ fn texts_read_as_in_postfix_logs() {
 
 #[test]
 fn a_peer_that_never_ends_its_reply_is_given_up() {
-    let mut client = new_client();
+    let mut client = new_client(StartTls::Never);
     let mut out = Vec::new();
     let banner = b"220-and so on\r\n".repeat(1_000);
     let (_, event) = client.advance(HOUR, &banner, &mut out);
     assert!(matches!(event, Event::Failed(end) if end.failure.status == Status::PROTOCOL));
     let hundred_lines = [b"220-and so on\r\n".repeat(100).as_slice(), b"220 end\r\n"].concat();
-    assert_eq!(new_client().advance(HOUR, &hundred_lines, &mut out).1, Event::Read);
+    assert_eq!(new_client(StartTls::Never).advance(HOUR, &hundred_lines, &mut out).1, Event::Read);
 }
 
 #[test]
@@ -589,7 +629,8 @@ fn a_reply_sent_ahead_is_never_taken_for_a_later_one() {
         ),
     ];
     for (octets, expected) in table {
-        let mut play = Play { client: new_client(), transcript: String::new(), is_over: false };
+        let mut play =
+            Play { client: new_client(StartTls::Never), transcript: String::new(), is_over: false };
         play.feed(b"220 x\r\n");
         play.feed(b"250-mx\r\n250 PIPELINING\r\n");
         play.call("begin s@a.example 1 r1@b.example r2@b.example");
@@ -604,7 +645,8 @@ fn a_reply_sent_ahead_is_never_taken_for_a_later_one() {
         &[b"220 x\r\n", b"250 x\r\n", b"250 x\r\n250 x\r\n"],
     ];
     for pieces in ahead {
-        let mut play = Play { client: new_client(), transcript: String::new(), is_over: false };
+        let mut play =
+            Play { client: new_client(StartTls::Never), transcript: String::new(), is_over: false };
         for piece in pieces {
             if play.client.is_ready() {
                 play.call("begin s@a.example 1 r1@b.example");
@@ -619,7 +661,7 @@ fn a_reply_sent_ahead_is_never_taken_for_a_later_one() {
 
 /// Drives a client through replies with these codes, one by one, as the rim would.
 fn drive(pipelining: bool, codes: &[u16]) -> Option<Vec<Fate>> {
-    let mut client = new_client();
+    let mut client = new_client(StartTls::Never);
     let mut out = Vec::new();
     client.advance(HOUR, b"220 x\r\n", &mut out);
     let ehlo: &[u8] = if pipelining { b"250-mx\r\n250 PIPELINING\r\n" } else { b"250 mx\r\n" };
@@ -633,7 +675,7 @@ fn drive(pipelining: bool, codes: &[u16]) -> Option<Vec<Fate>> {
             Event::Send => client.content_sent(HOUR),
             Event::Finished(fates) => return Some(fates),
             Event::Failed(end) => return Some(end.fates),
-            Event::Ready | Event::Closed => panic!("{event:?} within a transaction"),
+            Event::Ready | Event::StartTls | Event::Closed => panic!("{event:?} within a transaction"),
         }
     }
     client.timed_out();
@@ -670,7 +712,7 @@ fn every_sequence_of_replies_delivers_exactly_what_was_accepted() {
 
 #[test]
 fn a_refusal_in_the_middle_of_the_content_is_no_stale_connection() {
-    let (mut client, mut out) = (new_client(), Vec::new());
+    let (mut client, mut out) = (new_client(StartTls::Never), Vec::new());
     client.advance(0, b"220 mx ESMTP\r\n", &mut out);
     assert_eq!(client.advance(0, b"250-mx\r\n250 PIPELINING\r\n", &mut out).1, Event::Ready);
     client.begin(

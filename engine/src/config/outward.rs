@@ -1,0 +1,183 @@
+//! `[delivery.tls]` and `[route.tls]`: what the relay demands of its peers' TLS; `[route.login]`: who it is to
+//! them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::document::{At, Section};
+use super::read::{certificate_pair, path};
+use super::types::{Login, OutwardTls, PeerName, TlsRule, TlsVersion};
+use super::value::{self, Wrong};
+use crate::tls::files;
+
+/// A longer one would not fit into a line of AUTH.
+const PASSWORD_OCTETS_MAX: usize = 1_024;
+
+/// What the section does not say is as in `general`. `mx`: the route looks its hosts up.
+pub(super) fn tls(mut section: Section<'_>, general: &OutwardTls, mx: bool) -> OutwardTls {
+    let rules = [
+        ("none", TlsRule::None),
+        ("may", TlsRule::May),
+        ("encrypt", TlsRule::Encrypt),
+        ("verify", TlsRule::Verify),
+        ("fingerprint", TlsRule::Fingerprint),
+    ];
+    let rule = section.choice("policy", &rules);
+    let names = section.list("names", peer_name);
+    let fingerprints = section.list("fingerprints", fingerprint);
+    let implicit = section.flag("implicit");
+    let tls = OutwardTls {
+        rule: rule.as_ref().map_or(general.rule, |at| at.value),
+        authorities: authorities(&mut section, general),
+        minimum: section
+            .choice("minimum", &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)])
+            .map_or(general.minimum, |at| at.value),
+        implicit: implicit.as_ref().map_or(general.implicit, |at| at.value),
+        certificate: certificate_pair(&mut section).or_else(|| general.certificate.clone()),
+        names: values(names, &general.names),
+        fingerprints: values(fingerprints, &general.fingerprints),
+    };
+    if let Some(implicit) = implicit.filter(|at| at.value)
+        && tls.rule == TlsRule::None
+    {
+        section.fault(implicit.line, "implicit", "stands beside policy = \"none\"; allowed: another policy");
+    }
+    section.refuse_empty("names");
+    section.refuse_empty("fingerprints");
+    if let Some(rule) = rule {
+        demands(&section, &rule, &tls, mx);
+    }
+    section.finish();
+    tls
+}
+
+/// What a rule cannot do without.
+fn demands(section: &Section<'_>, rule: &At<TlsRule>, tls: &OutwardTls, mx: bool) {
+    match rule.value {
+        TlsRule::Verify if mx && !section.has("names") => section.fault(
+            rule.line,
+            "names",
+            "is missing: with mx = true a forged DNS answer could name any host; allowed: names of the peer's certificate, [\"mx.partner.example\"], \"@domain\" for the recipient's domain, or \"@host\" to trust the DNS",
+        ),
+        TlsRule::Verify if tls.authorities.is_none() => section.fault(
+            rule.line,
+            "authorities",
+            "is missing, and this host has no authorities of its own; allowed: the PEM file of the authorities that issue the peers' certificates",
+        ),
+        TlsRule::Fingerprint if tls.fingerprints.is_empty() => section.fault(
+            rule.line,
+            "fingerprints",
+            "is missing; allowed: a list of SHA-256 fingerprints, as openssl x509 -noout -fingerprint -sha256 prints them",
+        ),
+        _ => {}
+    }
+}
+
+/// The password stands in a file of its own, so that the configuration can be shown around.
+pub(super) fn login(mut section: Section<'_>) -> Option<Arc<Login>> {
+    let user = section.text("user", |text| match text.is_empty() || text.contains(char::is_control) {
+        true => Err("is not a user name; allowed: printable characters".to_owned()),
+        false => Ok(text.to_owned()),
+    });
+    let file = section.text("password_file", path);
+    let in_clear_text = section.flag("in_clear_text");
+    for (one, other) in [("user", "password_file"), ("password_file", "user"), ("in_clear_text", "user")] {
+        if section.has(one) && !section.has(other) {
+            section.fault(section.line, other, format!("is missing; allowed: what belongs to {one}"));
+        }
+    }
+    if section.reads_files()
+        && let Some(file) = &file
+        && let Err(sentence) = password(&file.value)
+    {
+        section.fault(file.line, "password_file", sentence);
+    }
+    let reads_files = section.reads_files();
+    section.finish();
+    let (user, file) = user.zip(file)?;
+    let password = if reads_files { password(&file.value).ok()? } else { String::new() };
+    let in_clear_text = in_clear_text.is_some_and(|at| at.value);
+    Some(Arc::new(Login { user: user.value, password, in_clear_text }))
+}
+
+fn password(file: &Path) -> Result<String, Wrong> {
+    const ALLOWED: &str = "allowed: a file with one line, the password, that the relay's user may read";
+    let name = file.display();
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| format!("{name} cannot be read ({error}); {ALLOWED}"))?;
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    let line = line.strip_suffix('\r').unwrap_or(line);
+    if line.is_empty() || line.len() > PASSWORD_OCTETS_MAX || line.contains(char::is_control) {
+        return Err(format!("{name} holds no password; {ALLOWED}"));
+    }
+    Ok(line.to_owned())
+}
+
+fn authorities(section: &mut Section<'_>, general: &OutwardTls) -> Option<PathBuf> {
+    let Some(given) = section.text("authorities", path) else { return general.authorities.clone() };
+    if section.reads_files()
+        && let Err(sentence) = files::authorities(&given.value)
+    {
+        section.fault(given.line, "authorities", sentence);
+    }
+    Some(given.value)
+}
+
+fn values<T: Clone>(given: Option<Vec<At<T>>>, general: &[T]) -> Vec<T> {
+    given.map_or_else(|| general.to_vec(), |given| given.into_iter().map(|at| at.value).collect())
+}
+
+fn peer_name(text: &str) -> Result<PeerName, Wrong> {
+    match text {
+        "@host" => Ok(PeerName::Host),
+        "@domain" => Ok(PeerName::Domain),
+        name => value::hostname(name)
+            .map(PeerName::Name)
+            .map_err(|_| format!("\"{name}\" is not a name; allowed: mx.partner.example, @host, @domain")),
+    }
+}
+
+/// `sha256:`, or nothing, and 64 hexadecimal digits with or without colons.
+fn fingerprint(text: &str) -> Result<[u8; 32], Wrong> {
+    let wrong = || {
+        format!(
+            "\"{text}\" is not a fingerprint; allowed: the 64 hexadecimal digits of the certificate's SHA-256, with or without colons"
+        )
+    };
+    let digits: Vec<u8> =
+        text.strip_prefix("sha256:").unwrap_or(text).bytes().filter(|&b| b != b':').collect();
+    if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
+        return Err(wrong());
+    }
+    let mut octets = [0; 32];
+    for (octet, pair) in octets.iter_mut().zip(digits.chunks(2)) {
+        let pair = str::from_utf8(pair).map_err(|_| wrong())?;
+        *octet = u8::from_str_radix(pair, 16).map_err(|_| wrong())?;
+    }
+    Ok(octets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fingerprint_is_read_as_openssl_prints_it() {
+        let hex = "ab".repeat(32);
+        let colons = vec!["AB"; 32].join(":");
+        for text in [hex.clone(), colons.clone(), format!("sha256:{hex}"), format!("sha256:{colons}")] {
+            assert_eq!(fingerprint(&text), Ok([0xab; 32]), "{text}");
+        }
+        for text in ["", "ab", "sha1:00", &"a".repeat(63), &"g".repeat(64), &"\u{e4}".repeat(32)] {
+            assert!(fingerprint(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_of_peers_are_host_names_or_stand_for_one() {
+        assert_eq!(peer_name("@host"), Ok(PeerName::Host));
+        assert_eq!(peer_name("@domain"), Ok(PeerName::Domain));
+        assert_eq!(peer_name("MX.Partner.Example"), Ok(PeerName::Name("mx.partner.example".into())));
+        assert!(peer_name("@mx").is_err() && peer_name("a b").is_err());
+    }
+}
