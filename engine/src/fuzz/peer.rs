@@ -1,10 +1,13 @@
 //! The client session with a peer that answers what it likes: every recipient gets exactly one fate, no
 //! command line but its own leaves, and nothing panics.
 //!
-//! The first octet says how many recipients there are and when a time-out strikes; the rest is what the peer
+//! The first octet says how many recipients there are, whether a time-out or an end strikes, and what is wanted
+//! of TLS; the rest is what the peer
 //! says, one line at a time, so that nothing comes unasked.
 
-use crate::delivery::client::{Client, ClientSettings, ClientTimeouts, Event, Transaction};
+use crate::delivery::client::{
+    Client, ClientSettings, ClientTimeouts, Event, Opening, StartTls, Transaction,
+};
 use crate::delivery::verdict::Peer;
 use std::sync::Arc;
 
@@ -15,7 +18,7 @@ pub fn check(input: &[u8]) {
     let Some((&setup, said)) = input.split_first() else { return };
     let recipients = ["r1@b.example", "r2@b.example", "r3@b.example"];
     let recipients = &recipients[..1 + usize::from(setup & 3) % 3];
-    let mut peer = Conversation { client: client(), recipients, open: false, over: false };
+    let mut peer = Conversation { client: client(setup), recipients, open: false, over: false };
     let mut lines = said.split_inclusive(|&octet| octet == b'\n').peekable();
     let mut reply = Vec::new();
     while let Some(line) = lines.next() {
@@ -50,6 +53,12 @@ impl Conversation<'_> {
             assert!(out.is_empty() || out.ends_with(b"\r\n"));
             match event {
                 Event::Read => return assert!(input.is_empty()),
+                Event::StartTls => {
+                    let mut out = Vec::new();
+                    self.client.tls_started(0, &mut out);
+                    assert!(out.starts_with(b"EHLO "));
+                    return;
+                }
                 Event::Ready => self.begin(),
                 Event::Send => self.client.content_sent(0),
                 Event::Finished(fates) => {
@@ -86,8 +95,11 @@ impl Conversation<'_> {
     }
 }
 
-fn client() -> Client {
+fn client(setup: u8) -> Client {
     let timeouts = ClientTimeouts { greeting: 1, reply: 1, data: 1, block: 1, end_of_data: 1 };
     let settings = Arc::new(ClientSettings { hostname: "relay.example".into(), timeouts });
-    Client::new(settings, Peer { name: "mx.example".into(), address: "192.0.2.1:25".parse().unwrap() }, 0)
+    let starttls = [StartTls::Never, StartTls::May, StartTls::Must][usize::from(setup >> 3) % 3];
+    let opening = Opening { starttls, in_tls: setup & 64 != 0, login: None };
+    let peer = Peer { name: "mx.example".into(), address: "192.0.2.1:25".parse().expect("an address") };
+    Client::new(settings, peer, opening, 0)
 }
