@@ -59,7 +59,7 @@ struct Seen {
     replies: Vec<u8>,
     /// What was committed or refused at the end, with its envelope and Received field.
     messages: Vec<(String, String, Vec<u8>)>,
-    /// Steps that the rim was asked for, but for content and reading.
+    /// Steps that the rim was asked for and that store or promise something.
     steps: Vec<&'static str>,
     notes: Vec<String>,
 }
@@ -191,10 +191,8 @@ impl Rim<'_> {
                     draft.extend_from_slice(&self.buffer[range.clone()]);
                 }
                 Step::Open => self.open(),
-                Step::Abandon => {
-                    self.seen.steps.push("abandon");
-                    self.draft.take().expect("only a draft can be abandoned");
-                }
+                // A message far too long is abandoned, or closes the session at once when it comes in one piece.
+                Step::Abandon => drop(self.draft.take().expect("only a draft can be abandoned")),
                 Step::Commit => self.commit(),
                 Step::StartTls => {
                     self.seen.steps.push("tls");
