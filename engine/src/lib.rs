@@ -25,6 +25,7 @@ pub mod session;
 
 pub mod delivery;
 pub mod dsn;
+pub mod mta_sts;
 pub mod resolve;
 pub mod restore;
 pub mod schedule;

@@ -11,7 +11,7 @@ pub struct Envelope {
     pub sender: String,
     /// At least one; their order is the order of RCPT, and their index is their name in outcomes.
     pub recipients: Vec<Recipient>,
-    /// The BODY parameter of MAIL (RFC 6152).
+    /// The BODY parameter of MAIL (RFC 6152, RFC 3030).
     pub body: Body,
     /// Microseconds since 1970 when end-of-data was reached.
     pub arrived_micros: u64,
@@ -32,12 +32,33 @@ pub struct Recipient {
     pub address: String,
 }
 
-/// RFC 6152: what the sender declared the content to be.
+/// RFC 6152 and RFC 3030: what the sender declared the content to be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Body {
     #[default]
     SevenBit,
     EightBit,
+    /// RFC 3030 section 3: octets of any kind, not in lines. Never to be sent by DATA.
+    Binary,
+}
+
+impl Body {
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Self::SevenBit => 0,
+            Self::EightBit => 1,
+            Self::Binary => 2,
+        }
+    }
+
+    /// What no version has written counts as the mildest.
+    pub(crate) const fn of(code: u8) -> Self {
+        match code {
+            1 => Self::EightBit,
+            2 => Self::Binary,
+            _ => Self::SevenBit,
+        }
+    }
 }
 
 /// Where one recipient of a message stands.

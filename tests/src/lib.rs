@@ -33,7 +33,7 @@ pub mod wait;
 pub use client::{Client, Reply};
 pub use dns::Dns;
 pub use dsn::Dsn;
-pub use inbox::{Answer, Inbox, Step, Transaction};
+pub use inbox::{Answer, Inbox, Step, Transaction, offer_chunking};
 pub use ledger::Ledger;
 pub use maildir::Maildir;
 pub use opensmtpd::OpenSmtpd;

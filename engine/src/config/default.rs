@@ -8,6 +8,7 @@ use super::types::{
     Admin, Delivery, Limits, OutwardTls, PeerName, Retry, Spool, Timeouts, TlsRule, TlsVersion,
 };
 
+const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
 const fn seconds(count: u64) -> Duration {
@@ -51,6 +52,7 @@ impl Default for Limits {
             message_bytes_max: 64 * MIB,
             recipients_max: 1_000,
             line_bytes_max: 998,
+            header_bytes_max: 256 * KIB,
             received_max: 50,
             errors_max: 20,
             sessions_max: 20_000,
@@ -83,6 +85,7 @@ impl Default for Delivery {
             messages_per_connection_max: 1_000,
             idle: seconds(5),
             recipients_max: 100,
+            chunking: true,
             drain: seconds(20),
         }
     }

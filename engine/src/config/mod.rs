@@ -200,6 +200,8 @@ fn listener(draft: ListenerDraft, general: Option<&Tls>) -> Option<Listener> {
         clients: draft.clients.into_iter().map(|at| at.value).collect(),
         relay: draft.relay,
         tls: draft.tls.value,
+        line_endings: draft.line_endings,
+        binarymime: draft.binarymime,
     })
 }
 

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use super::document::{At, Section};
 use super::types::{
-    Admin, CertificatePair, ClientCertificates, Delivery, Limits, Log, Login, NamedPair, Network, OutwardTls,
-    Relay, Retry, Shards, SmartHost, Spool, Timeouts, Tls, TlsMode, TlsVersion,
+    Admin, CertificatePair, ClientCertificates, Delivery, Limits, LineEndings, Log, Login, NamedPair,
+    Network, OutwardTls, Relay, Retry, Shards, SmartHost, Spool, Timeouts, Tls, TlsMode, TlsVersion,
 };
 use super::{outward, value};
 use crate::tls::files::{self, TlsFile};
@@ -22,6 +22,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 const SHORTEST: Duration = Duration::from_millis(100);
 
 const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
 /// Segments are written in device blocks.
@@ -37,6 +38,8 @@ pub(super) struct ListenerDraft {
     pub relay: Relay,
     pub tls: At<TlsMode>,
     pub own_tls: Option<Tls>,
+    pub line_endings: LineEndings,
+    pub binarymime: bool,
 }
 
 pub(super) struct RouteDraft {
@@ -183,6 +186,9 @@ pub(super) fn limits(mut section: Section<'_>) -> Limits {
         errors_max: count("errors_max", 1..=10_000, absent.errors_max),
         sessions_max: count("sessions_max", 1..=1_000_000, absent.sessions_max),
         transactions_max: count("transactions_max", 1..=u32::MAX, absent.transactions_max),
+        header_bytes_max: section
+            .size("header_bytes_max", 16 * KIB..=16 * MIB)
+            .map_or(absent.header_bytes_max, |at| at.value),
         message_bytes_max: section
             .size("message_bytes_max", 64 * KIB..=4 * GIB)
             .map_or(absent.message_bytes_max, |at| at.value),
@@ -223,6 +229,7 @@ pub(super) fn delivery(mut section: Section<'_>) -> (Delivery, OutwardTls) {
             absent.messages_per_connection_max,
         ),
         recipients_max: count("recipients_max", 1..=100_000, absent.recipients_max),
+        chunking: section.flag("chunking").map_or(absent.chunking, |at| at.value),
         idle: section.duration("idle", Duration::ZERO..=HOUR).map_or(absent.idle, |at| at.value),
         drain: section.duration("drain", Duration::ZERO..=HOUR).map_or(absent.drain, |at| at.value),
     };
@@ -347,6 +354,10 @@ pub(super) fn listener(mut section: Section<'_>) -> ListenerDraft {
         relay: relay(&mut section),
         tls: tls_mode(&mut section),
         own_tls: tls(section.section("own_tls")),
+        line_endings: section
+            .choice("line_endings", &[("strict", LineEndings::Strict), ("repair", LineEndings::Repair)])
+            .map_or_else(LineEndings::default, |at| at.value),
+        binarymime: section.flag("binarymime").is_some_and(|at| at.value),
     };
     section.refuse_empty("bind");
     section.refuse_empty("clients");

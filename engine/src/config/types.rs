@@ -83,6 +83,8 @@ pub struct Limits {
     pub recipients_max: usize,
     /// Octets of a content line without its CRLF (RFC 5321 4.5.3.1.6). Default 998.
     pub line_bytes_max: usize,
+    /// Octets of the header section of a message. Default 256 KiB.
+    pub header_bytes_max: u64,
     /// Received fields before a message counts as looping (RFC 5321 6.3). Default 50.
     pub received_max: usize,
     /// Errors in one session before it is closed with 421. Default 20.
@@ -127,6 +129,8 @@ pub struct Delivery {
     pub messages_per_connection_max: usize,
     /// An unused connection is closed with QUIT after this. Default 5 s.
     pub idle: Duration,
+    /// Content goes by BDAT to hosts that offer CHUNKING (RFC 3030). Default true.
+    pub chunking: bool,
     /// Recipients in one transaction; the rest goes in the next. Default 100 (RFC 5321 4.5.3.1.8).
     pub recipients_max: usize,
     /// SIGTERM: how long open transactions may go on. Default 20 s.
@@ -195,8 +199,21 @@ pub struct Listener {
     pub clients: Vec<Network>,
     pub relay: Relay,
     pub tls: TlsMode,
+    pub line_endings: LineEndings,
+    /// Takes and announces BINARYMIME (RFC 3030). Default false.
+    pub binarymime: bool,
     /// Its own `[listener.own_tls]`, else the general `[tls]`. There whenever `tls` is not off.
     pub certificates: Option<Tls>,
+}
+
+/// What a listener does with bare CR, bare LF and NUL in content.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LineEndings {
+    /// Such a message is refused.
+    #[default]
+    Strict,
+    /// They become CRLF, NUL is left out.
+    Repair,
 }
 
 /// Who may send where through a listener.

@@ -1,4 +1,4 @@
-//! The SMTP client session (RFC 5321, RFC 2920, RFC 1870, RFC 6152, RFC 2034, RFC 3207,
+//! The SMTP client session (RFC 5321, RFC 2920, RFC 1870, RFC 6152, RFC 2034, RFC 3030, RFC 3207,
 //! RFC 4954), pure: octets and a
 //! time in, octets and events out. It never waits, never reads a clock, never touches a socket.
 //!
@@ -17,6 +17,8 @@
 //!                                                  Ready ◀──────────── AwaitAbandoned
 //! ```
 //!
+//! With CHUNKING there is no AwaitData: AwaitRcpt ▶ AwaitChunk ─2yz, 4yz, 5yz▶ Finished ▶ Ready
+//!
 //! Any state but `AwaitQuit` goes to `Closed` with [`Event::Failed`] on 421, on a reply that does not
 //! fit, on a time-out ([`Client::timed_out`]) and on a lost connection ([`Client::disconnected`]).
 //!
@@ -32,16 +34,23 @@
 //! With PIPELINING, MAIL, RCPT… and DATA go out as one group; without it one by one. Where the
 //! transaction before was left half way, RSET goes in front.
 //!
+//! **With CHUNKING** (RFC 3030) the content is one chunk, `BDAT n LAST`, in the same group as MAIL and
+//! RCPT: one round trip in all, no dot-stuffing. Content of more than [`UNASKED_BYTES_MAX`], and any without
+//! PIPELINING, waits until a recipient is accepted, so that little is ever sent in vain. [`Event::Send`] comes
+//! before the first reply then, and replies are read when the content has gone out: those of one group fit
+//! into the buffers of the connection. A chunk for which no recipient was accepted is refused by the peer,
+//! and every recipient has its fate from its own RCPT.
+//!
 //! **How the rim drives it.** Call [`Client::advance`] with what was read (nothing at first, and
 //! nothing right after `begin`), write `out`, act on the event; keep calling it with the unconsumed
-//! rest until it says [`Event::Read`]. On [`Event::Send`] stream the content, dot-stuffed, with
-//! end-of-data; call `progress` for every block that went out and `content_sent` after the last.
+//! rest until it says [`Event::Read`]. On [`Event::Send`] stream the content, by DATA
+//! dot-stuffed and with end-of-data; call `progress` for every block that went out and `content_sent` after the last.
 //! A peer that answers before it is asked is closed; what it had decided before stands.
 //! When writing fails, read once more before `disconnected`: the peer may have said why.
 //! While a group of commands is written, reading must go on, or both sides may wait (RFC 2920
 //! section 3.1); a group has at most one RSET, one MAIL, the recipients of one transaction, one DATA.
 //!
-//! **What a lost connection means.** Before end-of-data has been sent completely, nothing was
+//! **What a lost connection means.** Before end-of-data, or the chunk, has been sent completely, nothing was
 //! delivered. Between that and its reply nobody can know (RFC 1047); the recipients are then tried
 //! again, so a message may arrive twice, but is never lost.
 //!
@@ -66,9 +75,25 @@ use super::extensions::Extensions;
 use super::failure::{Failure, Scope};
 use super::reply::Reply;
 use super::reply_reader::ReplyReader;
-use super::transaction::Open;
 pub use super::transaction::Transaction;
+use super::transaction::{Ending, Open};
 use super::verdict::{Peer, Status};
+use crate::smtp::content::Framing;
+
+/// Octets of content that go behind the commands before any of them is answered; as much is sent in vain
+/// when no recipient is accepted.
+pub const UNASKED_BYTES_MAX: u64 = 64 * 1024;
+
+/// What the rim does about a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Chunk {
+    /// Nothing: there is none, or it has been sent.
+    None,
+    /// It is to be told to send it.
+    Due,
+    /// It streams it.
+    Sending,
+}
 
 /// What the session waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +117,8 @@ enum State {
     /// The rim streams the content.
     Sending,
     AwaitEndOfData,
+    /// The reply to the chunk, while it is sent and behind it.
+    AwaitChunk,
     /// 354 came although every recipient was refused; a single `.` was sent (RFC 2920 section 3.1).
     AwaitAbandoned,
     AwaitQuit,
@@ -106,6 +133,7 @@ pub struct Client {
     reader: ReplyReader,
     extensions: Extensions,
     state: State,
+    chunk: Chunk,
     deadline: Millis,
     opening: Opening,
     open: Option<Open>,
@@ -123,6 +151,7 @@ impl Client {
             reader: ReplyReader::default(),
             extensions: Extensions::default(),
             state: State::AwaitGreeting,
+            chunk: Chunk::None,
             deadline: 0,
             opening,
             open: None,
@@ -143,6 +172,11 @@ impl Client {
                 State::Decided => return (consumed, self.finish(now)),
                 State::Closed => return (input.len(), Event::Closed),
                 _ => {}
+            }
+            if self.chunk == Chunk::Due {
+                self.chunk = Chunk::Sending;
+                self.enter(now, self.state);
+                return (consumed, Event::Send(Framing::Counted));
             }
             match self.reader.read(&input[consumed..]) {
                 Ok((taken, None)) => return (consumed + taken, Event::Read),
@@ -172,7 +206,14 @@ impl Client {
         R: Iterator<Item = &'a str>,
     {
         assert_eq!(self.state, State::Ready, "a transaction was begun on a session that is not ready");
-        let mut open = Open::new(transaction, self.reset_first, &self.extensions, &self.peer);
+        let ending = match self.settings.chunking && self.extensions.chunking {
+            false => Ending::Data,
+            true if self.extensions.pipelining && transaction.content_bytes <= UNASKED_BYTES_MAX => {
+                Ending::ChunkInGroup
+            }
+            true => Ending::ChunkAfter,
+        };
+        let mut open = Open::new(transaction, ending, self.reset_first, &self.extensions, &self.peer);
         if open.next_asked(0).is_none() {
             self.open = Some(open);
             return self.enter(now, State::Decided);
@@ -183,6 +224,9 @@ impl Client {
             open.send_one(out)
         }
         self.open = Some(open);
+        if ending == Ending::ChunkInGroup {
+            self.chunk = Chunk::Due;
+        }
         self.enter(now, if self.reset_first { State::AwaitRset } else { State::AwaitMail });
     }
 
@@ -198,14 +242,17 @@ impl Client {
 
     /// A block of content went out: restarts the block timer.
     pub fn progress(&mut self, now: Millis) {
-        if self.state == State::Sending {
-            self.enter(now, State::Sending);
+        if self.state == State::Sending || self.chunk == Chunk::Sending {
+            self.enter(now, self.state);
         }
     }
 
-    /// The whole content and end-of-data have been written.
+    /// The whole content, and end-of-data behind what is not counted, have been written.
     pub fn content_sent(&mut self, now: Millis) {
-        if self.state == State::Sending {
+        if self.chunk == Chunk::Sending {
+            self.chunk = Chunk::None;
+            self.enter(now, self.state);
+        } else if self.state == State::Sending {
             self.enter(now, State::AwaitEndOfData);
         }
     }
@@ -277,6 +324,7 @@ impl Client {
             State::AwaitData => self.on_data(now, reply, out),
             State::Sending => self.on_early_reply(reply),
             State::AwaitEndOfData => self.on_end_of_data(now, reply),
+            State::AwaitChunk => self.on_chunk(now, reply),
             State::AwaitAbandoned => {
                 self.reset_first = false;
                 Some(self.finish(now))
@@ -300,7 +348,9 @@ impl Client {
             }
             Some(Event::Failed(end)) => Event::Failed(end),
             Some(Event::Closed) => Event::Closed,
-            Some(Event::Ready | Event::Send | Event::Read | Event::StartTls) | None => self.spoke_unasked(),
+            Some(Event::Ready | Event::Send(_) | Event::Read | Event::StartTls) | None => {
+                self.spoke_unasked()
+            }
         }
     }
 
@@ -328,16 +378,18 @@ impl Client {
 
     fn close(&mut self) {
         self.state = State::Closed;
+        self.chunk = Chunk::None;
         self.deadline = Millis::MAX;
     }
 
     fn enter(&mut self, now: Millis, state: State) {
         let timeouts = &self.settings.timeouts;
         let patience = match state {
+            _ if self.chunk == Chunk::Sending => timeouts.block,
             State::AwaitGreeting => timeouts.greeting,
             State::AwaitData => timeouts.data,
             State::Sending => timeouts.block,
-            State::AwaitEndOfData | State::AwaitAbandoned => timeouts.end_of_data,
+            State::AwaitEndOfData | State::AwaitChunk | State::AwaitAbandoned => timeouts.end_of_data,
             State::Ready | State::Decided | State::Closed | State::AwaitHandshake => Millis::MAX,
             State::AwaitEhlo | State::AwaitHelo | State::AwaitStartTls | State::AwaitAuth(_) => {
                 timeouts.reply

@@ -10,6 +10,7 @@ use super::transport::Transport;
 use super::verdict::{Fate, Peer, Status};
 use crate::clock::monotonic_millis;
 use crate::config::Login;
+use crate::smtp::content::Framing;
 use crate::tls::outward::{PeerTls, RouteTls};
 use futures_lite::FutureExt;
 use glommio::net::TcpStream;
@@ -154,12 +155,13 @@ impl Connection {
             recipients: recipients.iter().map(|&index| envelope.recipients[index as usize].address.as_str()),
             content_bytes: message.content_bytes,
             eight_bit: message.is_eight_bit(),
+            binary: message.is_binary(),
         };
         self.client.begin(monotonic_millis(), transaction, &mut self.out);
         let mut event = self.next_event().await;
         loop {
             event = match event {
-                Event::Send => match self.send(message).await? {
+                Event::Send(framing) => match self.send(message, framing).await? {
                     Some(event) => event,
                     None => self.next_event().await,
                 },
@@ -181,9 +183,9 @@ impl Connection {
         .detach();
     }
 
-    /// The content, dot-stuffed, and end-of-data. An event when the peer ended the transaction before.
-    async fn send(&mut self, message: &Message) -> Result<Option<Event>, Broken> {
-        let mut pieces = Pieces::new(message);
+    /// What is in `out`, and the content; by DATA dot-stuffed and with end-of-data. An event when the peer ended the transaction before.
+    async fn send(&mut self, message: &Message, framing: Framing) -> Result<Option<Event>, Broken> {
+        let mut pieces = Pieces::new(message, framing);
         loop {
             let more = match pieces.next(&mut self.out).await {
                 Ok(more) => more,

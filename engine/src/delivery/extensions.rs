@@ -17,8 +17,10 @@ pub struct Extensions {
     pub eight_bit_mime: bool,
     /// RFC 2034.
     pub enhanced_status_codes: bool,
-    /// RFC 3030; noted, not made use of yet.
+    /// RFC 3030.
     pub chunking: bool,
+    /// RFC 3030 section 3; of use only with CHUNKING.
+    pub binary_mime: bool,
     /// RFC 3207.
     pub starttls: bool,
     /// RFC 4954: the mechanisms that the client session knows.
@@ -42,6 +44,7 @@ impl Extensions {
                 "8BITMIME" => extensions.eight_bit_mime = true,
                 "ENHANCEDSTATUSCODES" => extensions.enhanced_status_codes = true,
                 "CHUNKING" => extensions.chunking = true,
+                "BINARYMIME" => extensions.binary_mime = true,
                 "STARTTLS" => extensions.starttls = true,
                 "AUTH" => extensions.take_mechanisms(words),
                 _ => {}
@@ -83,6 +86,7 @@ mod tests {
             ),
             ("mx\n\nAUTH plain LOGIN\nX-SIZE 3", Extensions { auth_plain: true, auth_login: true, ..none }),
             ("mx\nAUTH\nAUTH GSSAPI", none),
+            ("mx\nBinaryMime", Extensions { binary_mime: true, ..none }),
         ];
         for (text, expected) in table {
             let reply = Reply { code: 250, enhanced: None, text: text.into() };

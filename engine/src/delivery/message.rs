@@ -5,6 +5,7 @@
 
 use super::hop::Item;
 use crate::shard::links::{HeldContent, Links, ToIngest};
+use crate::smtp::content::Framing;
 use crate::smtp::stuffing::Stuffer;
 use sluice_queue::{Body, ContentFlags, Envelope, QueueId, RecipientState};
 use std::sync::Arc;
@@ -73,31 +74,40 @@ impl Message {
         Ok((message, Some(loaded.states)))
     }
 
+    pub fn is_binary(&self) -> bool {
+        self.envelope.body == Body::Binary
+    }
+
     pub fn is_eight_bit(&self) -> bool {
         self.envelope.body == Body::EightBit || self.flags.eight_bit
     }
 }
 
-/// The content in pieces, dot-stuffed where a line begins with a dot, with end-of-data at the end.
+/// The content in pieces; for DATA dot-stuffed where a line begins with a dot, with end-of-data at the end.
 pub struct Pieces<'a> {
     message: &'a Message,
     window: Vec<u8>,
     /// Where the next piece begins, in the content and in the window.
     position: u64,
     in_window: usize,
+    framing: Framing,
+    /// DATA is to carry lines that begin with a dot.
+    stuffs: bool,
     stuffer: Stuffer,
 }
 
 impl<'a> Pieces<'a> {
-    pub fn new(message: &'a Message) -> Self {
-        Self { message, window: Vec::new(), position: 0, in_window: 0, stuffer: Stuffer::default() }
+    pub fn new(message: &'a Message, framing: Framing) -> Self {
+        let stuffs = framing == Framing::Dots && message.flags.dot_lines;
+        let stuffer = Stuffer::default();
+        Self { message, window: Vec::new(), position: 0, in_window: 0, framing, stuffs, stuffer }
     }
 
     /// Appends the next piece to `out`. False when that was the last, end-of-data included.
     pub async fn next(&mut self, out: &mut Vec<u8>) -> Result<bool, String> {
         if self.position < self.message.content_bytes {
             let piece = self.piece().await?;
-            if self.message.flags.dot_lines {
+            if self.stuffs {
                 let mut stuffer = std::mem::take(&mut self.stuffer);
                 let piece = self.slice(piece);
                 stuffer.stuff(piece).for_each(|range| out.extend_from_slice(&piece[range]));
@@ -111,8 +121,10 @@ impl<'a> Pieces<'a> {
         if self.position < self.message.content_bytes {
             return Ok(true);
         }
-        // What DATA brought in ends with CRLF; without lines to stuff the stuffer has not seen it.
-        out.extend_from_slice(if self.message.flags.dot_lines { self.stuffer.finish() } else { b".\r\n" });
+        if self.framing == Framing::Dots {
+            // All but binary content ends with CRLF; without lines to stuff the stuffer has not seen it.
+            out.extend_from_slice(if self.stuffs { self.stuffer.finish() } else { b".\r\n" });
+        }
         Ok(false)
     }
 

@@ -21,6 +21,19 @@ pub struct Transaction<'a, R> {
     pub content_bytes: u64,
     /// The content was declared `BODY=8BITMIME`, or has octets above 127.
     pub eight_bit: bool,
+    /// The content was declared `BODY=BINARYMIME` (RFC 3030).
+    pub binary: bool,
+}
+
+/// How the content follows the commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// After 354.
+    Data,
+    /// In one chunk behind the commands, in the same group.
+    ChunkInGroup,
+    /// In one chunk, once a recipient is accepted.
+    ChunkAfter,
 }
 
 /// Where one recipient stands.
@@ -42,6 +55,8 @@ pub(super) struct Open {
     /// The commands as octets, and how much of them has been handed out.
     commands: Vec<u8>,
     sent: usize,
+    pub ending: Ending,
+    content_bytes: u64,
     /// A reply to one of the commands has come.
     pub answered: bool,
     /// MAIL was answered with 2yz, so the peer is within a transaction.
@@ -55,17 +70,21 @@ impl Open {
     /// a message too large for the peer, addresses that cannot be put in a command.
     pub fn new<'a, R: Iterator<Item = &'a str>>(
         transaction: Transaction<'a, R>,
+        ending: Ending,
         reset: bool,
         extensions: &Extensions,
         peer: &Peer,
     ) -> Self {
-        let Transaction { sender, recipients, content_bytes, eight_bit } = transaction;
-        let refused = refuse_locally(sender, content_bytes, extensions, peer);
+        let Transaction { sender, recipients, content_bytes, eight_bit, binary } = transaction;
+        let refused = refuse_locally(sender, content_bytes, extensions, peer).or_else(|| {
+            let passes = extensions.binary_mime && ending != Ending::Data;
+            (binary && !passes).then(|| no_binary(peer))
+        });
         let mut commands = Vec::with_capacity(128);
         if reset {
             commands.extend_from_slice(b"RSET\r\n");
         }
-        write_mail(&mut commands, sender, content_bytes, eight_bit, extensions);
+        write_mail(&mut commands, sender, content_bytes, (eight_bit, binary), extensions);
         let standings: Vec<Standing> = recipients
             .map(|recipient| match &refused {
                 Some(failure) => Standing::NotAsked(Fate::Failed(failure.clone())),
@@ -76,8 +95,21 @@ impl Open {
                 }
             })
             .collect();
-        commands.extend_from_slice(b"DATA\r\n");
-        Self { standings, commands, sent: 0, answered: false, mail_accepted: false, is_misordered: false }
+        match ending {
+            Ending::Data => commands.extend_from_slice(b"DATA\r\n"),
+            Ending::ChunkInGroup => write_chunk(&mut commands, content_bytes),
+            Ending::ChunkAfter => {}
+        }
+        Self {
+            standings,
+            commands,
+            sent: 0,
+            ending,
+            content_bytes,
+            answered: false,
+            mail_accepted: false,
+            is_misordered: false,
+        }
     }
 
     /// The next recipient from `from` on for whom there is a RCPT among the commands.
@@ -102,6 +134,11 @@ impl Open {
         let end = memchr::memchr(b'\n', rest).map_or(rest.len(), |at| at + 1);
         out.extend_from_slice(&rest[..end]);
         self.sent += end;
+    }
+
+    /// The command for a chunk that is to follow now.
+    pub fn send_chunk(&self, out: &mut Vec<u8>) {
+        write_chunk(out, self.content_bytes);
     }
 
     pub fn accept(&mut self, index: usize) {
@@ -154,15 +191,27 @@ impl Open {
     }
 }
 
-fn write_mail(commands: &mut Vec<u8>, sender: &str, bytes: u64, eight_bit: bool, extensions: &Extensions) {
+fn write_mail(
+    commands: &mut Vec<u8>,
+    sender: &str,
+    bytes: u64,
+    (eight_bit, binary): (bool, bool),
+    extensions: &Extensions,
+) {
     write_all(commands, format_args!("MAIL FROM:<{sender}>"));
     if extensions.size {
         write_all(commands, format_args!(" SIZE={bytes}"));
     }
-    if eight_bit && extensions.eight_bit_mime {
+    if binary {
+        commands.extend_from_slice(b" BODY=BINARYMIME");
+    } else if eight_bit && extensions.eight_bit_mime {
         commands.extend_from_slice(b" BODY=8BITMIME");
     }
     commands.extend_from_slice(b"\r\n");
+}
+
+fn write_chunk(commands: &mut Vec<u8>, octets: u64) {
+    write_all(commands, format_args!("BDAT {octets} LAST\r\n"));
 }
 
 fn write_all(commands: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
@@ -183,6 +232,15 @@ fn refuse_locally(sender: &str, bytes: u64, extensions: &Extensions, peer: &Peer
         return Some(Failure::local(Scope::Message, Status::BAD_SENDER_SYNTAX, text));
     }
     None
+}
+
+/// RFC 3030 section 3: such a message is converted, which the relay does not, or returned.
+fn no_binary(peer: &Peer) -> Failure {
+    let text = format!(
+        "the message has binary content (BODY=BINARYMIME), which {} does not take; send it again with that encoded in base64",
+        peer.host()
+    );
+    Failure::local(Scope::Host, Status::MEDIA_NOT_SUPPORTED, text)
 }
 
 fn bad_recipient() -> Failure {

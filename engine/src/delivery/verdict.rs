@@ -25,6 +25,8 @@ impl Status {
     pub const NULL_MX: Self = Self(5, 1, 10);
     pub const NO_SUCH_DOMAIN: Self = Self(5, 1, 2);
     pub const TOO_LARGE_FOR_HOST: Self = Self(5, 3, 4);
+    /// Binary content that the host does not take (RFC 3463 section 3.7).
+    pub const MEDIA_NOT_SUPPORTED: Self = Self(5, 6, 1);
     pub const NO_ANSWER: Self = Self(4, 4, 1);
     pub const BAD_CONNECTION: Self = Self(4, 4, 2);
     pub const DNS_FAILURE: Self = Self(4, 4, 3);

@@ -5,7 +5,7 @@
 
 use super::maildir;
 use crate::clock;
-use crate::config::{Config, Listener, Network, Relay, TlsMode};
+use crate::config::{Config, LineEndings, Listener, Network, Relay, TlsMode};
 use crate::session::{self, Refusal, Session, Step};
 use sluice_queue::{QueueId, SpoolNumber};
 use std::io;
@@ -52,6 +52,8 @@ fn context(config: &Config, address: SocketAddr) -> Arc<session::Context> {
         clients: vec![Network { address: address.ip(), prefix: 8 }],
         relay: Relay::Any,
         tls: TlsMode::Off,
+        line_endings: LineEndings::Strict,
+        binarymime: false,
         certificates: None,
     }];
     Arc::new(session::Context::new(&config, 0))
@@ -119,6 +121,7 @@ fn step(
                 *content = session.opened(id, &clock::mail_date(now), out);
             }
             Step::Content(range) => content.extend_from_slice(&input[used + range.start..used + range.end]),
+            Step::Insert(octets) => content.extend_from_slice(octets),
             Step::Abandon => content.clear(),
             Step::Commit => {
                 let envelope = session.take_envelope(clock::wall_micros());

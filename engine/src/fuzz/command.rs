@@ -3,6 +3,7 @@
 
 use crate::smtp::command::{Command, LINE_OCTETS_MAX, Mail};
 use crate::smtp::{ForwardPath, parse_command};
+use sluice_queue::Body;
 
 pub fn check(line: &[u8]) {
     let Ok(command) = parse_command(line) else { return };
@@ -25,6 +26,7 @@ fn canonical(command: &Command<'_>) -> Option<String> {
         Command::Mail(mail) => canonical_mail(mail),
         Command::Rcpt(ForwardPath::Postmaster) => "RCPT TO:<Postmaster>".into(),
         Command::Rcpt(ForwardPath::Mailbox(mailbox)) => format!("RCPT TO:<{mailbox}>"),
+        Command::Bdat(chunk) => format!("BDAT {}{}", chunk.octets, if chunk.last { " LAST" } else { "" }),
         _ => return None,
     })
 }
@@ -35,8 +37,9 @@ fn canonical_mail(mail: &Mail<'_>) -> String {
     text.push('>');
     text.extend(mail.size.map(|size| format!(" SIZE={size}")));
     text.extend(mail.body.map(|body| match body {
-        sluice_queue::Body::SevenBit => " BODY=7BIT",
-        _ => " BODY=8BITMIME",
+        Body::SevenBit => " BODY=7BIT",
+        Body::EightBit => " BODY=8BITMIME",
+        Body::Binary => " BODY=BINARYMIME",
     }));
     text
 }

@@ -2,7 +2,7 @@
 //! command line but its own leaves, and nothing panics.
 //!
 //! The first octet says how many recipients there are, whether a time-out or an end strikes, and what is wanted
-//! of TLS; the rest is what the peer
+//! of TLS and BDAT; the rest is what the peer
 //! says, one line at a time, so that nothing comes unasked.
 
 use crate::delivery::client::{
@@ -18,7 +18,8 @@ pub fn check(input: &[u8]) {
     let Some((&setup, said)) = input.split_first() else { return };
     let recipients = ["r1@b.example", "r2@b.example", "r3@b.example"];
     let recipients = &recipients[..1 + usize::from(setup & 3) % 3];
-    let mut peer = Conversation { client: client(setup), recipients, open: false, over: false };
+    let mut peer =
+        Conversation { client: client(setup), recipients, binary: setup & 32 != 0, open: false, over: false };
     let mut lines = said.split_inclusive(|&octet| octet == b'\n').peekable();
     let mut reply = Vec::new();
     while let Some(line) = lines.next() {
@@ -40,6 +41,7 @@ pub fn check(input: &[u8]) {
 struct Conversation<'a> {
     client: Client,
     recipients: &'a [&'a str],
+    binary: bool,
     open: bool,
     over: bool,
 }
@@ -60,7 +62,7 @@ impl Conversation<'_> {
                     return;
                 }
                 Event::Ready => self.begin(),
-                Event::Send => self.client.content_sent(0),
+                Event::Send(_) => self.client.content_sent(0),
                 Event::Finished(fates) => {
                     assert!(std::mem::take(&mut self.open) && fates.len() == self.recipients.len());
                     if !self.client.is_ready() || self.client.transactions() >= TRANSACTIONS_MAX {
@@ -89,6 +91,7 @@ impl Conversation<'_> {
             content_bytes: 10,
             recipients: self.recipients.iter().copied(),
             eight_bit: true,
+            binary: self.binary,
         };
         self.client.begin(0, transaction, &mut out);
         self.open = true;
@@ -97,7 +100,8 @@ impl Conversation<'_> {
 
 fn client(setup: u8) -> Client {
     let timeouts = ClientTimeouts { greeting: 1, reply: 1, data: 1, block: 1, end_of_data: 1 };
-    let settings = Arc::new(ClientSettings { hostname: "relay.example".into(), timeouts });
+    let settings =
+        Arc::new(ClientSettings { hostname: "relay.example".into(), timeouts, chunking: setup & 128 == 0 });
     let starttls = [StartTls::Never, StartTls::May, StartTls::Must][usize::from(setup >> 3) % 3];
     let opening = Opening { starttls, in_tls: setup & 64 != 0, login: None };
     let peer = Peer { name: "mx.example".into(), address: "192.0.2.1:25".parse().expect("an address") };

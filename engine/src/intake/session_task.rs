@@ -276,6 +276,7 @@ impl SessionTask<'_> {
                 }
                 Step::Open => self.open().await,
                 Step::Content(range) => self.append(&input[start + range.start..start + range.end]).await,
+                Step::Insert(octets) => self.append(octets).await,
                 Step::Abandon => (self.draft, self.share) = (None, None),
                 Step::Commit => self.commit().await?,
                 Step::StartTls => {

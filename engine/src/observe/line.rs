@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! QID: from=<SENDER>, size=OCTETS, nrcpt=N, client=[IP], helo=<NAME>, listener=NAME[, tls=VERSION/CIPHER]
+//!     [, repaired=bare CR+bare LF+NUL]
 //! QID: to=<RECIPIENT>, relay=HOST[IP]:PORT, delay=S, delays=A/B/C/D[, tls=VERSION/CIPHER/VERDICT], dsn=X.Y.Z,
 //!      status=sent (REPLY)
 //! QID: to=<RECIPIENT>, from=<SENDER>, size=OCTETS, status=deleted (by uid UID, pid PID)
@@ -32,6 +33,14 @@ pub fn accepted(line: &mut Vec<u8>, id: QueueId, envelope: &Envelope, octets: u6
 pub fn tls(line: &mut Vec<u8>, tls: Option<&TlsFacts>) {
     if let Some(tls) = tls {
         let _ = write!(line, ", tls={}/{}", tls.version, tls.cipher);
+    }
+}
+
+/// Added to the line of an accepted message whose content was repaired: what of.
+pub fn repaired(line: &mut Vec<u8>, bare_cr: bool, bare_lf: bool, nul: bool) {
+    let found = [(bare_cr, "bare CR"), (bare_lf, "bare LF"), (nul, "NUL")];
+    for (index, (_, what)) in found.into_iter().filter(|(found, _)| *found).enumerate() {
+        let _ = write!(line, "{}{what}", if index == 0 { ", repaired=" } else { "+" });
     }
 }
 

@@ -20,6 +20,8 @@ pub(crate) fn config() -> Config {
         clients: clients.to_vec(),
         relay,
         tls: TlsMode::Off,
+        line_endings: Default::default(),
+        binarymime: false,
         certificates: None,
     };
     let seconds = Duration::from_secs;
@@ -34,6 +36,7 @@ pub(crate) fn config() -> Config {
             message_bytes_max: 64 << 20,
             recipients_max: 1000,
             line_bytes_max: 998,
+            header_bytes_max: 256 << 10,
             received_max: 50,
             errors_max: 20,
             sessions_max: 20_000,
@@ -51,6 +54,7 @@ pub(crate) fn config() -> Config {
             end_of_data: seconds(600),
         },
         delivery: Delivery {
+            chunking: true,
             connections_max: 20,
             connections_total_max: 2_000,
             messages_per_connection_max: 1000,

@@ -170,6 +170,8 @@ struct Meta {
     eight_bit: bool,
     dot_lines: bool,
     body_8bit: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    body_binary: bool,
     sender: String,
     listener: String,
     helo: String,
@@ -239,6 +241,7 @@ impl Meta {
             eight_bit: incoming.flags.eight_bit,
             dot_lines: incoming.flags.dot_lines,
             body_8bit: envelope.body == Body::EightBit,
+            body_binary: envelope.body == Body::Binary,
             sender: envelope.sender.clone(),
             listener: envelope.listener.clone(),
             helo: envelope.helo.clone(),
@@ -274,7 +277,11 @@ impl Meta {
             envelope: Envelope {
                 sender: self.sender,
                 recipients,
-                body: if self.body_8bit { Body::EightBit } else { Body::SevenBit },
+                body: match (self.body_binary, self.body_8bit) {
+                    (true, _) => Body::Binary,
+                    (false, true) => Body::EightBit,
+                    (false, false) => Body::SevenBit,
+                },
                 arrived_micros: self.arrived_micros,
                 listener: self.listener,
                 helo: self.helo,

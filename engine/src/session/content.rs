@@ -9,20 +9,25 @@
 //! | bare CR, bare LF (section 2.3.8; Postfix answers with the same 550 5.5.2 or 521 5.5.2) | 550 5.5.2 |
 //! | NUL (RFC 5322 section 4 forbids to generate it) | 550 5.6.0 |
 //! | a line over `limits.line_bytes_max` | 554 5.6.0 |
+//! | a header section over `limits.header_bytes_max` | 552 5.3.4 |
 //! | over `limits.message_bytes_max`, whatever SIZE said (RFC 1870 section 6.3) | 552 5.3.4 |
 //! | `limits.received_max` Received fields (section 6.3) | 554 5.4.6 |
+//!
+//! The first three with `line_endings = "strict"` only; with `"repair"` they are mended (`smtp::content`). The
+//! first four hold for the header section of binary content, and not for its body.
 //!
 //! What is refused goes on to be read, so that the reply comes where the client looks for it; past
 //! [`SWALLOW_FACTOR`] times the size limit the session is closed.
 
 use super::refused::END_OF_MESSAGE;
 use super::{Session, State, Step};
+use crate::config::LineEndings;
 use crate::smtp::content::Piece;
 use crate::smtp::reply::{self, Answer};
 
 /// How much of a refused message is read, as a multiple of `limits.message_bytes_max`: else a client
 /// could send one message for ever.
-const SWALLOW_FACTOR: u64 = 4;
+pub(super) const SWALLOW_FACTOR: u64 = 4;
 
 /// Why the rim cannot take a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +40,18 @@ pub enum Refusal {
     Busy,
     /// The relay stops: 421 4.3.2, and the session is closed.
     ShuttingDown,
+}
+
+impl Refusal {
+    /// `None`: the session ends with it.
+    pub(super) fn answer(self) -> Option<&'static Answer> {
+        match self {
+            Self::NoSpace => Some(&reply::NO_SPACE),
+            Self::Storage => Some(&reply::STORAGE_FAILED),
+            Self::Busy => Some(&reply::BUSY),
+            Self::ShuttingDown => None,
+        }
+    }
 }
 
 impl Session {
@@ -52,6 +69,7 @@ impl Session {
         let step = match (fault, piece) {
             (None, Piece::More) => None,
             (None, Piece::Content(range)) => Some(Step::Content(range)),
+            (None, Piece::Insert(octets)) => Some(Step::Insert(octets)),
             (None, Piece::End) => {
                 self.state = State::AwaitCommit;
                 Some(Step::Commit)
@@ -76,16 +94,20 @@ impl Session {
 
     /// Why the message so far must be refused, with the number that the answer names. Findings only ever
     /// grow, and this order ranks them, so the answer at the end does not depend on how octets came.
-    fn content_fault(&self) -> Option<(&'static Answer, u64)> {
+    pub(super) fn content_fault(&self) -> Option<(&'static Answer, u64)> {
         let (findings, limits) = (self.decoder.findings(), &self.context.limits);
-        if findings.bare_lf {
+        let strict = self.context.line_endings == LineEndings::Strict || self.is_binary();
+        let header_octets = findings.header_octets.unwrap_or(findings.octets);
+        if strict && findings.bare_lf {
             Some((&reply::BARE_LF, 0))
-        } else if findings.bare_cr {
+        } else if strict && findings.bare_cr {
             Some((&reply::BARE_CR, 0))
-        } else if findings.nul {
+        } else if strict && findings.nul {
             Some((&reply::NUL_IN_CONTENT, 0))
         } else if findings.long_line {
             Some((&reply::LINE_IN_CONTENT_TOO_LONG, limits.line_bytes_max as u64))
+        } else if header_octets > limits.header_bytes_max {
+            Some((&reply::HEADER_TOO_LARGE, limits.header_bytes_max))
         } else if findings.octets > limits.message_bytes_max {
             Some((&reply::MESSAGE_TOO_LARGE, limits.message_bytes_max))
         } else if findings.received as usize >= limits.received_max {
@@ -123,11 +145,9 @@ impl Session {
     }
 
     pub(super) fn put_refusal(&mut self, why: Refusal, out: &mut Vec<u8>) {
-        match why {
-            Refusal::NoSpace => reply::NO_SPACE.put(out),
-            Refusal::Storage => reply::STORAGE_FAILED.put(out),
-            Refusal::Busy => reply::BUSY.put(out),
-            Refusal::ShuttingDown => self.shutting_down(out),
+        match why.answer() {
+            Some(answer) => answer.put(out),
+            None => self.shutting_down(out),
         }
     }
 

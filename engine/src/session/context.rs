@@ -1,6 +1,6 @@
 //! What all sessions of one listener share: built once from the configuration, then immutable.
 
-use crate::config::{Config, Limits, TlsMode};
+use crate::config::{Config, Limits, LineEndings, TlsMode};
 use crate::policy::Rules;
 use crate::smtp::reply;
 use std::time::Duration;
@@ -14,6 +14,8 @@ pub struct Context {
     /// The mailbox behind `<Postmaster>` (RFC 5321 section 4.5.1).
     pub postmaster: String,
     pub tls: TlsMode,
+    pub line_endings: LineEndings,
+    pub binarymime: bool,
     pub(super) listener: usize,
     pub(super) rules: Rules,
     pub(super) command_millis: u64,
@@ -33,6 +35,8 @@ impl Context {
             limits: config.limits.clone(),
             postmaster: config.postmaster.clone(),
             tls: config.listeners[listener].tls,
+            line_endings: config.listeners[listener].line_endings,
+            binarymime: config.listeners[listener].binarymime,
             listener,
             rules: Rules::new(config),
             command_millis: millis(config.timeouts.command),

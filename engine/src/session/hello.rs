@@ -10,12 +10,16 @@ use std::fmt::Display;
 
 pub(super) fn hello(session: &mut Session, name: &str, extended: bool, out: &mut Vec<u8>) -> Handled {
     session.hello = Some(Hello { name: name.into(), extended });
-    session.transaction = None;
+    let abandoned = session.abandon();
     session.state = State::AwaitMail;
     let context = &session.context;
     if extended {
         let size = format_args!("SIZE {}", context.limits.message_bytes_max);
-        let mut lines: Vec<&dyn Display> = vec![&context.hostname, &"PIPELINING", &size, &"8BITMIME"];
+        let mut lines: Vec<&dyn Display> =
+            vec![&context.hostname, &"PIPELINING", &size, &"8BITMIME", &"CHUNKING"];
+        if context.binarymime {
+            lines.push(&"BINARYMIME");
+        }
         if session.offers_starttls() {
             lines.push(&"STARTTLS");
         }
@@ -24,5 +28,5 @@ pub(super) fn hello(session: &mut Session, name: &str, extended: bool, out: &mut
     } else {
         reply::HELLO.put_with(out, &context.hostname);
     }
-    Ok(None)
+    Ok(abandoned)
 }

@@ -10,6 +10,9 @@
 //!  AwaitCommit ────────────────┘  │                                                   │ opened(): 354
 //!    ▲ end-of-data: Step::Commit  └─ end-of-data: 5yz ── AwaitEnd ◀─ Step::Abandon ─ AwaitContent
 //!    └────────────────────────────────────────────────────────────────────────────────┘
+//!  AwaitRcptOrData ──BDAT: Step::Open──▶ AwaitSpool ──opened()──▶ AwaitChunk ──its end: 250──▶ AwaitBdat
+//!                                                                  │    ▲ ◀────────BDAT──────────┘
+//!  AwaitMail ◀──its end: 4yz, 5yz── AwaitChunkEnd ◀─ Step::Abandon ┤    └ the end of the last one: Step::Commit
 //!  Closed: from everywhere, after QUIT, 421, or a protocol error after which nothing can be trusted
 //! ```
 //!
@@ -29,9 +32,12 @@
 //!   [`SWALLOWED_OCTETS_MAX`] the session is closed.
 //! - `limits.errors_max` errors are answered; the next one is 421 and the end. A message accepted sets
 //!   the count back.
+//! - Octets that BDAT announces are never commands, whatever BDAT is answered; when it has no size they
+//!   could be taken for some, so the session is closed.
 //! - HTTP verbs: 500 and the end, lest a browser be made to talk SMTP.
 //! - A peer that `clients` does not admit gets 554 in place of a greeting, and the end.
 
+mod bdat;
 mod content;
 mod context;
 mod data;
@@ -51,10 +57,12 @@ mod vrfy;
 #[cfg(test)]
 mod tests;
 
+use bdat::Bdat;
 pub use content::Refusal;
 pub use context::{Context, fault, shutting_down, too_many_sessions};
 use refused::{Argument, Refused};
 
+use crate::smtp::chunks::Chunk;
 use crate::smtp::command::{Command, Fault, LINE_OCTETS_MAX};
 use crate::smtp::content::{Decoder, Findings};
 use crate::smtp::reply::{self, Answer};
@@ -83,7 +91,10 @@ pub enum Step {
     Open,
     /// Append these octets of the input to the message.
     Content(Range<usize>),
-    /// The message will be refused: drop the draft. The session swallows the rest and answers at its end.
+    /// Append these octets, which the input does not have, to the message.
+    Insert(&'static [u8]),
+    /// Drop the draft: the message will be refused, the session swallows the rest of it and answers at its
+    /// end; or the client has given it up between two chunks.
     Abandon,
     /// End-of-data: make message and envelope durable, then call [`Session::committed`].
     Commit,
@@ -107,6 +118,12 @@ enum State {
     AwaitEnd,
     /// The rim commits the message.
     AwaitCommit,
+    /// The rest of a chunk that is content.
+    AwaitChunk,
+    /// The end of a chunk that will be refused.
+    AwaitChunkEnd,
+    /// The next chunk of an open message, or another command.
+    AwaitBdat,
     /// The rim makes a TLS handshake.
     AwaitHandshake,
     Closed,
@@ -141,6 +158,7 @@ pub struct Session {
     hello: Option<Hello>,
     transaction: Option<Transaction>,
     decoder: Decoder,
+    bdat: Bdat,
     queue_id: Option<QueueId>,
     /// Octets of a line that is too long and so far has no end.
     swallowed: usize,
@@ -185,6 +203,7 @@ impl Session {
             tls,
             hello: None,
             transaction: None,
+            bdat: Bdat::default(),
             queue_id: None,
             swallowed: 0,
             errors: 0,
@@ -214,7 +233,13 @@ impl Session {
                 State::AwaitSpool => panic!("advance() before opened() or open_failed()"),
                 State::AwaitCommit => panic!("advance() before committed()"),
                 State::AwaitHandshake => panic!("advance() before tls_started()"),
+                State::AwaitChunk | State::AwaitChunkEnd if self.is_chunk_over() => match self.end_chunk(out)
+                {
+                    Some(step) => (0, Some(step)),
+                    None => continue,
+                },
                 _ if rest.is_empty() => (0, None),
+                State::AwaitChunk | State::AwaitChunkEnd => self.chunk(rest, out),
                 State::AwaitContent | State::AwaitEnd => self.content(rest, out),
                 _ => self.line(rest, out),
             };
@@ -238,7 +263,9 @@ impl Session {
             State::AwaitSpool | State::AwaitCommit | State::AwaitHandshake | State::Closed => {
                 return u64::MAX;
             }
-            State::AwaitContent | State::AwaitEnd => self.context.content_millis,
+            State::AwaitContent | State::AwaitEnd | State::AwaitChunk | State::AwaitChunkEnd => {
+                self.context.content_millis
+            }
             _ => self.context.command_millis,
         };
         self.since.saturating_add(millis)
@@ -261,9 +288,15 @@ impl Session {
         self.state == State::Closed
     }
 
-    /// Whether a message is between DATA and the reply to its end: a drain waits for these.
+    /// Whether a message is between DATA, or its first BDAT, and the reply to its end: a drain waits for
+    /// these.
     pub fn is_in_message(&self) -> bool {
-        matches!(self.state, State::AwaitSpool | State::AwaitContent | State::AwaitEnd | State::AwaitCommit)
+        match self.state {
+            State::AwaitSpool | State::AwaitContent | State::AwaitEnd | State::AwaitCommit => true,
+            State::AwaitChunk | State::AwaitChunkEnd | State::AwaitBdat => true,
+            State::AwaitHello | State::AwaitMail | State::AwaitRcpt | State::AwaitRcptOrData => false,
+            State::AwaitHandshake | State::Closed => false,
+        }
     }
 
     pub fn client(&self) -> IpAddr {
@@ -299,9 +332,16 @@ impl Session {
         self.transaction.as_ref().map_or(&[], |transaction| &transaction.recipients)
     }
 
-    /// The message's size as MAIL declared it (RFC 1870), for a reservation of space.
+    /// The message's size as MAIL declared it (RFC 1870), or as its only chunk has it (RFC 3030), for a
+    /// reservation of space.
     pub fn declared_size(&self) -> Option<u64> {
-        self.transaction.as_ref().and_then(|transaction| transaction.size)
+        let only_chunk = self.bdat.only_chunk().filter(|_| self.state == State::AwaitSpool);
+        only_chunk.or_else(|| self.transaction.as_ref().and_then(|transaction| transaction.size))
+    }
+
+    /// The client declared BODY=BINARYMIME.
+    fn is_binary(&self) -> bool {
+        self.transaction.as_ref().is_some_and(|transaction| transaction.body == Body::Binary)
     }
 
     /// Octets of the envelope's texts, and 16 for each recipient, for the same reservation.
@@ -333,7 +373,10 @@ impl Session {
         Envelope {
             sender: transaction.sender,
             recipients: transaction.recipients,
-            body: if eight_bit { Body::EightBit } else { transaction.body },
+            body: match transaction.body {
+                Body::SevenBit if eight_bit => Body::EightBit,
+                declared => declared,
+            },
             arrived_micros,
             listener: self.context.listener_name.clone(),
             helo: self.hello.as_ref().map_or_else(String::new, |hello| hello.name.clone()),
@@ -350,6 +393,10 @@ impl Session {
         out: &mut Vec<u8>,
     ) -> Option<Step> {
         let handled = match command {
+            Ok(Command::Bdat(chunk)) => return bdat::bdat(self, chunk, None, out),
+            Err(Fault::ChunkMarker(octets)) => {
+                return bdat::bdat(self, Chunk { octets, last: false }, Some(&reply::BDAT_SYNTAX), out);
+            }
             Ok(command) if self.needs_tls_for(&command) => Err((&reply::TLS_REQUIRED).into()),
             Ok(Command::Ehlo(name)) => hello::hello(self, name, true, out),
             Ok(Command::Helo(name)) => hello::hello(self, name, false, out),

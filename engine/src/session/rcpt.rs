@@ -1,6 +1,7 @@
 //! RCPT (RFC 5321 section 4.1.1.3).
 //!
-//! Replies: 250 2.1.5; 503 5.5.1 outside a transaction; 452 4.5.3 past `limits.recipients_max` (section
+//! Replies: 250 2.1.5; 503 5.5.1 outside a transaction and between
+//! chunks; 452 4.5.3 past `limits.recipients_max` (section
 //! 4.5.3.1.10), not counted as an error until as many again have been refused, because a client that
 //! pipelines cannot know; what `policy` answers: 550 5.7.1, 530 5.7.0. From the grammar: 501 5.5.4,
 //! 501 5.1.3, 553 5.6.7, 555 5.5.4.
@@ -21,6 +22,9 @@ pub(super) fn rcpt(session: &mut Session, path: &ForwardPath<'_>, out: &mut Vec<
             Some(_) => (&reply::MAIL_FIRST).into(),
         });
     };
+    if session.state == State::AwaitBdat {
+        return Err((&reply::RCPT_AFTER_BDAT).into());
+    }
     if transaction.recipients.len() >= context.limits.recipients_max {
         transaction.recipients_over += 1;
         let refused = Refused::from(&reply::TOO_MANY_RECIPIENTS);

@@ -58,6 +58,8 @@ impl From<Fault> for Refused {
             Fault::MissingArgument => &reply::ARGUMENT_MISSING,
             Fault::UnknownParameter => &reply::UNKNOWN_PARAMETER,
             Fault::Parameter => &reply::BAD_PARAMETER,
+            Fault::ChunkSize => return Refused::from(&reply::BDAT_SIZE).last(),
+            Fault::ChunkMarker(_) => &reply::BDAT_SYNTAX,
             Fault::HelloName => &reply::HELLO_NAME,
             Fault::MailKeyword => &reply::MAIL_SYNTAX,
             Fault::RcptKeyword => &reply::RCPT_SYNTAX,

@@ -6,10 +6,10 @@ use super::{Handled, Session, State};
 use crate::smtp::reply;
 
 pub(super) fn rset(session: &mut Session, out: &mut Vec<u8>) -> Handled {
-    session.transaction = None;
+    let abandoned = session.abandon();
     if session.state != State::AwaitHello {
         session.state = State::AwaitMail;
     }
     reply::RESET_OK.put(out);
-    Ok(None)
+    Ok(abandoned)
 }

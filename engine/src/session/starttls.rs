@@ -1,8 +1,8 @@
 //! STARTTLS (RFC 3207), and what holds where a listener demands it.
 //!
 //! Replies: 220 2.0.0, after which the rim drops whatever the client has sent beyond the command and makes
-//! the handshake ([`Step::StartTls`]); 502 5.5.1 where the listener does not offer it; 503 5.5.1 within TLS
-//! and before EHLO. With `tls = "require"`, 530 5.7.0 to everything but EHLO, HELO, NOOP, STARTTLS and QUIT
+//! the handshake ([`Step::StartTls`]); 502 5.5.1 where the listener does not offer it; 503 5.5.1 within TLS,
+//! before EHLO, and between the chunks of a message. With `tls = "require"`, 530 5.7.0 to everything but EHLO, HELO, NOOP, STARTTLS and QUIT
 //! (section 4). After the handshake nothing is known of the client but its certificate (section 4.2).
 
 use super::{Handled, Session, State, Step};
@@ -20,6 +20,9 @@ pub(super) fn starttls(session: &mut Session, out: &mut Vec<u8>) -> Handled {
     }
     if session.hello.is_none() {
         return Err((&reply::SEQUENCE_HELLO_FIRST).into());
+    }
+    if session.state == State::AwaitBdat {
+        return Err((&reply::RCPT_AFTER_BDAT).into());
     }
     session.transaction = None;
     session.state = State::AwaitHandshake;

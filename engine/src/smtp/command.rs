@@ -6,6 +6,7 @@
 //! for that), and spaces after `FROM:` and `TO:`. Not tolerated: control characters anywhere, NUL
 //! included, an address without angle brackets, a parameter that no extension announced.
 
+use super::chunks::{Chunk, ChunkFault};
 use super::path::{self, ForwardPath, Mailbox, PathFault};
 use sluice_queue::Body;
 
@@ -25,6 +26,8 @@ pub enum Command<'a> {
     Mail(Mail<'a>),
     Rcpt(ForwardPath<'a>),
     Data,
+    /// RFC 3030; what it announces follows the line.
+    Bdat(Chunk),
     Rset,
     Noop,
     Vrfy,
@@ -43,7 +46,7 @@ pub struct Mail<'a> {
     pub sender: Option<Mailbox<'a>>,
     /// SIZE (RFC 1870); 20 digits that do not fit are the largest number.
     pub size: Option<u64>,
-    /// BODY (RFC 6152).
+    /// BODY (RFC 6152, RFC 3030).
     pub body: Option<Body>,
 }
 
@@ -57,7 +60,6 @@ impl Mail<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotOffered {
     Auth,
-    Bdat,
     Etrn,
     Expn,
     Turn,
@@ -89,6 +91,10 @@ pub enum Fault {
     Parameter,
     /// VRFY without what to verify.
     MissingArgument,
+    /// BDAT without a sound size, or spoilt in another way: nobody can tell where the next command begins.
+    ChunkSize,
+    /// BDAT with a size and something else than `LAST` behind it; so many octets follow.
+    ChunkMarker(u64),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -98,6 +104,7 @@ enum Verb {
     Mail,
     Rcpt,
     Data,
+    Bdat,
     Rset,
     Noop,
     Vrfy,
@@ -124,13 +131,13 @@ fn verb(word: &[u8]) -> Option<Verb> {
         b"MAIL" => Verb::Mail,
         b"RCPT" => Verb::Rcpt,
         b"DATA" => Verb::Data,
+        b"BDAT" => Verb::Bdat,
         b"RSET" => Verb::Rset,
         b"NOOP" => Verb::Noop,
         b"VRFY" => Verb::Vrfy,
         b"HELP" => Verb::Help,
         b"QUIT" => Verb::Quit,
         b"AUTH" => Verb::NotOffered(NotOffered::Auth),
-        b"BDAT" => Verb::NotOffered(NotOffered::Bdat),
         b"ETRN" => Verb::NotOffered(NotOffered::Etrn),
         b"EXPN" => Verb::NotOffered(NotOffered::Expn),
         b"STARTTLS" => Verb::StartTls,
@@ -140,11 +147,29 @@ fn verb(word: &[u8]) -> Option<Verb> {
     })
 }
 
+/// Whether a line, or the start of one, is BDAT, however spoilt: octets that are no commands follow it.
+pub fn is_bdat(line: &[u8]) -> bool {
+    match line.split_at_checked(4) {
+        Some((verb, rest)) => {
+            verb.eq_ignore_ascii_case(b"BDAT") && !rest.first().is_some_and(u8::is_ascii_alphanumeric)
+        }
+        None => false,
+    }
+}
+
 /// Reads one line, given without its CRLF.
 ///
 /// # Errors
 /// [`Fault`] names what is wrong; the reply to each stands in `session`.
 pub fn parse_command(line: &[u8]) -> Result<Command<'_>, Fault> {
+    match parse(line) {
+        Err(Fault::ChunkMarker(octets)) => Err(Fault::ChunkMarker(octets)),
+        Err(_) if is_bdat(line) => Err(Fault::ChunkSize),
+        parsed => parsed,
+    }
+}
+
+fn parse(line: &[u8]) -> Result<Command<'_>, Fault> {
     const CRLF_OCTETS: usize = 2;
     if line.len() + CRLF_OCTETS > LINE_OCTETS_MAX {
         return Err(Fault::TooLong);
@@ -164,6 +189,10 @@ pub fn parse_command(line: &[u8]) -> Result<Command<'_>, Fault> {
         Verb::Mail => mail(argument).map(Command::Mail),
         Verb::Rcpt => rcpt(argument).map(Command::Rcpt),
         Verb::Data => alone(argument, Command::Data),
+        Verb::Bdat => Chunk::parse(argument).map(Command::Bdat).map_err(|fault| match fault {
+            ChunkFault::Size => Fault::ChunkSize,
+            ChunkFault::Marker(octets) => Fault::ChunkMarker(octets),
+        }),
         Verb::Rset => alone(argument, Command::Rset),
         Verb::Quit => alone(argument, Command::Quit),
         Verb::StartTls => alone(argument, Command::StartTls),
@@ -267,12 +296,14 @@ fn size(value: &str) -> Option<u64> {
     Some(value.bytes().fold(0u64, |n, digit| n.saturating_mul(10).saturating_add(u64::from(digit - b'0'))))
 }
 
-/// RFC 6152 section 2.
+/// RFC 6152 section 2, RFC 3030 section 3.
 fn body(value: &str) -> Option<Body> {
     if value.eq_ignore_ascii_case("7BIT") {
         Some(Body::SevenBit)
     } else if value.eq_ignore_ascii_case("8BITMIME") {
         Some(Body::EightBit)
+    } else if value.eq_ignore_ascii_case("BINARYMIME") {
+        Some(Body::Binary)
     } else {
         None
     }

@@ -7,10 +7,38 @@
 //! that a receiver wants to know is noted in [`Findings`] while the octets pass once; whether it is
 //! refused is the session's business. A bare CR or LF never begins or ends a line here.
 //!
+//! What comes by BDAT has no end and no dot-stuffing ([`Framing::Counted`], RFC 3030): `chunks` counts it
+//! off, and [`Decoder::finish`] completes its last line. With [`Rules::Repair`] a bare CR or LF becomes
+//! CRLF and NUL is left out (`content/repair.rs`); the end of the message is found before that, so a
+//! repaired line never ends one. With [`Rules::Binary`] only the header section consists of lines.
+//!
 //! The cost is one `memchr2` a line and two wide passes a piece (NUL, eighth bit).
+
+mod repair;
 
 use memchr::{memchr, memchr2};
 use std::ops::Range;
+
+/// How the end of the content is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// DATA: by end-of-data; lines are dot-stuffed.
+    Dots,
+    /// BDAT: by counting; there is no stuffing.
+    Counted,
+}
+
+/// What is made of octets that are not lines of text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rules {
+    /// They pass and are noted, so that the session can refuse them.
+    Strict,
+    /// Bare CR and bare LF become CRLF, NUL is left out; both are noted.
+    Repair,
+    /// The header section as with `Strict`; behind it nothing is looked at (RFC 3030 section 3). Only
+    /// for [`Framing::Counted`].
+    Binary,
+}
 
 /// What was seen in the content so far. All counts are of content, after dot-stuffing was undone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,8 +67,10 @@ pub struct Findings {
 pub enum Piece {
     /// No content in what was consumed; the rest, at most one octet, decides nothing yet.
     More,
-    /// Octets of the input that are content; never empty.
+    /// Octets of the input that are content; never empty. They may end before what was consumed.
     Content(Range<usize>),
+    /// Octets of content that the input does not have: half of a repaired line ending.
+    Insert(&'static [u8]),
     /// End-of-data was consumed. What follows is a command.
     End,
 }
@@ -55,12 +85,16 @@ enum Awaits {
     Text,
     /// Inside a line, after a CR that already counts as content.
     AfterCr,
+    /// Before a bare LF whose CR has been put in.
+    BareLf,
 }
 
 /// Finds content and its end in octets that come in any pieces.
 #[derive(Clone, Debug)]
 pub struct Decoder {
     awaits: Awaits,
+    framing: Framing,
+    rules: Rules,
     /// Octets of the current line so far, without a CR that may be the end of it.
     column: usize,
     line_octets_max: usize,
@@ -69,10 +103,19 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// `line_octets_max`: octets of a line without its CRLF.
+    /// Reads what follows 354, by the strict rules. `line_octets_max`: octets of a line without its CRLF.
     pub fn new(line_octets_max: usize) -> Self {
+        Self::with(Framing::Dots, Rules::Strict, line_octets_max)
+    }
+
+    /// # Panics
+    /// With binary content that ends with a dot: no octets could be told from its end.
+    pub fn with(framing: Framing, rules: Rules, line_octets_max: usize) -> Self {
+        assert!(rules != Rules::Binary || framing == Framing::Counted, "binary content has no end-of-data");
         Self {
             awaits: Awaits::LineStart,
+            framing,
+            rules,
             column: 0,
             line_octets_max,
             field: FieldName::AtStart(0),
@@ -86,11 +129,11 @@ impl Decoder {
 
     /// Reads from the start of `input`; returns how many octets it consumed and what they were.
     ///
-    /// The next call must begin with the octets that were not consumed. After [`Piece::More`] it must
-    /// bring at least one octet more. After [`Piece::End`] the decoder is used up.
+    /// The next call must begin with the octets that were not consumed. After [`Piece::More`] that
+    /// consumed nothing it must bring at least one octet more. After [`Piece::End`] the decoder is used up.
     pub fn decode(&mut self, input: &[u8]) -> (usize, Piece) {
         let mut start = 0;
-        if self.awaits == Awaits::LineStart && input.first() == Some(&b'.') {
+        if self.awaits == Awaits::LineStart && self.framing == Framing::Dots && input.first() == Some(&b'.') {
             self.awaits = Awaits::AfterDot;
             start = 1;
         }
@@ -105,10 +148,54 @@ impl Decoder {
                 }
             }
         }
+        match self.rules {
+            Rules::Strict => self.lines(input, start, false),
+            Rules::Repair => self.repair(input, start),
+            Rules::Binary if self.findings.header_octets.is_some() => self.anything(input),
+            Rules::Binary => self.lines(input, start, true),
+        }
+    }
+
+    /// Content that came by BDAT is complete: what is still to be added to it, so that it ends with a line
+    /// ending like any that came by DATA. Call it again until there is nothing more.
+    ///
+    /// # Panics
+    /// When the content has an end of its own.
+    pub fn finish(&mut self) -> Option<&'static [u8]> {
+        assert_eq!(self.framing, Framing::Counted, "end-of-data finishes what came by DATA");
+        if self.rules == Rules::Binary && self.findings.header_octets.is_some() {
+            return None;
+        }
+        let missing: &[u8] = match self.awaits {
+            Awaits::LineStart => return None,
+            Awaits::Text | Awaits::AfterDot if self.column == 0 => return None,
+            Awaits::Text | Awaits::AfterDot => b"\r\n",
+            Awaits::AfterCr => {
+                self.findings.bare_cr = true;
+                b"\n"
+            }
+            Awaits::BareLf => b"\n",
+        };
+        self.findings.octets += missing.len() as u64;
+        self.end_line();
+        Some(missing)
+    }
+
+    /// Up to what may be end-of-data, and up to the end of the header section where only that is wanted.
+    fn lines(&mut self, input: &[u8], start: usize, header_only: bool) -> (usize, Piece) {
         let mut at = start;
-        while at < input.len() && !(self.awaits == Awaits::LineStart && input[at] == b'.') {
+        while at < input.len() {
+            if self.awaits == Awaits::LineStart && input[at] == b'.' {
+                if self.framing == Framing::Dots {
+                    break;
+                }
+                self.findings.dot_lines = true;
+            }
             let octets = self.step(&input[at..]);
             at += octets;
+            if header_only && self.findings.header_octets.is_some() {
+                break;
+            }
         }
         if start == at {
             return (at, Piece::More);
@@ -117,6 +204,12 @@ impl Decoder {
         self.findings.nul = self.findings.nul || memchr(0, content).is_some();
         self.findings.eight_bit = self.findings.eight_bit || !content.is_ascii();
         (at, Piece::Content(start..at))
+    }
+
+    fn anything(&mut self, input: &[u8]) -> (usize, Piece) {
+        self.findings.octets += input.len() as u64;
+        let piece = if input.is_empty() { Piece::More } else { Piece::Content(0..input.len()) };
+        (input.len(), piece)
     }
 
     /// Takes the rest of a line with its CRLF, or as much of it as is sure; returns its octets.

@@ -6,6 +6,7 @@
 //!
 //! Left to others: which command may come when (`session`), who may send where (`policy`).
 
+pub mod chunks;
 pub mod command;
 pub mod content;
 pub mod path;

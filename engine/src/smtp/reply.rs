@@ -148,6 +148,20 @@ answers! {
     STORAGE_FAILED = 451 "4.3.0" "The message could not be stored, try again later";
     BUSY = 451 "4.3.2" "Too busy to take a message now, try again later";
 
+    /// The limit in octets.
+    HEADER_TOO_LARGE = 552 "5.3.4" "Message refused: header section larger than {} octets";
+
+    // BDAT.
+    /// The octets of the chunk.
+    CHUNK_OK = 250 "2.0.0" "Ok: {} octets received";
+    BDAT_SYNTAX = 501 "5.5.4" "Syntax: BDAT size [LAST]";
+    /// Where the chunk ends cannot be known.
+    BDAT_SIZE = 501 "5.5.4" "Syntax: BDAT size [LAST]; closing, as what follows cannot be told from commands";
+    BDAT_NEEDS_EHLO = 503 "5.5.1" "Send EHLO before BDAT";
+    DATA_AFTER_BDAT = 503 "5.5.1" "This message comes by BDAT, finish it with BDAT LAST or send RSET";
+    RCPT_AFTER_BDAT = 503 "5.5.1" "The content has begun, finish it with BDAT LAST or send RSET";
+    BINARY_NEEDS_BDAT = 503 "5.5.1" "A message with BODY=BINARYMIME must be sent by BDAT";
+
     // STARTTLS.
     TLS_READY = 220 "2.0.0" "Ready to start TLS";
     TLS_ACTIVE = 503 "5.5.1" "TLS is active already";

@@ -106,7 +106,7 @@ mod tests {
                 match piece {
                     Piece::Content(range) => decoded.extend_from_slice(&stream[at..][range]),
                     Piece::End => break assert_eq!(at + consumed, stream.len()),
-                    Piece::More => {}
+                    Piece::More | Piece::Insert(_) => {}
                 }
                 at += consumed;
             }

@@ -71,7 +71,7 @@ impl CommitToWrite<'_> {
         pen.u64(envelope.arrived_micros);
         pen.u64(self.content_bytes);
         pen.u8(self.flags.bits());
-        pen.u8(matches!(envelope.body, Body::EightBit) as u8);
+        pen.u8(envelope.body.code());
         pen.u32((self.extents.len() + self.tail.iter().len()) as u32);
         pen.u32(envelope.recipients.len() as u32);
         let texts = [&envelope.sender, &envelope.listener, &envelope.helo, &envelope.client];
@@ -157,7 +157,7 @@ impl<'a> CommitView<'a> {
         let mut rest = Cursor::new(payload);
         let (id, arrived_micros, content_bytes) = (rest.u64()?, rest.u64()?, rest.u64()?);
         let flags = ContentFlags::from_bits(rest.u8()?);
-        let body = if rest.u8()? == 1 { Body::EightBit } else { Body::SevenBit };
+        let body = Body::of(rest.u8()?);
         let (extent_count, recipients) = (rest.u32()?, rest.u32()?);
         let lengths = [rest.u16()?, rest.u16()?, rest.u16()?, rest.u16()?];
         let extents = Cursor::new(rest.take(EXTENT.checked_mul(extent_count as usize)?)?);
@@ -200,7 +200,7 @@ impl<'a> CommitView<'a> {
         out.extend(self.id.to_le_bytes());
         out.extend(self.arrived_micros.to_le_bytes());
         out.extend(self.content_bytes.to_le_bytes());
-        out.extend([self.flags.bits(), matches!(self.body, Body::EightBit) as u8]);
+        out.extend([self.flags.bits(), self.body.code()]);
         out.extend(((self.extents.rest.len() / EXTENT) as u32).to_le_bytes());
         out.extend(self.recipients.to_le_bytes());
         out.extend((self.texts[0].len() as u16).to_le_bytes());

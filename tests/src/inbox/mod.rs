@@ -47,6 +47,15 @@ pub enum Answer {
     Hang,
 }
 
+/// The answer to EHLO of a server that offers CHUNKING, and with `binary` BINARYMIME (RFC 3030).
+pub fn offer_chunking(binary: bool) -> Answer {
+    let binary = if binary { "250-BINARYMIME\r\n" } else { "" };
+    let size = "250-SIZE 104857600";
+    Answer::Say(format!(
+        "250-inbox.test\r\n250-PIPELINING\r\n250-8BITMIME\r\n{size}\r\n250-CHUNKING\r\n{binary}250 ENHANCEDSTATUSCODES"
+    ))
+}
+
 /// One message as it arrived.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Transaction {

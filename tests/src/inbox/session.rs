@@ -1,6 +1,6 @@
 //! One session of the [`super::Inbox`]: the dialogue, led by the script.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
 use super::{Answer, Shared, Step, Transaction};
@@ -83,6 +83,7 @@ impl<'a> Session<'a> {
                 Ok(next)
             }
             "DATA" => self.data(),
+            "BDAT" => self.bdat(line),
             "RSET" => {
                 self.open = false;
                 self.transaction = Transaction { session: self.number, ..Transaction::default() };
@@ -107,6 +108,31 @@ impl<'a> Session<'a> {
             other => return Ok(other),
         }
         self.transaction.content = read_content(&mut self.input)?;
+        self.end()
+    }
+
+    /// RFC 3030; a script announces it by its answer to EHLO.
+    fn bdat(&mut self, line: &str) -> io::Result<Next> {
+        let mut words = line.split(' ').skip(1);
+        let size = words.next().and_then(|word| word.parse().ok());
+        let size: u64 = size.ok_or_else(|| io::Error::other(format!("no chunk size: {line}")))?;
+        let mut chunk = Vec::new();
+        if (&mut self.input).take(size).read_to_end(&mut chunk)? as u64 != size {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if self.transaction.to.is_empty() {
+            self.say("554 5.5.1 No valid recipients")?;
+            return Ok(Next::Refused);
+        }
+        self.transaction.content.extend_from_slice(&chunk);
+        match words.next() {
+            Some(_) => self.end(),
+            None => self.answer(&Step::Other(line), "250 2.0.0 Chunk taken"),
+        }
+    }
+
+    /// The content is whole.
+    fn end(&mut self) -> io::Result<Next> {
         let transaction = std::mem::take(&mut self.transaction);
         self.open = false;
         let script = self.shared.script.lock().expect("script").clone();

@@ -22,6 +22,7 @@ pub struct RelayBuilder {
     cpus: [String; 2],
     sections: String,
     clients: [String; 2],
+    outside: String,
     start: Duration,
 }
 
@@ -36,6 +37,7 @@ impl Default for RelayBuilder {
             cpus: ["0", "1"].map(str::to_owned),
             sections: String::new(),
             clients: ["127.0.0.0/8", "127.0.0.0/8"].map(str::to_owned),
+            outside: String::new(),
             start: START,
         }
     }
@@ -110,6 +112,13 @@ impl RelayBuilder {
         self
     }
 
+    /// Lines for the outside listener.
+    pub fn outside_listener(mut self, toml: &str) -> Self {
+        self.outside.push_str(toml);
+        self.outside.push('\n');
+        self
+    }
+
     /// Writes the configuration into a directory of its own, and starts nothing.
     pub fn prepare(self) -> Relay {
         let directory = tempfile::Builder::new().prefix("sluice-relay-").tempdir().expect("a directory");
@@ -150,8 +159,9 @@ impl RelayBuilder {
             let _ = writeln!(
                 toml,
                 "[[listener]]\nname = \"{name}\"\nbind = [\"{}\"]\nclients = [\"{clients}\"]\nrelay = \"{relay}\"\n\
-                 tls = \"off\"\n",
-                port.address()
+                 tls = \"off\"\n{}",
+                port.address(),
+                if *name == "outside" { self.outside.as_str() } else { "" }
             );
         }
         toml + &self.routes + &self.resolvers

@@ -5,6 +5,7 @@ mod after_a_crash;
 mod backlog;
 mod backups;
 mod bad_start;
+mod chunking;
 mod clients;
 mod compaction;
 mod content;

@@ -4,6 +4,7 @@
 
 use crate::delivery::failure::Failure;
 use crate::delivery::verdict::Fate;
+use crate::smtp::content::Framing;
 
 /// What the caller is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,8 +15,9 @@ pub enum Event {
     StartTls,
     /// Greeted: `begin` or `quit` may be called.
     Ready,
-    /// 354 came: stream the content and end-of-data, then call `content_sent`.
-    Send,
+    /// Write `out`, then stream the content and call `content_sent`: dot-stuffed and with end-of-data, or as
+    /// it is, exactly as many octets as `begin` was told.
+    Send(Framing),
     /// The transaction is over, with one fate per recipient in the order given. The session is ready
     /// again when [`Client::is_ready`](super::Client::is_ready) says so; otherwise close the connection.
     Finished(Vec<Fate>),

@@ -4,7 +4,7 @@
 //! Pure; a part of [`Client`]. The texts are those of Postfix where it has one, so that its users
 //! find in the log what they know.
 
-use super::{Client, Event, SessionFailure, State};
+use super::{Chunk, Client, Event, SessionFailure, State};
 use crate::delivery::failure::{Failure, Scope};
 use crate::delivery::reply::{Reply, ReplyClass};
 use crate::delivery::reply_reader::BadReply;
@@ -76,6 +76,7 @@ impl Client {
     /// The words of Postfix for the state, as its users know them from their logs.
     pub(super) fn doing(&self) -> &'static str {
         match self.state {
+            _ if self.chunk == Chunk::Sending => "sending message body",
             State::AwaitGreeting => "receiving the initial server greeting",
             State::AwaitEhlo => "performing the EHLO handshake",
             State::AwaitHelo => "performing the HELO handshake",
@@ -88,7 +89,9 @@ impl Client {
             State::AwaitRcpt(_) => "sending RCPT TO",
             State::AwaitData => "sending DATA command",
             State::Sending => "sending message body",
-            State::AwaitEndOfData => "sending end of data -- message may be sent more than once",
+            State::AwaitEndOfData | State::AwaitChunk => {
+                "sending end of data -- message may be sent more than once"
+            }
             State::AwaitAbandoned => "abandoning a message without recipients",
             State::AwaitQuit => "sending QUIT",
         }

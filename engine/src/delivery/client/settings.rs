@@ -16,6 +16,8 @@ pub struct ClientSettings {
     /// For EHLO and HELO; a peer that calls itself by this name is this relay.
     pub hostname: String,
     pub timeouts: ClientTimeouts,
+    /// Content goes by BDAT to peers that offer CHUNKING (RFC 3030).
+    pub chunking: bool,
 }
 
 /// Whether the session goes over to TLS (RFC 3207).
@@ -55,6 +57,7 @@ impl ClientSettings {
         let timeouts = &config.timeouts;
         Self {
             hostname: config.hostname.clone(),
+            chunking: config.delivery.chunking,
             timeouts: ClientTimeouts {
                 greeting: millis(timeouts.greeting),
                 reply: millis(timeouts.reply),

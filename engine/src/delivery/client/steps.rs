@@ -3,11 +3,13 @@
 //!
 //! Pure; a part of [`Client`]. `None` is no event: the reply was a step on the way.
 
-use super::{Client, Event, Millis, StartTls, State};
+use super::{Chunk, Client, Event, Millis, StartTls, State};
 use crate::delivery::extensions::Extensions;
 use crate::delivery::failure::{Failure, Scope};
 use crate::delivery::reply::{Reply, ReplyClass};
+use crate::delivery::transaction::Ending;
 use crate::delivery::verdict::Status;
+use crate::smtp::content::Framing;
 
 impl Client {
     pub(super) fn on_greeting(&mut self, now: Millis, reply: Reply, out: &mut Vec<u8>) -> Option<Event> {
@@ -129,9 +131,18 @@ impl Client {
             self.enter(now, State::AwaitRcpt(next));
             return None;
         }
-        if !self.extensions.pipelining && !self.open().has_accepted() {
-            self.reset_first = true;
+        let asks_first = !self.extensions.pipelining || self.open().ending == Ending::ChunkAfter;
+        if asks_first && !self.open().has_accepted() {
+            self.reset_first = self.open().mail_accepted || self.open().is_misordered;
             return Some(self.finish(now));
+        }
+        if self.open().ending != Ending::Data {
+            if self.open().ending == Ending::ChunkAfter {
+                self.open().send_chunk(out);
+                self.chunk = Chunk::Due;
+            }
+            self.enter(now, State::AwaitChunk);
+            return None;
         }
         self.send_next(out);
         self.enter(now, State::AwaitData);
@@ -150,7 +161,7 @@ impl Client {
             }
             ReplyClass::Intermediate => {
                 self.enter(now, State::Sending);
-                Some(Event::Send)
+                Some(Event::Send(Framing::Dots))
             }
             ReplyClass::Temporary | ReplyClass::Lasting => {
                 self.reset_first = self.open().mail_accepted;
@@ -159,6 +170,28 @@ impl Client {
                 Some(self.finish(now))
             }
         }
+    }
+
+    /// The reply to `BDAT n LAST`. Where no recipient was accepted it decides nothing: a peer that takes a
+    /// message for nobody has delivered none.
+    pub(super) fn on_chunk(&mut self, now: Millis, reply: Reply) -> Option<Event> {
+        if self.chunk == Chunk::Sending {
+            return self.on_early_reply(reply);
+        }
+        match reply.class() {
+            ReplyClass::Intermediate => return Some(self.out_of_order(reply)),
+            ReplyClass::Completed if self.open().is_misordered => return Some(self.out_of_order(reply)),
+            ReplyClass::Completed => {
+                self.reset_first = false;
+                self.open().deliver(&reply);
+            }
+            ReplyClass::Temporary | ReplyClass::Lasting => {
+                self.reset_first = self.open().mail_accepted;
+                let failure = self.refusal(Scope::Message, reply, "BDAT");
+                self.open().fail_accepted(failure);
+            }
+        }
+        Some(self.finish(now))
     }
 
     /// A peer that refuses while the content is still on its way has made up its mind; what is left

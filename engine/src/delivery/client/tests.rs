@@ -35,7 +35,7 @@ C: DATA
 
 fn settings() -> Arc<ClientSettings> {
     let timeouts = ClientTimeouts { greeting: 1, reply: 10, data: 100, block: 1_000, end_of_data: 10_000 };
-    Arc::new(ClientSettings { hostname: "relay.example".into(), timeouts })
+    Arc::new(ClientSettings { hostname: "relay.example".into(), timeouts, chunking: true })
 }
 
 fn new_client(starttls: StartTls) -> Client {
@@ -121,7 +121,8 @@ impl Play {
                     return;
                 }
                 Event::Ready => self.put("= ready"),
-                Event::Send => self.put("= send"),
+                Event::Send(Framing::Dots) => self.put("= send"),
+                Event::Send(Framing::Counted) => self.put("= send chunk"),
                 Event::Finished(fates) => {
                     let open = if self.client.is_ready() { "" } else { ", close" };
                     self.put(&format!("= finished {}{open}", show_fates(&fates)));
@@ -144,12 +145,13 @@ impl Play {
         let mut out = Vec::new();
         let words: Vec<&str> = call.split(' ').collect();
         match words[0] {
-            "begin" | "begin8" => {
+            "begin" | "begin8" | "begin-binary" => {
                 let transaction = Transaction {
                     sender: words[1],
                     recipients: words[3..].iter().copied(),
                     content_bytes: words[2].parse().unwrap(),
                     eight_bit: words[0] == "begin8",
+                    binary: words[0] == "begin-binary",
                 };
                 self.client.begin(HOUR, transaction, &mut out);
                 self.put_commands(&out);
@@ -486,7 +488,11 @@ S: 250 x
     client.advance(HOUR, b"250 mx\r\n", &mut out);
     out.clear();
     let recipients = ["a@b>\r\nRCPT TO:<c@d"].into_iter();
-    client.begin(HOUR, Transaction { sender: "", recipients, content_bytes: 1, eight_bit: false }, &mut out);
+    client.begin(
+        HOUR,
+        Transaction { sender: "", recipients, content_bytes: 1, eight_bit: false, binary: false },
+        &mut out,
+    );
     assert!(out.is_empty());
 }
 
@@ -555,7 +561,8 @@ fn every_state_has_its_deadline() {
     client.advance(HOUR, b"250-mx\r\n250 PIPELINING\r\n", &mut out);
     assert_eq!(client.deadline(), Millis::MAX, "ready");
     let recipients = ["r@b.example"].into_iter();
-    let transaction = Transaction { sender: "", recipients, content_bytes: 1, eight_bit: false };
+    let transaction =
+        Transaction { sender: "", recipients, content_bytes: 1, eight_bit: false, binary: false };
     client.begin(HOUR, transaction, &mut out);
     assert_eq!(client.deadline(), HOUR + 10, "MAIL");
     client.advance(HOUR + 5, b"250 x\r\n", &mut out);
@@ -660,19 +667,27 @@ fn a_reply_sent_ahead_is_never_taken_for_a_later_one() {
 }
 
 /// Drives a client through replies with these codes, one by one, as the rim would.
-fn drive(pipelining: bool, codes: &[u16]) -> Option<Vec<Fate>> {
+fn drive(offers: &str, codes: &[u16]) -> Option<Vec<Fate>> {
     let mut client = new_client(StartTls::Never);
     let mut out = Vec::new();
     client.advance(HOUR, b"220 x\r\n", &mut out);
-    let ehlo: &[u8] = if pipelining { b"250-mx\r\n250 PIPELINING\r\n" } else { b"250 mx\r\n" };
-    client.advance(HOUR, ehlo, &mut out);
+    let ehlo = format!("250-mx\r\n{offers}250 HELP\r\n");
+    client.advance(HOUR, ehlo.as_bytes(), &mut out);
     let recipients = ["r1@b.example", "r2@b.example"].into_iter();
-    client.begin(HOUR, Transaction { sender: "", recipients, content_bytes: 1, eight_bit: false }, &mut out);
+    client.begin(
+        HOUR,
+        Transaction { sender: "", recipients, content_bytes: 1, eight_bit: false, binary: false },
+        &mut out,
+    );
+    if let (_, Event::Send(_)) = client.advance(HOUR, b"", &mut out) {
+        client.content_sent(HOUR);
+    }
     for code in codes {
         let (_, event) = client.advance(HOUR, format!("{code} x\r\n").as_bytes(), &mut out);
         match event {
             Event::Read => {}
-            Event::Send => client.content_sent(HOUR),
+            // What the rim does, and then lets the session go on.
+            Event::Send(_) => client.content_sent(HOUR),
             Event::Finished(fates) => return Some(fates),
             Event::Failed(end) => return Some(end.fates),
             Event::Ready | Event::StartTls | Event::Closed => panic!("{event:?} within a transaction"),
@@ -688,11 +703,11 @@ fn drive(pipelining: bool, codes: &[u16]) -> Option<Vec<Fate>> {
 fn every_sequence_of_replies_delivers_exactly_what_was_accepted() {
     const CODES: [u16; 5] = [250, 354, 421, 450, 550];
     let mut finished = 0;
-    for pipelining in [true, false] {
+    for offers in ["250-PIPELINING\r\n", ""] {
         for number in 0..CODES.len().pow(5) {
             let codes: Vec<u16> =
                 (0..5).map(|place| CODES[number / CODES.len().pow(place) % CODES.len()]).collect();
-            let Some(fates) = drive(pipelining, &codes) else { continue };
+            let Some(fates) = drive(offers, &codes) else { continue };
             finished += 1;
             assert_eq!(fates.len(), 2, "{codes:?}");
             for (index, fate) in fates.iter().enumerate() {
@@ -710,6 +725,32 @@ fn every_sequence_of_replies_delivers_exactly_what_was_accepted() {
     assert!(finished > 4_000, "{finished}");
 }
 
+/// The same where the content goes in a chunk: there is no reply to DATA.
+#[test]
+fn every_sequence_of_replies_to_a_chunk_delivers_exactly_what_was_accepted() {
+    const CODES: [u16; 5] = [250, 354, 421, 450, 550];
+    let mut finished = 0;
+    for offers in ["250-CHUNKING\r\n250-PIPELINING\r\n", "250-CHUNKING\r\n"] {
+        for number in 0..CODES.len().pow(4) {
+            let codes: Vec<u16> =
+                (0..4).map(|place| CODES[number / CODES.len().pow(place) % CODES.len()]).collect();
+            let Some(fates) = drive(offers, &codes) else { continue };
+            finished += 1;
+            for (index, fate) in fates.iter().enumerate() {
+                let accepted = codes[0] == 250 && codes[1 + index] == 250;
+                let whole = codes[1..3].iter().all(|code| [250, 450, 550].contains(code));
+                let delivered = accepted && whole && codes[3] == 250;
+                assert_eq!(matches!(fate, Fate::Delivered(_)), delivered, "{codes:?} {index}");
+                if let Fate::Failed(failure) = fate {
+                    let said_so = [codes[0], codes[1 + index], codes[3]].contains(&550);
+                    assert!(!failure.lasting || said_so, "{codes:?} {index}");
+                }
+            }
+        }
+    }
+    assert!(finished > 1_000, "{finished}");
+}
+
 #[test]
 fn a_refusal_in_the_middle_of_the_content_is_no_stale_connection() {
     let (mut client, mut out) = (new_client(StartTls::Never), Vec::new());
@@ -717,13 +758,201 @@ fn a_refusal_in_the_middle_of_the_content_is_no_stale_connection() {
     assert_eq!(client.advance(0, b"250-mx\r\n250 PIPELINING\r\n", &mut out).1, Event::Ready);
     client.begin(
         0,
-        Transaction { sender: "a@x", recipients: ["b@y"].into_iter(), content_bytes: 9, eight_bit: false },
+        Transaction {
+            sender: "a@x",
+            recipients: ["b@y"].into_iter(),
+            content_bytes: 9,
+            eight_bit: false,
+            binary: false,
+        },
         &mut out,
     );
     let (_, event) = client.advance(0, b"250 ok\r\n250 ok\r\n354 go\r\n", &mut out);
-    assert_eq!(event, Event::Send);
+    assert_eq!(event, Event::Send(Framing::Dots));
     let (_, event) = client.advance(0, b"552 5.3.4 too big\r\n", &mut out);
     assert!(matches!(&event, Event::Finished(fates) if fates.len() == 1), "{event:?}");
     let failed = client.disconnected();
     assert!(!failed.was_stale && failed.fates.is_empty(), "{failed:?}");
+}
+
+/// As `GREETED`, with CHUNKING.
+const GREETED_CHUNKING: &str = "\
+S: 220 mx.example ESMTP
+C: EHLO relay.example
+S: 250-mx.example
+S: 250-8BITMIME
+S: 250-SIZE 1000000
+S: 250-CHUNKING
+S: 250 PIPELINING
+= ready
+";
+/// A group with two recipients and its chunk, after `GREETED_CHUNKING`.
+const CHUNK_GROUP: &str = "\
+> begin s@a.example 10 r1@b.example r2@b.example
+C: MAIL FROM:<s@a.example> SIZE=10
+C: RCPT TO:<r1@b.example>
+C: RCPT TO:<r2@b.example>
+C: BDAT 10 LAST
+= send chunk
+> sent
+";
+
+/// RFC 3030 section 4.2.
+#[test]
+fn with_chunking_a_small_message_goes_in_one_group_with_its_content() {
+    let accepted =
+        "S: 250 x\nS: 250 x\nS: 250 x\nS: 250 2.0.0 x\n= finished delivered 2.0.0, delivered 2.0.0\n";
+    holds(&format!(
+        "{GREETED_CHUNKING}{CHUNK_GROUP}{accepted}{CHUNK_GROUP}{accepted}> quit\nC: QUIT\nS: 221 x\n= closed\n"
+    ));
+}
+
+#[test]
+fn with_chunking_a_large_message_waits_for_a_recipient() {
+    let begin = "> begin s@a.example 65537 r1@b.example r2@b.example\n\
+                 C: MAIL FROM:<s@a.example> SIZE=65537\nC: RCPT TO:<r1@b.example>\nC: RCPT TO:<r2@b.example>\n";
+    holds(&format!(
+        "{GREETED_CHUNKING}{begin}S: 250 x\nS: 550 x\nS: 250 x\nC: BDAT 65537 LAST\n= send chunk\n> sent\n\
+         S: 250 x\n= finished recipient 5.0.0, delivered 2.0.0\n{begin}"
+    ));
+    // Nothing is sent in vain, and the transaction is left by RSET.
+    let again = begin.replacen("C: MAIL", "C: RSET\nC: MAIL", 1);
+    holds(&format!(
+        "{GREETED_CHUNKING}{begin}S: 250 x\nS: 550 x\nS: 450 x\n= finished recipient 5.0.0, recipient 4.0.0\n{again}"
+    ));
+    holds(&format!(
+        "{GREETED_CHUNKING}{begin}S: 452 x\nS: 503 x\nS: 503 x\n= finished message 4.0.0, message 4.0.0\n{begin}"
+    ));
+}
+
+#[test]
+fn with_chunking_and_without_pipelining_each_command_waits() {
+    holds(
+        "S: 220 x\nC: EHLO relay.example\nS: 250-x\nS: 250 CHUNKING\n= ready\n\
+         > begin s@a.example 10 r1@b.example r2@b.example\nC: MAIL FROM:<s@a.example>\nS: 250 x\n\
+         C: RCPT TO:<r1@b.example>\nS: 550 x\nC: RCPT TO:<r2@b.example>\nS: 250 x\n\
+         C: BDAT 10 LAST\n= send chunk\n> sent\nS: 451 4.3.0 x\n= finished recipient 5.0.0, message 4.3.0\n",
+    );
+}
+
+/// RFC 3030 section 2 with RFC 2920: whatever is refused, the chunk's octets have gone and every recipient
+/// has its fate.
+#[test]
+fn every_class_of_reply_within_a_group_with_a_chunk() {
+    let none = "= failed session 4.0.0: session 4.0.0, session 4.0.0";
+    let table = [
+        ("S: 250 x\nS: 550 x\nS: 250 x\nS: 250 x", "= finished recipient 5.0.0, delivered 2.0.0"),
+        ("S: 250 x\nS: 550 5.1.1 x\nS: 450 x\nS: 554 x", "= finished recipient 5.1.1, recipient 4.0.0"),
+        ("S: 250 x\nS: 550 5.1.1 x\nS: 450 x\nS: 503 x", "= finished recipient 5.1.1, recipient 4.0.0"),
+        // A message for nobody: nothing was delivered.
+        ("S: 250 x\nS: 550 5.1.1 x\nS: 450 x\nS: 250 x", "= finished recipient 5.1.1, recipient 4.0.0"),
+        ("S: 450 4.7.1 x\nS: 503 x\nS: 503 x\nS: 503 x", "= finished message 4.7.1, message 4.7.1"),
+        ("S: 550 x\nS: 503 x\nS: 503 x\nS: 503 x", "= finished message 5.0.0, message 5.0.0"),
+        ("S: 550 x\nS: 250 x\nS: 503 x\nS: 250 x", "= failed session 4.5.0: message 5.0.0, message 5.0.0"),
+        ("S: 250 x\nS: 250 x\nS: 250 x\nS: 552 5.3.4 x", "= finished message 5.3.4, message 5.3.4"),
+        ("S: 250 x\nS: 250 x\nS: 550 x\nS: 451 x", "= finished message 4.0.0, recipient 5.0.0"),
+        ("S: 250 x\nS: 250 x\nS: 250 x\nS: 354 x", "= failed session 4.5.0: session 4.5.0, session 4.5.0"),
+        ("S: 421 x", none),
+        ("S: 250 x\nS: 250 x\nS: 250 x\nS: 421 x", none),
+        ("S: 250 x\nS: 250 x\nS: bad", "= failed session 4.5.0: session 4.5.0, session 4.5.0"),
+    ];
+    for (replies, result) in table {
+        holds(&format!("{GREETED_CHUNKING}{CHUNK_GROUP}{replies}\n{result}\n"));
+    }
+    let next = CHUNK_GROUP.replacen("C: MAIL", "C: RSET\nC: MAIL", 1);
+    for refused in [
+        "S: 250 x\nS: 550 x\nS: 550 x\nS: 554 x\n= finished recipient 5.0.0, recipient 5.0.0\n",
+        "S: 250 x\nS: 250 x\nS: 250 x\nS: 451 x\n= finished message 4.0.0, message 4.0.0\n",
+    ] {
+        holds(&format!("{GREETED_CHUNKING}{CHUNK_GROUP}{refused}{next}"));
+    }
+}
+
+#[test]
+fn a_peer_that_answers_or_closes_while_a_chunk_is_sent_leaves_a_defined_state() {
+    let sending = format!("{GREETED_CHUNKING}{}", CHUNK_GROUP.replace("> sent\n", ""));
+    let session = "session 4.4.2";
+    let table = [
+        ("> eof\n", format!("= failed {session}: {session}, {session}")),
+        ("> timeout\n", format!("= failed {session}: {session}, {session}")),
+        ("S: 250 x\nS: 550 x\n> eof\n", format!("= failed {session}: recipient 5.0.0, {session}")),
+        (
+            "S: 250 x\nS: 550 x\nS: 250 x\nS: 552 5.3.4 x\n",
+            "= finished recipient 5.0.0, message 5.3.4, close".into(),
+        ),
+        (
+            "S: 250 x\nS: 550 x\nS: 250 x\nS: 250 x\n",
+            "= failed session 4.5.0: recipient 5.0.0, session 4.5.0".into(),
+        ),
+        ("S: 421 x\n", "= failed session 4.0.0: session 4.0.0, session 4.0.0".into()),
+    ];
+    for (rest, result) in &table {
+        holds(&format!("{sending}{rest}{result}\n"));
+    }
+    let used = format!(
+        "{GREETED_CHUNKING}{CHUNK_GROUP}S: 250 x\nS: 250 x\nS: 250 x\nS: 250 x\n= finished delivered 2.0.0, delivered 2.0.0\n"
+    );
+    holds(&format!("{used}{CHUNK_GROUP}> eof\n= failed {session} stale: {session}, {session}\n"));
+}
+
+/// RFC 3030 section 3.
+#[test]
+fn binary_content_goes_only_where_it_is_taken() {
+    let begin = "> begin-binary s@a.example 10 r1@b.example\n";
+    for greeted in [GREETED, GREETED_PLAIN, GREETED_CHUNKING] {
+        holds(&format!("{greeted}{begin}= finished host 5.6.1\n> quit\nC: QUIT\n"));
+    }
+    let greeted = GREETED_CHUNKING.replace("S: 250-CHUNKING\n", "S: 250-CHUNKING\nS: 250-BINARYMIME\n");
+    holds(&format!(
+        "{greeted}{begin}C: MAIL FROM:<s@a.example> SIZE=10 BODY=BINARYMIME\nC: RCPT TO:<r1@b.example>\n\
+         C: BDAT 10 LAST\n= send chunk\n> sent\nS: 250 x\nS: 250 x\nS: 250 x\n= finished delivered 2.0.0\n"
+    ));
+    let unusable = greeted.replace("S: 250-CHUNKING\n", "");
+    holds(&format!("{unusable}{begin}= finished host 5.6.1\n"));
+}
+
+#[test]
+fn chunking_that_is_switched_off_is_not_used() {
+    let peer = Peer { name: "mx.example".into(), address: "192.0.2.1:25".parse().unwrap() };
+    let settings = ClientSettings { chunking: false, ..ClientSettings::clone(&settings()) };
+    let (mut client, mut out) = (
+        Client::new(
+            Arc::new(settings),
+            peer,
+            Opening { starttls: StartTls::Never, in_tls: false, login: None },
+            0,
+        ),
+        Vec::new(),
+    );
+    client.advance(0, b"220 x\r\n", &mut out);
+    client.advance(0, b"250-x\r\n250-PIPELINING\r\n250-BINARYMIME\r\n250 CHUNKING\r\n", &mut out);
+    for (binary, said) in [(false, "DATA\r\n"), (true, "")] {
+        out.clear();
+        let recipients = ["r@b.example"].into_iter();
+        let transaction = Transaction { sender: "", recipients, content_bytes: 1, eight_bit: false, binary };
+        client.begin(0, transaction, &mut out);
+        assert!(out.ends_with(said.as_bytes()) && (binary == out.is_empty()));
+        client.advance(0, b"550 x\r\n503 x\r\n503 x\r\n", &mut out);
+    }
+}
+
+/// RFC 5321 section 4.5.3.2: a chunk on its way has the time of a block, its reply that of end-of-data.
+#[test]
+fn a_chunk_has_its_deadlines() {
+    let (mut client, mut out) = (new_client(StartTls::Never), Vec::new());
+    client.advance(HOUR, b"220 x\r\n", &mut out);
+    client.advance(HOUR, b"250-x\r\n250-PIPELINING\r\n250 CHUNKING\r\n", &mut out);
+    let recipients = ["r@b.example"].into_iter();
+    let transaction =
+        Transaction { sender: "", recipients, content_bytes: 1, eight_bit: false, binary: false };
+    client.begin(HOUR, transaction, &mut out);
+    assert_eq!(client.advance(HOUR, b"", &mut out), (0, Event::Send(Framing::Counted)));
+    assert_eq!(client.deadline(), HOUR + 1_000, "block");
+    client.progress(HOUR + 7);
+    assert_eq!(client.deadline(), HOUR + 1_007, "next block");
+    client.content_sent(HOUR);
+    assert_eq!(client.deadline(), HOUR + 10, "MAIL");
+    client.advance(HOUR, b"250 x\r\n250 x\r\n", &mut out);
+    assert_eq!(client.deadline(), HOUR + 10_000, "the chunk");
+    assert!(client.timed_out().failure.text.ends_with("message may be sent more than once"));
 }

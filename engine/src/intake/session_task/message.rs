@@ -1,4 +1,4 @@
-//! The message of a session on its way into the spool: room for it before 354, its octets while they come,
+//! The message of a session on its way into the spool: room for it before 354, or before the first chunk, its octets while they come,
 //! its commit at end-of-data.
 //!
 //! Lives on one ingest shard with the task of the session. A draft that is dropped leaves nothing behind.
@@ -93,9 +93,7 @@ impl SessionTask<'_> {
         if needed > draft.promised()
             && let Err(why) = self.extend(&mut draft, needed).await
         {
-            // The session swallows the rest.
-            self.lost = why;
-            return;
+            return self.lose(why);
         }
         if draft.append_now(octets) {
             self.draft = Some(draft);
@@ -103,9 +101,18 @@ impl SessionTask<'_> {
         }
         match self.unless_it_hangs(self.shard.spool.append(&mut draft, octets)).await {
             Ok(Ok(())) => self.draft = Some(draft),
-            Ok(Err(error)) => self.lost = self.storage_failed(&error),
-            Err(why) => self.lost = why,
+            Ok(Err(error)) => {
+                let why = self.storage_failed(&error);
+                self.lose(why);
+            }
+            Err(why) => self.lose(why),
         }
+    }
+
+    /// The draft is gone; the session swallows the rest.
+    fn lose(&mut self, why: Refusal) {
+        self.lost = why;
+        self.session.content_lost(why, &mut self.out);
     }
 
     /// More than was reserved arrives: reserves ahead of it. Where there is no room the client waits, as
@@ -159,6 +166,8 @@ impl SessionTask<'_> {
         let envelope = self.session.take_envelope(clock::wall_micros());
         let findings = self.session.findings();
         let flags = ContentFlags { eight_bit: findings.eight_bit, dot_lines: findings.dot_lines };
+        // What else was found would have been refused.
+        let (bare_cr, bare_lf, nul) = (findings.bare_cr, findings.bare_lf, findings.nul);
         // Until it is durable: so long the room is promised.
         let _share = self.share.take();
         let Some(draft) = self.draft.take() else {
@@ -178,6 +187,7 @@ impl SessionTask<'_> {
                 log::write("ingest", |text| {
                     line::accepted(text, stored.id, &envelope, stored.content_bytes);
                     line::tls(text, tls);
+                    line::repaired(text, bare_cr, bare_lf, nul);
                 });
                 shard.hand_over_fresh(stored.id, &envelope, stored.content, flags);
                 self.session.committed(Ok(()), &mut self.out);

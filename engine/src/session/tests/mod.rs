@@ -5,6 +5,7 @@ mod script;
 mod smuggling;
 
 use super::*;
+use crate::config::LineEndings;
 use crate::policy::tests::config;
 
 /// A file of dialogues, by its name; a failure names the dialogue and the line.
@@ -25,7 +26,7 @@ macro_rules! dialogues {
     };
 }
 
-dialogues! { basics syntax limits content sequence relay starttls }
+dialogues! { basics syntax limits content sequence relay starttls bdat binarymime repair header }
 
 fn session(script: &[&str]) -> Session {
     let context = Arc::new(Context::new(&config(), 0));
@@ -113,4 +114,172 @@ fn replies_are_flushed_within_a_long_group_of_commands() {
     }
     assert_eq!(used, input.len());
     assert!(flushes > 10, "{flushes}");
+}
+
+/// Feeds a stream in pieces of so many octets; gives the codes of the replies and the messages.
+fn converse(session: &mut Session, stream: &[u8], piece: usize) -> (Vec<u16>, Vec<Vec<u8>>) {
+    let (mut out, mut input) = (Vec::new(), Vec::new());
+    let (mut draft, mut messages) = (Vec::new(), Vec::new());
+    for octets in stream.chunks(piece) {
+        input.extend_from_slice(octets);
+        loop {
+            let (consumed, step) = session.advance(0, &input, &mut out);
+            match &step {
+                Step::Open => drop(session.opened(QueueId::from_bits(0), "now", &mut out)),
+                Step::Content(range) => draft.extend_from_slice(&input[range.clone()]),
+                Step::Insert(octets) => draft.extend_from_slice(octets),
+                Step::Abandon => draft.clear(),
+                Step::Commit => {
+                    messages.push(std::mem::take(&mut draft));
+                    session.committed(Ok(()), &mut out);
+                }
+                Step::Close => draft.clear(),
+                Step::Read | Step::Flush | Step::StartTls => {}
+            }
+            input.drain(..consumed);
+            if matches!(step, Step::Read | Step::Close) {
+                break;
+            }
+        }
+    }
+    assert!(draft.is_empty() || session.is_in_message());
+    let replies = String::from_utf8(out).unwrap();
+    let codes = replies.lines().filter(|line| line.as_bytes()[3] == b' ');
+    (codes.map(|line| line[..3].parse().unwrap()).collect(), messages)
+}
+
+/// The twin of BDAT: the whole stream at once, after MAIL and RCPT. For clients that say only BDAT and RSET.
+fn bdat_twin(stream: &[u8]) -> (Vec<u16>, Vec<Vec<u8>>) {
+    let (mut codes, mut messages) = (Vec::new(), Vec::new());
+    let (mut in_transaction, mut failed, mut content) = (true, false, Vec::new());
+    let mut rest = stream;
+    while let Some(lf) = rest.iter().position(|octet| *octet == b'\n') {
+        let line = String::from_utf8(rest[..lf].to_vec()).unwrap();
+        rest = &rest[lf + 1..];
+        let words: Vec<&str> = line.split(' ').collect();
+        if line == "RSET\r" {
+            (in_transaction, failed) = (false, false);
+            codes.push(250);
+            continue;
+        }
+        let size = words.get(1).and_then(|word| word.trim_end_matches('\r').parse::<usize>().ok());
+        let (true, Some(size)) = (line.starts_with("BDAT ") && line.ends_with('\r'), size) else {
+            codes.push(500);
+            continue;
+        };
+        let Some((chunk, behind)) = rest.split_at_checked(size) else { break };
+        rest = behind;
+        let last = words.last() == Some(&"LAST\r");
+        if !in_transaction && !failed {
+            codes.push(503);
+            continue;
+        }
+        content.extend_from_slice(chunk);
+        // A CR at the very end may be the first half of CRLF yet.
+        let decided = &content[..content.len() - usize::from(!last && content.ends_with(b"\r"))];
+        let text = String::from_utf8(decided.to_vec()).unwrap().replace("\r\n", "");
+        failed |= text.contains(['\r', '\n']);
+        codes.push(if failed { 550 } else { 250 });
+        if last && !failed {
+            if !content.is_empty() && !content.ends_with(b"\r\n") {
+                content.extend_from_slice(b"\r\n");
+            }
+            messages.push(content.clone());
+        }
+        (in_transaction, failed) = (!failed && !last, failed && !last);
+        if last {
+            content.clear();
+        }
+    }
+    (codes, messages)
+}
+
+/// RFC 3030 section 2: chunks, commands between them, and octets that look like either, whole and octet by
+/// octet.
+#[test]
+fn bdat_agrees_with_its_twin_on_every_short_stream() {
+    let words: [&[u8]; 8] = [
+        b"BDAT 0\r\n",
+        b"BDAT 1\r\n",
+        b"BDAT 2 LAST\r\n",
+        b"BDAT 0 LAST\r\n",
+        b"RSET\r\n",
+        b"\r",
+        b"\n",
+        b".",
+    ];
+    let mut messages = 0;
+    for number in 0..words.len().pow(5) {
+        let stream: Vec<u8> =
+            (0..5).flat_map(|place| words[number / words.len().pow(place) % words.len()]).copied().collect();
+        let expected = bdat_twin(&stream);
+        messages += expected.1.len();
+        for piece in [stream.len(), 1, 1 + number % stream.len()] {
+            let mut session = session(&["EHLO c", "MAIL FROM:<>", "RCPT TO:<joe@winery.example>"]);
+            assert_eq!(converse(&mut session, &stream, piece), expected, "{}", stream.escape_ascii());
+        }
+    }
+    assert!(messages > 5_000, "{messages}");
+}
+
+/// SMTP smuggling by BDAT: whatever stands around a dot, a chunk is one message or none, and what is behind
+/// it a command. By the strict rules what is stored is the chunk; repaired, it consists of whole lines.
+#[test]
+fn a_chunk_is_never_two_messages_whatever_it_holds() {
+    let alphabet = b"\r\n.\0x";
+    for line_endings in [LineEndings::Strict, LineEndings::Repair] {
+        let mut config = config();
+        config.listeners[0].line_endings = line_endings;
+        let context = Arc::new(Context::new(&config, 0));
+        for number in 0..alphabet.len().pow(6) {
+            let around = (0..6).map(|place| alphabet[number / alphabet.len().pow(place) % alphabet.len()]);
+            let mut chunk = b"a".to_vec();
+            chunk.extend(around);
+            chunk.extend_from_slice(b"RSET\r\n.\r\n");
+            let mut stream = b"EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<joe@winery.example>\r\n".to_vec();
+            stream.extend(format!("BDAT {} LAST\r\n", chunk.len()).as_bytes());
+            stream.extend_from_slice(&chunk);
+            stream.extend_from_slice(b"NOOP\r\n");
+            let piece = if number % 2 == 0 { stream.len() } else { 1 + number % 7 };
+            let client = "192.0.2.9:4711".parse().unwrap();
+            let mut session = Session::new(context.clone(), client, None, 0, &mut Vec::new());
+            let (codes, messages) = converse(&mut session, &stream, piece);
+            let text = chunk.escape_ascii();
+            assert_eq!((codes.len(), codes[4]), (5, 250), "{text}: {codes:?}");
+            let stored = messages.first();
+            assert_eq!((codes[3] == 250, messages.len()), (stored.is_some(), usize::from(stored.is_some())));
+            let mended = String::from_utf8(stored.unwrap_or(&chunk).clone()).unwrap().replace("\r\n", "");
+            let sound = !mended.contains(['\r', '\n', '\0']);
+            assert_eq!(stored.is_some(), sound, "{text}");
+            if line_endings == LineEndings::Strict {
+                assert!(stored.is_none_or(|stored| *stored == chunk), "{text}");
+            }
+        }
+    }
+}
+
+/// The same by DATA with repair: where the message ends is decided before anything is mended.
+#[test]
+fn repair_lets_no_second_message_in() {
+    let alphabet = b"\r\n.\0x";
+    let mut config = config();
+    config.listeners[0].line_endings = LineEndings::Repair;
+    let context = Arc::new(Context::new(&config, 0));
+    for number in 0..alphabet.len().pow(6) {
+        let mut content = b"a".to_vec();
+        content.extend((0..6).map(|place| alphabet[number / alphabet.len().pow(place) % alphabet.len()]));
+        content.extend_from_slice(b"RSET\r\n.\r\n");
+        let client = "192.0.2.9:4711".parse().unwrap();
+        let mut session = Session::new(context.clone(), client, None, 0, &mut Vec::new());
+        let head = b"HELO c\r\nMAIL FROM:<>\r\nRCPT TO:<joe@winery.example>\r\nDATA\r\n";
+        converse(&mut session, head, head.len());
+        let (codes, messages) = converse(&mut session, &content, 1 + number % content.len());
+        let end = content.windows(5).position(|w| w == b"\r\n.\r\n").unwrap();
+        let ends_early = end + 5 < content.len();
+        let text = content.escape_ascii();
+        assert!(messages.len() == 1 && (codes == [250] || ends_early), "{text}: {codes:?}");
+        let mended = String::from_utf8(messages[0].clone()).unwrap().replace("\r\n", "");
+        assert!(!mended.contains(['\r', '\n', '\0']), "{text}");
+        assert!(messages[0].len() <= 2 * end + 2, "{text}");
+    }
 }

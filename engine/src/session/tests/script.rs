@@ -4,15 +4,18 @@
 //!
 //! | word | means |
 //! |---|---|
-//! | `listener`, `client`, `limit`, `tls` | set before the session begins; `outside`, `192.0.2.9` and the defaults otherwise |
+//! | `listener`, `client`, `limit`, `tls`, `line_endings`, `binarymime` | set before the session begins; `outside`, `192.0.2.9` and the defaults otherwise |
 //! | `C` | the client sends a line with CRLF |
 //! | `c` | the client sends octets as they are |
 //! | `S` | the server sends a line that begins so |
-//! | `opens`, `commits` | how the next message fares in the spool: `no-space`, `storage`, `busy`, `stopping` |
+//! | `S+` | the server sends one or more lines that begin so |
+//! | `opens`, `loses`, `commits` | how the next message fares in the spool: `no-space`, `storage`, `busy`, `stopping` |
 //! | `mail` | the spool refuses new mail for one of these reasons from now on, or `ok` |
 //! | `stored` | the message committed last, without the Received field |
 //! | `received` | what the Received field of the message opened last holds |
 //! | `from`, `to`, `body` | its envelope |
+//! | `dot_lines` | whether the message committed last has lines that begin with a dot |
+//! | `declared` | the size by which the message opened last was known |
 //! | `dropped` | so many drafts have been dropped so far |
 //! | `wait` | so many milliseconds pass |
 //! | `stop` | the relay shuts down |
@@ -24,7 +27,7 @@
 //! `whole:`; a message open at its end is a failure.
 
 use super::super::*;
-use crate::config::TlsMode;
+use crate::config::{LineEndings, TlsMode};
 use crate::policy::tests::config;
 use sluice_queue::SpoolNumber;
 
@@ -103,7 +106,9 @@ struct Rim {
     stored: Vec<u8>,
     envelope: Option<Envelope>,
     dropped: usize,
+    declared: Option<u64>,
     opens: Option<Refusal>,
+    loses: Option<Refusal>,
     commits: Option<Refusal>,
 }
 
@@ -113,9 +118,18 @@ impl Rim {
         loop {
             let (consumed, step) = self.session.advance(self.now, &self.buffer, &mut self.out);
             match &step {
-                Step::Content(range) => {
-                    let draft = self.draft.as_mut().expect("content needs a draft");
-                    draft.extend_from_slice(&self.buffer[range.clone()]);
+                Step::Content(range) => match (self.loses.take(), &mut self.draft) {
+                    (None, draft) => {
+                        let draft = draft.as_mut().expect("content needs a draft");
+                        draft.extend_from_slice(&self.buffer[range.clone()]);
+                    }
+                    (Some(why), _) => {
+                        self.drop_draft();
+                        self.session.content_lost(why, &mut self.out);
+                    }
+                },
+                Step::Insert(octets) => {
+                    self.draft.as_mut().expect("content needs a draft").extend_from_slice(octets);
                 }
                 Step::Open => self.open(),
                 Step::Abandon => self.drop_draft(),
@@ -147,6 +161,7 @@ impl Rim {
         if let Some(why) = self.opens.take() {
             return self.session.open_failed(why, &mut self.out);
         }
+        self.declared = self.session.declared_size();
         let id = QueueId::new(self.now, SpoolNumber::new(7).unwrap());
         let field = self.session.opened(id, "Sun, 22 Nov 2026 01:41:40 +0000", &mut self.out);
         self.received = String::from_utf8(field).unwrap();
@@ -196,11 +211,14 @@ fn facts() -> TlsFacts {
 fn begin(dialogue: &Dialogue) -> Rim {
     let mut config = config();
     let (mut listener, mut client, mut mode) = (0, "192.0.2.9", TlsMode::Off);
+    let (mut line_endings, mut binarymime) = (LineEndings::Strict, false);
     for (_, word, _, text) in &dialogue.lines {
         match word.as_str() {
             "listener" => listener = config.listeners.iter().position(|one| one.name == *text).unwrap(),
             "client" => client = text,
             "tls" => mode = tls_mode(text),
+            "line_endings" if text == "repair" => line_endings = LineEndings::Repair,
+            "binarymime" if text == "true" => binarymime = true,
             "limit" => {
                 let (name, value) = text.split_once(' ').unwrap();
                 let (limits, value): (_, usize) = (&mut config.limits, value.parse().unwrap());
@@ -208,6 +226,7 @@ fn begin(dialogue: &Dialogue) -> Rim {
                     "message_bytes_max" => limits.message_bytes_max = value as u64,
                     "recipients_max" => limits.recipients_max = value,
                     "line_bytes_max" => limits.line_bytes_max = value,
+                    "header_bytes_max" => limits.header_bytes_max = value as u64,
                     "received_max" => limits.received_max = value,
                     "errors_max" => limits.errors_max = value,
                     "transactions_max" => limits.transactions_max = value,
@@ -218,6 +237,8 @@ fn begin(dialogue: &Dialogue) -> Rim {
         }
     }
     config.listeners[listener].tls = mode;
+    config.listeners[listener].line_endings = line_endings;
+    config.listeners[listener].binarymime = binarymime;
     let tls = (mode == TlsMode::Implicit).then(facts);
     let mut out = Vec::new();
     let client = SocketAddr::new(client.parse().unwrap(), 4711);
@@ -233,7 +254,9 @@ fn begin(dialogue: &Dialogue) -> Rim {
         stored: Vec::new(),
         envelope: None,
         dropped: 0,
+        declared: None,
         opens: None,
+        loses: None,
         commits: None,
     }
 }
@@ -259,6 +282,12 @@ fn play_cut(dialogue: &Dialogue, cut: Cut) -> Vec<u8> {
                 "C" => group.extend([&text[..], b"\r\n"].concat()),
                 "c" => group.extend(text),
                 "S" => said += expect_line(&rim.out[said..], &text, &place()),
+                "S+" => {
+                    said += expect_line(&rim.out[said..], &text, &place());
+                    while rim.out[said..].starts_with(&text) {
+                        said += expect_line(&rim.out[said..], &text, &place());
+                    }
+                }
                 _ => other(&mut rim, word, &String::from_utf8_lossy(&text), &text, &place()),
             }
         }
@@ -291,8 +320,9 @@ fn expect_line(out: &[u8], expected: &[u8], place: &str) -> usize {
 fn other(rim: &mut Rim, word: &str, text: &str, raw: &[u8], place: &str) {
     let envelope = || rim.envelope.as_ref().expect(place);
     match word {
-        "listener" | "client" | "limit" | "tls" => {}
+        "listener" | "client" | "limit" | "tls" | "line_endings" | "binarymime" => {}
         "mail" => rim.session.refuse_mail(Some(text).filter(|text| *text != "ok").and_then(refusal)),
+        "loses" => rim.loses = refusal(text),
         "opens" => rim.opens = refusal(text),
         "commits" => rim.commits = refusal(text),
         "stored" => {
@@ -305,6 +335,8 @@ fn other(rim: &mut Rim, word: &str, text: &str, raw: &[u8], place: &str) {
             assert_eq!(to.join(" "), text, "{place}");
         }
         "body" => assert_eq!(format!("{:?}", envelope().body), text, "{place}"),
+        "dot_lines" => assert_eq!(rim.session.findings().dot_lines.to_string(), text, "{place}"),
+        "declared" => assert_eq!(format!("{:?}", rim.declared), text, "{place}"),
         "dropped" => assert_eq!(rim.dropped.to_string(), text, "{place}"),
         "wait" => {
             rim.now += text.parse::<u64>().unwrap();

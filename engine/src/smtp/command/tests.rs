@@ -1,4 +1,5 @@
 use super::*;
+use crate::smtp::chunks::Chunk;
 use crate::smtp::path::Domain;
 
 const JOE: Mailbox<'static> = Mailbox { local: "joe", domain: Domain::Name("x.example") };
@@ -40,7 +41,11 @@ fn every_verb_is_read_in_any_case() {
         ("STARTTLS", Command::StartTls),
         ("starttls", Command::StartTls),
         ("AUTH PLAIN", Command::NotOffered(NotOffered::Auth)),
-        ("BDAT 12 LAST", Command::NotOffered(NotOffered::Bdat)),
+        ("BDAT 12 LAST", Command::Bdat(Chunk { octets: 12, last: true })),
+        ("bdat  0  last ", Command::Bdat(Chunk { octets: 0, last: true })),
+        ("BDAT 00000000000000000007", Command::Bdat(Chunk { octets: 7, last: false })),
+        ("BDAT 18446744073709551616", Command::Bdat(Chunk { octets: u64::MAX, last: false })),
+        ("MAIL FROM:<joe@x.example> BODY=BinaryMIME", mail(None, Some(Body::Binary))),
         ("TURN", Command::NotOffered(NotOffered::Turn)),
     ] {
         assert_eq!(parse_command(line.as_bytes()), Ok(expected), "{line}");
@@ -83,7 +88,21 @@ fn what_is_no_command_says_why() {
         (b"MAIL FROM:<joe@x.example> SIZE=-1", Fault::Parameter),
         (b"MAIL FROM:<joe@x.example> SIZE=000000000000000000001", Fault::Parameter),
         (b"MAIL FROM:<joe@x.example> SIZE=1 SIZE=1", Fault::Parameter),
-        (b"MAIL FROM:<joe@x.example> BODY=BINARYMIME", Fault::Parameter),
+        (b"MAIL FROM:<joe@x.example> BODY=BINARY", Fault::Parameter),
+        (b"BDAT", Fault::ChunkSize),
+        (b"BDAT LAST", Fault::ChunkSize),
+        (b"BDAT -1", Fault::ChunkSize),
+        (b"BDAT +1", Fault::ChunkSize),
+        (b"BDAT 0x10", Fault::ChunkSize),
+        (b"BDAT 5,LAST", Fault::ChunkSize),
+        (b"BDAT 000000000000000000007", Fault::ChunkSize),
+        (b"BDAT\t5", Fault::ChunkSize),
+        (b"BDAT 5\tLAST", Fault::ChunkSize),
+        (b"BDAT:5", Fault::ChunkSize),
+        (b"BDATA 5", Fault::UnknownVerb),
+        (b"BDAT 5 LAS", Fault::ChunkMarker(5)),
+        (b"BDAT 5 LAST LAST", Fault::ChunkMarker(5)),
+        (b"BDAT 5 6", Fault::ChunkMarker(5)),
         (b"MAIL FROM:<joe@x.example> =1", Fault::Parameter),
         (b"MAIL FROM:<joe@x.example> -A=1", Fault::Parameter),
         (b"MAIL FROM:<joe@x.example> A=b=c", Fault::Parameter),

@@ -32,6 +32,52 @@ pub(crate) fn decode(stream: &[u8], line_octets_max: usize) -> Option<Decoded> {
     Some(Decoded { content, end: end + 5 - 2, findings })
 }
 
+/// The same with repair: what is found is said of the repaired content, but for what was repaired.
+pub(crate) fn decode_repairing(stream: &[u8], line_octets_max: usize) -> Option<Decoded> {
+    let Decoded { content, end, findings } = decode(stream, line_octets_max)?;
+    let content = repaired(&content);
+    let findings = repaired_findings(&content, findings, line_octets_max);
+    Some(Decoded { content, end, findings })
+}
+
+/// Content that was counted off, to which its last line ending is added.
+pub(crate) fn counted(octets: &[u8], repairs: bool, line_octets_max: usize) -> (Vec<u8>, Findings) {
+    let mut content = octets.to_vec();
+    let strict = findings(octets, line_octets_max);
+    if repairs {
+        content = repaired(octets);
+    }
+    if !content.is_empty() && !content.ends_with(b"\r\n") {
+        content.extend_from_slice(if content.ends_with(b"\r") { b"\n" } else { b"\r\n" });
+    }
+    let found = repaired_findings(&content, strict, line_octets_max);
+    (content, found)
+}
+
+fn repaired_findings(content: &[u8], before: Findings, line_octets_max: usize) -> Findings {
+    let (bare_cr, bare_lf, nul) = (before.bare_cr, before.bare_lf, before.nul);
+    let dot_lines = lines(content).iter().any(|line| line.starts_with(b"."));
+    Findings { bare_cr, bare_lf, nul, dot_lines, ..findings(content, line_octets_max) }
+}
+
+/// A bare CR and a bare LF are line endings, NUL is left out.
+pub(crate) fn repaired(content: &[u8]) -> Vec<u8> {
+    let (mut out, mut rest) = (Vec::new(), content);
+    while let Some((&octet, behind)) = rest.split_first() {
+        rest = behind;
+        match octet {
+            b'\r' => {
+                out.extend_from_slice(b"\r\n");
+                rest = rest.strip_prefix(b"\n").unwrap_or(rest);
+            }
+            b'\n' => out.extend_from_slice(b"\r\n"),
+            0 => {}
+            octet => out.push(octet),
+        }
+    }
+    out
+}
+
 /// What is to be found in content; whether lines begin with a dot is left out.
 pub(crate) fn findings(content: &[u8], line_octets_max: usize) -> Findings {
     let bare_cr = (0..content.len()).any(|at| content[at] == b'\r' && content.get(at + 1) != Some(&b'\n'));
