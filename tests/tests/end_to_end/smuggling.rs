@@ -2,11 +2,14 @@
 //! behind the relay.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use sluice_tests::wait::{SOON, until};
-use sluice_tests::{Client, Maildir, OpenSmtpd, Postfix, Relay};
+use sluice_tests::{Client, Maildir, OpenSmtpd, Port, Postfix, Relay};
 
 const ALPHABET: &[u8] = b"\r\n.\0x";
+/// Sequences that are repaired: all of up to 3 symbols.
+const REPAIRED: usize = 1 + 5 + 25 + 125;
 /// Messages that a client sends on one connection.
 const MESSAGES_PER_CONNECTION: usize = 2000;
 
@@ -28,16 +31,25 @@ fn sequences() -> Vec<Vec<u8>> {
     all
 }
 
-/// What a client sends after 354: a message with the sequence in its middle, and behind that, should a server
-/// take it for an end, another message.
-fn wire(number: usize, sequence: &[u8]) -> Vec<u8> {
+/// How a message is sent, and to which listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Data,
+    Bdat,
+    /// By DATA, to the listener that repairs line endings.
+    Repaired,
+}
+
+/// A message with the sequence in its middle, and behind that, should a server take it for an end, another one;
+/// with the end of the whole.
+fn wire(name: &str, sequence: &[u8]) -> Vec<u8> {
     // With all fields that a server might add.
     let head = format!(
         "From: <a@away.test>\r\nTo: <bob@inside.test>\r\nDate: Sun, 22 Nov 2026 00:00:00 +0000\r\n\
-         Message-ID: <{number}@away.test>\r\nSubject: sent-{number}\r\n\r\nabove"
+         Message-ID: <{name}@away.test>\r\nSubject: {name}\r\n\r\nabove"
     );
     let smuggled = format!(
-        "MAIL FROM:<evil@away.test>\r\nRCPT TO:<bob@inside.test>\r\nDATA\r\nSubject: smuggled-{number}\r\n\r\n\
+        "MAIL FROM:<evil@away.test>\r\nRCPT TO:<bob@inside.test>\r\nDATA\r\nSubject: smuggled-{name}\r\n\r\n\
          below\r\n.\r\n"
     );
     [head.as_bytes(), sequence, smuggled.as_bytes()].concat()
@@ -58,45 +70,67 @@ fn is_sound(content: &[u8]) -> bool {
     })
 }
 
-/// The content as a Maildir holds it, from its Subject on: dots unstuffed, lines ended by LF.
-fn filed(content: &[u8]) -> String {
-    let text = String::from_utf8_lossy(content).into_owned();
-    let (_, text) = text.split_once("Subject: ").expect("a subject");
+/// The content without dot-stuffing (RFC 5321 section 4.5.2).
+fn unstuffed(content: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8(content.to_vec()).expect("ASCII");
     let lines = text.strip_suffix("\r\n").expect("an end").split("\r\n");
-    lines.map(|line| format!("{}\n", line.strip_prefix('.').unwrap_or(line))).collect()
+    lines.map(|line| format!("{}\r\n", line.strip_prefix('.').unwrap_or(line))).collect::<String>().into()
+}
+
+/// The content with bare CR and bare LF made line endings, and without NUL.
+fn mended(content: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8(content.to_vec()).expect("ASCII").replace("\r\n", "\n").replace('\r', "\n");
+    text.replace('\0', "").replace('\n', "\r\n").into()
+}
+
+/// The content as a Maildir holds it, from its Subject on: lines ended by LF.
+fn filed(content: &[u8]) -> String {
+    let text = String::from_utf8_lossy(content).replace("\r\n", "\n");
+    text.split_once("Subject: ").expect("a subject").1.to_owned()
 }
 
 /// Sends each sequence in a message of its own. Gives what must arrive.
-fn send_all(relay: &Relay, to: &[&str]) -> BTreeSet<String> {
+fn send_all(server: SocketAddr, way: Way, sequences: &[Vec<u8>], to: &[&str]) -> BTreeSet<String> {
     let mut expected = BTreeSet::new();
-    let mut client = Client::hello(relay.outside());
-    for (number, sequence) in sequences().into_iter().enumerate() {
+    let mut client = Client::hello(server);
+    for (number, sequence) in sequences.iter().enumerate() {
         if number % MESSAGES_PER_CONNECTION == MESSAGES_PER_CONNECTION - 1 {
             client.quit();
-            client = Client::hello(relay.outside());
+            client = Client::hello(server);
         }
-        let wire = wire(number, &sequence);
-        let end = end(&wire);
+        let wire = wire(&format!("{way:?}-{number}"), sequence);
+        let end = if way == Way::Bdat { wire.len() } else { end(&wire) };
         let content = &wire[..end - 3];
         client.send(b"MAIL FROM:<a@away.test>\r\n");
         to.iter().for_each(|to| client.send(format!("RCPT TO:<{to}>\r\n").as_bytes()));
-        client.send(b"DATA\r\n");
+        if way == Way::Bdat {
+            client.send(&[format!("BDAT {} LAST\r\n", content.len()).as_bytes(), content].concat());
+        } else {
+            client.send(b"DATA\r\n");
+        }
         (0..=to.len()).for_each(|_| drop(client.reply().expect(250, "")));
-        client.reply().expect(354, "");
-        client.send(&wire);
+        if way != Way::Bdat {
+            client.reply().expect(354, "");
+            client.send(&wire);
+        }
         let reply = client.reply();
         let shown = sequence.escape_ascii();
-        if is_sound(content) {
-            assert_eq!(reply.code, 250, "{shown}: {}", reply.text());
-            expected.insert(filed(content));
+        let taken = match way {
+            Way::Data => is_sound(content).then(|| unstuffed(content)),
+            Way::Bdat => is_sound(content).then(|| content.to_vec()),
+            Way::Repaired => Some(mended(&unstuffed(content))),
+        };
+        if let Some(taken) = taken {
+            assert_eq!(reply.code, 250, "{way:?} {shown}: {}", reply.text());
+            expected.insert(filed(&taken));
         } else {
-            assert!((550..560).contains(&reply.code), "{shown}: {}", reply.text());
+            assert!((550..560).contains(&reply.code), "{way:?} {shown}: {}", reply.text());
         }
         if end < wire.len() {
             // The client did end its message, and what follows are commands; no more is to come of them.
             let _ = client.try_send(b"QUIT\r\n");
             while client.try_reply().is_ok_and(|reply| reply.code >= 400 || reply.code == 250) {}
-            client = Client::hello(relay.outside());
+            client = Client::hello(server);
         }
     }
     expected
@@ -129,13 +163,30 @@ fn around_a_dot_nothing_but_a_true_end_of_data_makes_two_messages_here_or_behind
         to.push("bob@other.test");
         maildirs.push(server.maildir());
     }
-    let relay = builder.start();
-    let expected = send_all(&relay, &to);
-    relay.wait_queue(0, SOON * 2);
-    println!("{} of {} sequences make a message", expected.len(), sequences().len());
+    let repairing = Port::reserve();
+    let listener = format!(
+        "[[listener]]\nname = \"repairing\"\nbind = [\"{}\"]\nclients = [\"127.0.0.0/8\"]\nrelay = \"accepted\"\n\
+         tls = \"off\"\nline_endings = \"repair\"\n",
+        repairing.address()
+    );
+    let relay = builder.section(&listener).start();
+    let all = sequences();
+    assert_eq!(all.len(), 19_531);
+    let mut expected = BTreeSet::new();
+    for (way, server, sequences) in [
+        (Way::Data, relay.outside(), &all[..]),
+        (Way::Bdat, relay.outside(), &all),
+        // Every one of these is a message that two servers file.
+        (Way::Repaired, repairing.address(), &all[..REPAIRED]),
+    ] {
+        let taken = send_all(server, way, sequences, &to);
+        println!("{way:?}: {} of {} sequences make a message", taken.len(), sequences.len());
+        expected.extend(taken);
+    }
+    relay.wait_queue(0, SOON * 4);
     for maildir in maildirs {
         let count = || Some(arrived(&maildir)).filter(|mail| mail.len() >= expected.len());
-        let mut mail = until(SOON, "the mail", count);
+        let mut mail = until(SOON * 2, "the mail", count);
         mail.sort();
         assert!(mail.iter().eq(&expected), "{}", maildir.path().display());
     }
