@@ -93,6 +93,7 @@ pub fn decode(wire: &[u8]) -> usize {
         start += consumed;
         match piece {
             Piece::Content(range) => octets += range.len(),
+            Piece::Insert(_) => unreachable!("the strict rules put nothing in"),
             Piece::End => return octets,
             Piece::More => {
                 assert!(end < wire.len(), "the message has an end of data");

@@ -226,7 +226,7 @@ impl Rim<'_> {
     /// How the next step that the rim carries out ends: well, mostly.
     fn answer(&mut self) -> Option<Refusal> {
         let octet = self.scene.head[2 + self.answers / 2 % 2];
-        let half = if self.answers % 2 == 0 { octet & 15 } else { octet >> 4 };
+        let half = if self.answers.is_multiple_of(2) { octet & 15 } else { octet >> 4 };
         self.answers += 1;
         match half {
             12 => Some(Refusal::NoSpace),

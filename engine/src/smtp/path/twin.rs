@@ -92,12 +92,7 @@ fn dot_string(text: &[u8], at: usize) -> Ends {
 
 /// RFC 5322 section 3.2.3.
 fn is_atext(octet: u8) -> bool {
-    match octet {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => true,
-        b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'/' => true,
-        b'=' | b'?' | b'^' | b'_' | b'`' | b'{' | b'|' | b'}' | b'~' => true,
-        _ => false,
-    }
+    octet.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&octet)
 }
 
 /// `Quoted-string = DQUOTE *QcontentSMTP DQUOTE`; qtextSMTP is 32, 33, 35 to 91, 93 to 126, and a backslash
@@ -143,7 +138,7 @@ fn domain(text: &[u8], at: usize) -> Ends {
 fn literal(text: &[u8]) -> Option<IpAddr> {
     let text = str::from_utf8(text).ok()?;
     match text.get(..5) {
-        Some(tag) if tag.to_ascii_lowercase() == "ipv6:" => ipv6(&text[5..]).map(IpAddr::V6),
+        Some(tag) if tag.eq_ignore_ascii_case("ipv6:") => ipv6(&text[5..]).map(IpAddr::V6),
         _ => ipv4(text).map(IpAddr::V4),
     }
 }
