@@ -19,9 +19,8 @@
 use super::cuts::Cuts;
 use crate::config::{Config, LineEndings, TlsMode};
 use crate::session::{Context, Refusal, Session, Step};
-use crate::smtp::command::{Command, LINE_OCTETS_MAX};
+use crate::smtp::command::LINE_OCTETS_MAX;
 use crate::smtp::content::twin;
-use crate::smtp::parse_command;
 use crate::smtp::reply::REPLY_OCTETS_MAX;
 use crate::tls::TlsFacts;
 use sluice_queue::{Body, QueueId, SpoolNumber};
@@ -150,9 +149,12 @@ fn lines(octets: &[u8]) -> impl Iterator<Item = (&[u8], usize)> {
     })
 }
 
+/// Whether a line is, or in the middle of a chunk may hide, a command behind which a group ends.
 fn is_last_of_group(line: &[u8]) -> bool {
-    line.first().is_some_and(|octet| matches!(octet, b'D' | b'd' | b'S' | b's'))
-        && matches!(parse_command(line), Ok(Command::Data | Command::StartTls))
+    let line = line.trim_ascii_end();
+    let ends_with =
+        |verb: &[u8]| line.len() >= verb.len() && line[line.len() - verb.len()..].eq_ignore_ascii_case(verb);
+    ends_with(b"DATA") || ends_with(b"STARTTLS")
 }
 
 /// The rim of one session.
@@ -318,8 +320,8 @@ fn chunks<'a>(mut line: &'a [u8], mut sent: &'a [u8]) -> Vec<u8> {
     let mut octets = Vec::new();
     loop {
         let text = String::from_utf8_lossy(line).to_ascii_uppercase();
-        let mut words = text.split_ascii_whitespace();
-        if words.next() == Some("BDAT") {
+        if let Some(argument) = text.strip_prefix("BDAT ").and_then(|text| text.strip_suffix("\r\n")) {
+            let mut words = argument.split_ascii_whitespace();
             let size = words.next().expect("a size").parse().expect("a size that memory has");
             let (chunk, rest) = sent.split_at(size);
             octets.extend_from_slice(chunk);
