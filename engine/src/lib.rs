@@ -45,3 +45,6 @@ pub mod service;
 
 pub mod demonstration;
 pub mod program;
+
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;

@@ -39,6 +39,8 @@ mod draft;
 mod envelope;
 mod error;
 mod footer;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod id;
 mod index;
 mod inspect;

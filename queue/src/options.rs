@@ -4,8 +4,8 @@ use crate::error::OpenError;
 use crate::layout::{BATCH_HEADER, BLOCK};
 use crate::record::{EXTENT_HEAD, RECORD_HEADER};
 
-/// Below, a segment would hold hardly more than one batch. The spool's own tests go lower.
-pub const SEGMENT_BYTES_MIN: u64 = if cfg!(test) { 64 << 10 } else { 1 << 20 };
+/// Below, a segment would hold hardly more than one batch. The spool's own tests and fuzz targets go lower.
+pub const SEGMENT_BYTES_MIN: u64 = if cfg!(any(test, fuzzing)) { 64 << 10 } else { 1 << 20 };
 /// Positions in a segment are 32 bits.
 pub const SEGMENT_BYTES_MAX: u64 = 1 << 31;
 

@@ -316,5 +316,8 @@ impl<'a> Cursor<'a> {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+
 #[cfg(test)]
 mod tests;

@@ -22,7 +22,7 @@
 //! printable ASCII and folded. The boundary occurs in no part.
 
 mod fields;
-mod original;
+pub(crate) mod original;
 mod text;
 
 use crate::smtp::parameters::{orcpt, xtext};

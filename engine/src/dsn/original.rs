@@ -12,7 +12,7 @@ const MESSAGE_ID_BYTES_MAX: usize = 250;
 
 /// The header section up to the empty line, cut at a line end within [`HEADER_BYTES_MAX`]. Lines that
 /// are too long are folded; NUL, bare CR and bare LF become `?`; 8-bit octets stay.
-pub(super) fn returned(header: &[u8]) -> Vec<u8> {
+pub(crate) fn returned(header: &[u8]) -> Vec<u8> {
     let mut octets = Vec::with_capacity(header.len().min(HEADER_BYTES_MAX));
     for line in lines(header) {
         let pieces = line.len().div_ceil(LINE_BYTES_MAX - 1);
@@ -51,7 +51,7 @@ pub(super) fn is_returnable(content: &[u8]) -> bool {
 }
 
 /// The message id with its angle brackets, when there is one that can be referred to.
-pub(super) fn message_id(header: &[u8]) -> Option<String> {
+pub(crate) fn message_id(header: &[u8]) -> Option<String> {
     const NAME: &[u8] = b"message-id:";
     let field = lines(header)
         .find(|line| line.len() > NAME.len() && line[..NAME.len()].eq_ignore_ascii_case(NAME))?;

@@ -137,7 +137,11 @@ impl Session {
         }
         // Content that is refused goes on to be looked at, so that the answer does not depend on how its
         // octets come.
-        let (octets, piece) = self.bdat.chunk.decode(&mut self.decoder, input);
+        let (mut octets, mut piece) = self.bdat.chunk.decode(&mut self.decoder, input);
+        // See `content`: what repair puts in takes nothing of the input.
+        while octets == 0 && matches!(piece, Piece::Insert(_)) && self.content_fault().is_some() {
+            (octets, piece) = self.bdat.chunk.decode(&mut self.decoder, input);
+        }
         self.content_came(octets);
         self.tap_content(octets);
         let step = match piece {

@@ -61,7 +61,12 @@ impl Refusal {
 impl Session {
     /// Handles the first piece of content in the input.
     pub(super) fn content(&mut self, input: &[u8], out: &mut Vec<u8>) -> (usize, Option<Step>) {
-        let (octets, piece) = self.decoder.decode(input);
+        let (mut octets, mut piece) = self.decoder.decode(input);
+        // What repair puts in takes nothing of the input, and in what is refused nobody wants it: were it
+        // left at that, the session would wait for octets that it has.
+        while octets == 0 && matches!(piece, Piece::Insert(_)) && self.content_fault().is_some() {
+            (octets, piece) = self.decoder.decode(input);
+        }
         if octets > 0 {
             self.since = self.now;
             self.content_came(octets);

@@ -320,5 +320,8 @@ impl FieldName {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod twin;
+
 #[cfg(test)]
 mod tests;

@@ -377,6 +377,9 @@ pub fn split_address(address: &str) -> Option<(&str, &str)> {
     address.rsplit_once('@').filter(|(local, domain)| !local.is_empty() && !domain.is_empty())
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod twin;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -32,6 +32,7 @@ mod restore;
 mod retries;
 mod shutdown;
 mod small_file_system;
+mod smuggling;
 mod steering;
 mod tls;
 mod trace;

@@ -1,6 +1,8 @@
 //! The session, by dialogues and by tables.
 
+mod complete;
 mod script;
+mod smuggling;
 
 use super::*;
 use crate::config::LineEndings;
@@ -8,14 +10,20 @@ use crate::policy::tests::config;
 
 /// A file of dialogues, by its name; a failure names the dialogue and the line.
 macro_rules! dialogues {
-    ($($name:ident)*) => {$(
-        #[test]
-        fn $name() {
-            let dialogues = script::dialogues(include_str!(concat!("../dialogues/", stringify!($name), ".txt")));
-            assert!(!dialogues.is_empty());
-            dialogues.iter().for_each(script::play);
-        }
-    )*};
+    ($($name:ident)*) => {
+        /// The text of each file.
+        const DIALOGUES: &[&str] =
+            &[$(include_str!(concat!("../dialogues/", stringify!($name), ".txt"))),*];
+        $(
+            #[test]
+            fn $name() {
+                let text = include_str!(concat!("../dialogues/", stringify!($name), ".txt"));
+                let dialogues = script::dialogues(text);
+                assert!(!dialogues.is_empty());
+                dialogues.iter().for_each(script::play);
+            }
+        )*
+    };
 }
 
 dialogues! {
@@ -32,58 +40,6 @@ fn session(script: &[&str]) -> Session {
         assert_eq!(session.advance(0, line.as_bytes(), &mut out), (line.len(), Step::Read));
     }
     session
-}
-
-/// RFC 5321 section 4.1.4: every verb in every state that awaits a command.
-#[test]
-fn every_verb_has_its_answer_in_every_state() {
-    const HELLO: &str = "EHLO c.example";
-    const MAIL: &str = "MAIL FROM:<a@b.example>";
-    const RCPT: &str = "RCPT TO:<joe@winery.example>";
-    let states: [&[&str]; 4] = [&[], &[HELLO], &[HELLO, MAIL], &[HELLO, MAIL, RCPT]];
-    use State::*;
-    // The reply's code in AwaitHello, AwaitMail, AwaitRcpt, AwaitRcptOrData, and the state that follows.
-    let table: &[(&str, [(u16, State); 4])] = &[
-        (HELLO, [(250, AwaitMail); 4]),
-        ("HELO c.example", [(250, AwaitMail); 4]),
-        (MAIL, [(503, AwaitHello), (250, AwaitRcpt), (503, AwaitRcpt), (503, AwaitRcptOrData)]),
-        (RCPT, [(503, AwaitHello), (503, AwaitMail), (250, AwaitRcptOrData), (250, AwaitRcptOrData)]),
-        ("DATA", [(503, AwaitHello), (503, AwaitMail), (554, AwaitRcpt), (0, AwaitSpool)]),
-        ("RSET", [(250, AwaitHello), (250, AwaitMail), (250, AwaitMail), (250, AwaitMail)]),
-        ("NOOP", [(250, AwaitHello), (250, AwaitMail), (250, AwaitRcpt), (250, AwaitRcptOrData)]),
-        ("VRFY x", [(252, AwaitHello), (252, AwaitMail), (252, AwaitRcpt), (252, AwaitRcptOrData)]),
-        ("HELP", [(214, AwaitHello), (214, AwaitMail), (214, AwaitRcpt), (214, AwaitRcptOrData)]),
-        ("QUIT", [(221, Closed); 4]),
-        ("AUTH PLAIN", [(502, AwaitHello), (502, AwaitMail), (502, AwaitRcpt), (502, AwaitRcptOrData)]),
-        // The answer to a refused chunk comes at its end.
-        ("BDAT 1 LAST", [(0, AwaitChunkEnd), (0, AwaitChunkEnd), (0, AwaitChunkEnd), (0, AwaitSpool)]),
-        ("BDAT 0 LAST", [(503, AwaitHello), (503, AwaitMail), (554, AwaitMail), (0, AwaitSpool)]),
-        ("BDAT 0 LOST", [(501, AwaitHello), (501, AwaitMail), (501, AwaitMail), (501, AwaitMail)]),
-        ("BDAT x LAST", [(501, Closed); 4]),
-        ("ETRN x", [(502, AwaitHello), (502, AwaitMail), (502, AwaitRcpt), (502, AwaitRcptOrData)]),
-        ("EXPN x", [(502, AwaitHello), (502, AwaitMail), (502, AwaitRcpt), (502, AwaitRcptOrData)]),
-        ("STARTTLS", [(502, AwaitHello), (502, AwaitMail), (502, AwaitRcpt), (502, AwaitRcptOrData)]),
-        ("XCLIENT NAME=x", [(502, AwaitHello), (502, AwaitMail), (502, AwaitRcpt), (502, AwaitRcptOrData)]),
-        ("TURN", [(502, AwaitHello), (502, AwaitMail), (502, AwaitRcpt), (502, AwaitRcptOrData)]),
-        ("FOO", [(500, AwaitHello), (500, AwaitMail), (500, AwaitRcpt), (500, AwaitRcptOrData)]),
-        ("GET / HTTP/1.0", [(500, Closed); 4]),
-    ];
-    for (line, answers) in table {
-        for (script, (code, next)) in states.iter().zip(answers) {
-            let mut session = session(script);
-            let mut out = Vec::new();
-            let (consumed, step) = session.advance(0, format!("{line}\r\n").as_bytes(), &mut out);
-            assert_eq!(consumed, line.len() + 2);
-            let said = out.get(..3).map_or(0, |digits| str::from_utf8(digits).unwrap().parse().unwrap());
-            assert_eq!((said, session.state), (*code, *next), "{line} after {script:?}");
-            let expected = match next {
-                AwaitSpool => Step::Open,
-                Closed => Step::Close,
-                _ => Step::Read,
-            };
-            assert_eq!(step, expected, "{line} after {script:?}");
-        }
-    }
 }
 
 /// What a client can say in a few lines of a wild alphabet never makes the session panic, and the whole
@@ -140,50 +96,6 @@ fn an_octet_of_a_command_does_not_buy_more_time() {
 #[test]
 fn an_idle_session_is_small() {
     assert!(size_of::<Session>() <= 448, "{} octets", size_of::<Session>());
-}
-
-/// SMTP smuggling: around a dot, no sequence but CRLF.CRLF makes two messages of one, and only a message
-/// of whole CRLF lines is committed.
-#[test]
-fn only_crlf_dot_crlf_lets_a_second_message_in() {
-    let alphabet = b"\r\n.\0x";
-    let mut out = Vec::new();
-    for number in 0..alphabet.len().pow(6) {
-        let around = (0..6).map(|place| alphabet[number / alphabet.len().pow(place) % alphabet.len()]);
-        let mut input = b"a".to_vec();
-        input.extend(around);
-        input.extend_from_slice(b"RSET\r\n.\r\n");
-        let mut session = session(&["HELO c", "MAIL FROM:<>", "RCPT TO:<joe@winery.example>"]);
-        session.advance(0, b"DATA\r\n", &mut out);
-        session.opened(QueueId::from_bits(0), "now", &mut out);
-        out.clear();
-        let (mut at, mut messages) = (0, 0);
-        loop {
-            let (consumed, step) = session.advance(0, &input[at..], &mut out);
-            at += consumed;
-            match step {
-                Step::Read => break,
-                Step::Commit => {
-                    messages += 1;
-                    session.committed(Ok(()), &mut out);
-                }
-                _ => {}
-            }
-        }
-        let text = input.escape_ascii();
-        let ends_early = input.windows(5).position(|w| w == b"\r\n.\r\n").unwrap() < input.len() - 5;
-        let replies = out.windows(2).filter(|w| w == b"\r\n").count();
-        // Behind an early end there are commands: the RSET and what stands before it, and the dot.
-        assert!(messages <= 1 && (replies == 1 || ends_early), "{text}: {}", out.escape_ascii());
-        if messages == 1 && !ends_early {
-            let body = &input[..input.len() - 3];
-            let bare = |octet: u8| {
-                body.iter().filter(|b| **b == octet).count()
-                    != body.windows(2).filter(|w| w == b"\r\n").count()
-            };
-            assert!(!bare(b'\r') && !bare(b'\n') && !body.contains(&0), "{text}");
-        }
-    }
 }
 
 /// A group of small commands with long replies neither takes memory nor is it handled at one go.

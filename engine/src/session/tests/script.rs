@@ -375,7 +375,8 @@ fn extension(extensions: &mut Extensions, text: &str) {
     }
 }
 
-fn play_cut(dialogue: &Dialogue, cut: Cut) {
+/// Gives all that the server said.
+fn play_cut(dialogue: &Dialogue, cut: Cut) -> Vec<u8> {
     let mut rim = begin(dialogue);
     let mut group: Vec<u8> = Vec::new();
     let mut said: usize = 0;
@@ -409,6 +410,7 @@ fn play_cut(dialogue: &Dialogue, cut: Cut) {
     let rest = rim.out[said..].escape_ascii();
     assert!(said == rim.out.len(), "{}: the server goes on: {rest}", dialogue.name);
     assert!(group.is_empty() && rim.draft.is_none(), "{}: something is left", dialogue.name);
+    rim.out
 }
 
 fn pieces(group: &[u8], cut: Cut) -> Vec<&[u8]> {
@@ -560,6 +562,13 @@ fn other(rim: &mut Rim, word: &str, text: &str, raw: &[u8], place: &str) {
     }
 }
 
+/// All that the server says in a dialogue, and the limits that it sets.
+pub(super) fn seen(dialogue: &Dialogue) -> (Vec<u8>, Vec<String>) {
+    let limits = dialogue.lines.iter().filter(|(_, word, ..)| word == "limit");
+    let names = limits.map(|(.., text)| text.split(' ').next().unwrap_or_default().to_owned());
+    (play_cut(dialogue, Cut::Whole), names.collect())
+}
+
 /// Plays a dialogue in every way.
 pub(super) fn play(dialogue: &Dialogue) {
     const CUTS_OF_LONG: usize = 20;
@@ -573,5 +582,5 @@ pub(super) fn play(dialogue: &Dialogue) {
     let sent = dialogue.lines.iter().filter(|(_, word, ..)| matches!(word.as_str(), "C" | "c"));
     let longest: usize = sent.map(|(_, _, times, text)| times * (text.len() + 2)).sum();
     let step = if longest > LONG { longest / CUTS_OF_LONG } else { 1 };
-    (1..longest).step_by(step).for_each(|at| play_cut(dialogue, Cut::At(at)));
+    (1..longest).step_by(step).for_each(|at| drop(play_cut(dialogue, Cut::At(at))));
 }

@@ -13,41 +13,10 @@ struct Decoded {
     findings: Findings,
 }
 
-/// The twin: looks at the whole stream, any number of times. Only for streams that end.
+/// What the twin makes of it. Only for streams that end.
 fn twin(stream: &[u8]) -> Option<Decoded> {
-    // The CRLF that ended the DATA command counts as the start of the first line.
-    let whole = [b"\r\n", stream].concat();
-    let end = whole.windows(5).position(|w| w == b"\r\n.\r\n")?;
-    let stuffed = &whole[..end + 2];
-    let mut content = Vec::new();
-    let mut dot_lines = false;
-    for (at, &octet) in stuffed.iter().enumerate().skip(2) {
-        if octet == b'.' && stuffed[..at].ends_with(b"\r\n") {
-            dot_lines |= stuffed.get(at + 1) == Some(&b'.');
-        } else {
-            content.push(octet);
-        }
-    }
-    let bare_cr = (0..content.len()).any(|at| content[at] == b'\r' && content.get(at + 1) != Some(&b'\n'));
-    let bare_lf = (0..content.len()).any(|at| content[at] == b'\n' && (at == 0 || content[at - 1] != b'\r'));
-    let text = String::from_utf8_lossy(&content).replace('\u{fffd}', "8");
-    let lines: Vec<&str> = text.split_terminator("\r\n").collect();
-    let header = lines.iter().take_while(|line| !line.is_empty());
-    let findings = Findings {
-        octets: content.len() as u64,
-        bare_cr,
-        bare_lf,
-        nul: content.contains(&0),
-        eight_bit: content.iter().any(|&b| b > 127),
-        dot_lines,
-        long_line: lines.iter().any(|line| line.len() > LINE_OCTETS_MAX),
-        received: header.clone().filter(|line| line.to_lowercase().starts_with("received:")).count() as u32,
-        header_octets: lines
-            .iter()
-            .any(|line| line.is_empty())
-            .then(|| header.map(|line| line.len() as u64 + 2).sum::<u64>() + 2),
-    };
-    Some(Decoded { content, end: Some(end + 5 - 2), findings })
+    let twin::Decoded { content, end, findings } = twin::decode(stream, LINE_OCTETS_MAX)?;
+    Some(Decoded { content, end: Some(end), findings })
 }
 
 /// Feeds the stream in pieces that end at `cuts`, as a session does: what is left comes again.
