@@ -32,6 +32,8 @@ pub struct RouteTls {
     pub client: Arc<ClientConfig>,
     /// From the first octet.
     pub implicit: bool,
+    /// Whoever it admits is for certain the peer that was meant.
+    pub certain: bool,
     names: Vec<PeerName>,
     fingerprints: Vec<[u8; 32]>,
     roots: Option<Arc<WebPkiServerVerifier>>,
@@ -90,13 +92,17 @@ pub fn routes(config: &Config) -> Result<Vec<RouteTls>, String> {
                 None => read.entry(path).or_insert(roots(path)?).clone(),
             }),
         };
-        built.push(RouteTls::new(&route.tls, roots)?);
+        built.push(RouteTls::new(&route.tls, roots, route.verifies_for_certain())?);
     }
     Ok(built)
 }
 
 impl RouteTls {
-    fn new(tls: &OutwardTls, roots: Option<Arc<WebPkiServerVerifier>>) -> Result<Self, String> {
+    fn new(
+        tls: &OutwardTls,
+        roots: Option<Arc<WebPkiServerVerifier>>,
+        certain: bool,
+    ) -> Result<Self, String> {
         let provider = Arc::new(files::provider());
         let versions: &[_] = match tls.minimum {
             TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
@@ -117,6 +123,7 @@ impl RouteTls {
         Ok(Self {
             rule: tls.rule,
             implicit: tls.implicit,
+            certain,
             client: Arc::new(client),
             names: tls.names.clone(),
             fingerprints: tls.fingerprints.clone(),
