@@ -34,7 +34,7 @@ pub fn check(input: &[u8]) {
     let groups = scene.groups(said);
     let whole = scene.play(&groups, |group| vec![group]);
     let mut cuts = Cuts::new(head[1]);
-    let cut = scene.play(&groups, |group| scene.pieces(group, &mut cuts));
+    let cut = scene.play(&groups, |group| scene.pieces(said, group, &mut cuts));
     assert_eq!(whole, cut);
     sound_replies(&whole.replies);
 }
@@ -89,9 +89,13 @@ impl Scene {
         ends.into_iter().map(|end| &said[std::mem::replace(&mut start, end)..end]).collect()
     }
 
-    fn pieces<'a>(&self, group: &'a [u8], cuts: &mut Cuts) -> Vec<&'a [u8]> {
-        let forbidden: Vec<usize> =
-            lines(group).filter(|(line, _)| is_last_of_group(line)).map(|(_, end)| end).collect();
+    fn pieces<'a>(&self, said: &[u8], group: &'a [u8], cuts: &mut Cuts) -> Vec<&'a [u8]> {
+        // A group may begin within such a line.
+        let before = group.as_ptr().addr() - said.as_ptr().addr();
+        let forbidden: Vec<usize> = lines(said)
+            .filter(|(line, end)| *end > before && is_last_of_group(line))
+            .map(|(_, end)| end - before)
+            .collect();
         let (mut pieces, mut start, mut end) = (Vec::new(), 0, 0);
         while end < group.len() {
             end = (end + cuts.next()).min(group.len());
