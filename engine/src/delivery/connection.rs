@@ -321,8 +321,9 @@ async fn handshake(stream: &mut Transport, wish: &Wish<'_>, peer: &Peer) -> Resu
     let facts = made.map_err(|error| failed(format!("cannot start TLS with {host}: {error}")))?;
     if !wish.tls.admits(facts.verdict) {
         stream.finish().await;
+        let PeerTls { verdict, why, .. } = &facts;
         let text =
-            format!("the certificate of {host} is {}, not verified as the route demands", facts.verdict);
+            format!("the certificate of {host} is {verdict}, not verified as the route demands: {why}");
         return Err(failed(text));
     }
     Ok(Rc::new(facts))
