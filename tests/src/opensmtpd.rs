@@ -161,9 +161,12 @@ mod tests {
         }
         let server = OpenSmtpd::start("mail.inside.test");
         let mut client = Client::hello(server.address());
-        client
-            .send_message("a@a.test", &["bob@inside.test"], &message("filed", "hello\r\n"))
-            .expect(250, "2.0.0");
+        // Its code for MAIL is not Sluice's.
+        client.command("MAIL FROM:<a@a.test>").expect(250, "2.0.0");
+        client.command("RCPT TO:<bob@inside.test>").expect(250, "2.1.5");
+        client.command("DATA").expect(354, "");
+        client.send(&message("filed", "hello\r\n"));
+        client.command(".").expect(250, "2.0.0");
         let mail = server.maildir().wait_for(1, SOON);
         assert!(String::from_utf8_lossy(&mail[0]).contains("Subject: filed\n"), "{}", server.log());
     }

@@ -14,8 +14,9 @@ use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
-/// Questions at a time; Dovecot's own `client_limit` is higher.
-const AT_ONCE: usize = 32;
+/// Questions at a time; Dovecot's own `client_limit` is higher. It holds an answer of "no" back for two seconds,
+/// and so long the place is taken.
+pub(super) const AT_ONCE: usize = 128;
 /// Octets that Dovecot may say in one conversation.
 const SAID_OCTETS_MAX: u64 = 64 * 1024;
 

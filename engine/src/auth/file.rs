@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tokio::sync::Semaphore;
 
 /// Bounds memory (19 MiB each) and the CPU time that logins take from mail.
-const HASHES_AT_ONCE: usize = 2;
+pub(super) const HASHES_AT_ONCE: usize = 2;
 const NONCE_OCTETS: usize = 18;
 
 pub(super) struct PasswordFile {

@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | network and login | delay; at `failures_max` a lock-out of this network for this login | |
 //! | network | delay; at `network_failures_max` a lock-out of this network | logins that came from it before |
+//! | IPv6 /48 | at four times `network_failures_max` a lock-out of all its networks | the same |
 //! | login | delay only | networks that it came from before |
 //!
 //! So nobody can lock a user out from elsewhere: whatever strangers try, a network that a login has come from
@@ -30,6 +31,8 @@ const FIRST_DELAY_MILLIS: f64 = 250.0;
 const NETWORK_FACTOR: f64 = 10.0;
 /// The same of a login from all networks.
 const LOGIN_FACTOR: f64 = 4.0;
+/// An IPv6 site has 65,536 networks; it may fail so many times as often as one of them.
+const SITE_FACTOR: f64 = 4.0;
 /// Attempts of one network under way. Prevents one client from taking every place.
 const UNDER_WAY_MAX: u32 = 64;
 
@@ -42,6 +45,14 @@ impl From<IpAddr> for Network {
             IpAddr::V4(address) => address.to_ipv6_mapped(),
             IpAddr::V6(address) => (u128::from(address) >> 64 << 64).into(),
         })
+    }
+}
+
+impl Network {
+    /// The /48 of an IPv6 network.
+    fn site(self) -> Option<Self> {
+        let is_v6 = self.0.to_ipv4_mapped().is_none();
+        is_v6.then(|| Self((u128::from(self.0) >> 80 << 80).into()))
     }
 }
 
@@ -119,6 +130,8 @@ pub struct Guard {
     random: RandomState,
     pairs: Table<(Network, u64)>,
     networks: Table<Network>,
+    /// Of IPv6 the /48.
+    sites: Table<Network>,
     logins: Table<u64>,
     /// Pairs that were accepted before; the counts in it mean nothing.
     known: Table<(Network, u64)>,
@@ -137,6 +150,7 @@ impl Guard {
             random: RandomState::new(),
             pairs: Table::new(pair, within),
             networks: Table::new(network, within),
+            sites: Table::new(network * SITE_FACTOR, within),
             logins: Table::new(network, within),
             known: Table::new(0.0, within),
         }
@@ -153,7 +167,8 @@ impl Guard {
             || pair.level + f64::from(strangers) >= pair_bound
             || all.under_way >= UNDER_WAY_MAX;
         let all_locked = all.locked_until > now || all.level + f64::from(all.under_way) >= all_bound;
-        if pair_locked || all_locked && !known {
+        let site_locked = network.site().is_some_and(|site| self.sites.get(site, now).locked_until > now);
+        if pair_locked || (all_locked || site_locked) && !known {
             return Admission::LockedOut;
         }
         pair.under_way += 1;
@@ -166,6 +181,12 @@ impl Guard {
                 delay.max(self.delay(of_network / NETWORK_FACTOR)).max(self.delay(of_login / LOGIN_FACTOR));
         }
         Admission::After(delay)
+    }
+
+    /// Whether the login has come from the client's network before.
+    pub fn knows(&self, client: IpAddr, login: &str) -> bool {
+        let pair = (Network::from(client), self.random.hash_one(login));
+        self.known.entries.contains_key(&pair)
     }
 
     fn delay(&self, level: f64) -> u64 {
@@ -196,13 +217,23 @@ impl Guard {
                 let mut locked = false;
                 for (count, bound) in counted {
                     count.level += 1.0;
-                    if count.level >= bound {
+                    // The count has run out a little since the last failure.
+                    if count.level + 0.5 >= bound {
                         (count.level, count.locked_until) = (0.0, lockout);
                         locked = true;
                     }
                 }
                 if !known {
                     self.logins.get(login, now).level += 1.0;
+                    if let Some(site) = network.site() {
+                        let bound = self.sites.bound;
+                        let count = self.sites.get(site, now);
+                        count.level += 1.0;
+                        if count.level + 0.5 >= bound {
+                            (count.level, count.locked_until) = (0.0, lockout);
+                            locked = true;
+                        }
+                    }
                 }
                 return locked;
             }
@@ -245,6 +276,22 @@ mod tests {
         assert_eq!(seen, [&delays[..], &[LockedOut]].concat());
         assert_eq!(attempt(&mut guard, 14 * MINUTE, EVIL, "ann", Outcome::Failed), LockedOut);
         assert_eq!(attempt(&mut guard, 15 * MINUTE, EVIL, "ann", Outcome::Accepted), After(0));
+    }
+
+    #[test]
+    fn the_networks_of_one_ipv6_site_are_counted_together() {
+        let mut guard = guard();
+        let client = |site: u16, network: u16| IpAddr::from([0x2001, 0xdb8, site, network, 0, 0, 0, 1]);
+        guard.begins(0, client(1, 9), "bob");
+        guard.ended(0, client(1, 9), "bob", Outcome::Accepted);
+        let bound = (guard.networks.bound * SITE_FACTOR) as u16;
+        for number in 0..bound {
+            assert!(matches!(guard.begins(1, client(1, 100 + number), "ann"), After(_)), "{number}");
+            assert_eq!(guard.ended(1, client(1, 100 + number), "ann", Outcome::Failed), number + 1 == bound);
+        }
+        assert_eq!(guard.begins(2, client(1, 7), "ann"), LockedOut);
+        assert!(matches!(guard.begins(2, client(2, 7), "ann"), After(_)), "another site");
+        assert!(matches!(guard.begins(2, client(1, 9), "bob"), After(_)), "who came from there before");
     }
 
     /// S29: stolen or guessed at, a login is not taken from its owner.

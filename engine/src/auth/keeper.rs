@@ -4,10 +4,10 @@
 //! back end, all of it bounded: [`QUESTIONS_MAX`] at a time, `auth.patience` at the back end. Whatever goes
 //! wrong on the way is [`Refusal::Unavailable`].
 
-use super::dovecot::Dovecot;
-use super::file::PasswordFile;
+use super::dovecot::{self, Dovecot};
+use super::file::{self, PasswordFile};
 use super::guard::{Admission, Guard, Outcome};
-use super::ldap::Directory;
+use super::ldap::{self, Directory};
 use super::senders::{self, Senders};
 use super::spending::Spending;
 use super::token::Tokens;
@@ -34,6 +34,9 @@ pub struct Keeper {
     guard: Mutex<Guard>,
     spending: Mutex<Spending>,
     places: Semaphore,
+    /// Those of them in which strangers are looked at; the others are kept for networks that a login has come from
+    /// before, so that guessing does not keep users out.
+    strangers: Semaphore,
     /// What the back end suffered from last, so that it is told once.
     trouble: Mutex<Option<String>>,
 }
@@ -76,6 +79,7 @@ impl Keeper {
             guard: Mutex::new(Guard::new(&settings.guessing)),
             spending: Mutex::new(Spending::new(&settings.limits)),
             places: Semaphore::new(QUESTIONS_MAX),
+            strangers: Semaphore::new(strangers_at_once(&settings.backend)),
             trouble: Mutex::default(),
             settings: settings.clone(),
         })
@@ -116,7 +120,10 @@ impl Keeper {
 
     async fn guarded(&self, client: IpAddr, credentials: Credentials) -> Answer<Arc<Identity>> {
         let login = credentials.login().to_owned();
-        let admission = lock(&self.guard).begins(clock::monotonic_millis(), client, &login);
+        let (admission, known) = {
+            let mut guard = lock(&self.guard);
+            (guard.begins(clock::monotonic_millis(), client, &login), guard.knows(client, &login))
+        };
         let delay = match admission {
             Admission::After(millis) => std::time::Duration::from_millis(millis),
             Admission::LockedOut => return Answer::Refused(Refusal::TooManyFailures),
@@ -125,8 +132,18 @@ impl Keeper {
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
-        let verified = tokio::time::timeout(self.settings.patience, self.verify(client, &credentials)).await;
-        let verified = verified.unwrap_or_else(|_| {
+        let verified = tokio::time::timeout(self.settings.patience, async {
+            let _place = match known {
+                true => None,
+                false => Some(self.strangers.acquire().await.map_err(unavailable)?),
+            };
+            self.verify(client, &credentials).await
+        });
+        let verified = verified.await.unwrap_or_else(|_| {
+            // Who crowds the place must not guess for nothing.
+            if !known {
+                attempt.outcome = Outcome::Failed;
+            }
             Err(unavailable(format_args!("no answer within {} s", self.settings.patience.as_secs())))
         });
         match verified {
@@ -211,6 +228,15 @@ impl Keeper {
 }
 
 /// An attempt that was taken in: its end is counted, also when it is dropped.
+/// A part of what the back end looks at at once.
+fn strangers_at_once(backend: &Backend) -> usize {
+    match backend {
+        Backend::None | Backend::File(_) => file::HASHES_AT_ONCE.div_ceil(2),
+        Backend::Ldap(_) => ldap::AT_ONCE * 3 / 4,
+        Backend::Dovecot(_) => dovecot::AT_ONCE * 3 / 4,
+    }
+}
+
 struct Attempt<'a> {
     keeper: &'a Keeper,
     client: IpAddr,

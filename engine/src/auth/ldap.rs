@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 /// Binds at a time, and connections kept for them.
-const AT_ONCE: usize = 8;
+pub(super) const AT_ONCE: usize = 8;
 const SECRET_OCTETS_MAX: u64 = 4096;
 /// Result codes (RFC 4511 appendix A.2) that say: not with this password.
 const REFUSED: [u32; 6] = [

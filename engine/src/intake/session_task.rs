@@ -338,7 +338,11 @@ impl SessionTask<'_> {
                 Step::Commit => self.commit().await?,
                 Step::Authenticate => {
                     self.flush().await?;
-                    self.authenticate().await;
+                    if let Some(millis) = self.authenticate().await {
+                        self.paused = Some(millis);
+                        self.carried.extend_from_slice(&input[used..]);
+                        return Ok(true);
+                    }
                 }
                 Step::StartTls => {
                     self.flush().await?;

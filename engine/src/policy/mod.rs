@@ -183,7 +183,21 @@ fn own_domain(rules: &Rules, mailbox: &Mailbox<'_>) -> Verdict {
 /// What an internal server may take for a route, also when it is written in a compatibility form that
 /// normalization makes one of.
 fn routes_onward(c: char) -> bool {
-    matches!(c, '%' | '!' | '@' | '\u{fe57}' | '\u{fe6a}' | '\u{fe6b}' | '\u{ff01}' | '\u{ff05}' | '\u{ff20}')
+    matches!(
+        c,
+        '%' | '!'
+            | '@'
+            | '\u{203c}'
+            | '\u{2048}'
+            | '\u{2049}'
+            | '\u{fe15}'
+            | '\u{fe57}'
+            | '\u{fe6a}'
+            | '\u{fe6b}'
+            | '\u{ff01}'
+            | '\u{ff05}'
+            | '\u{ff20}'
+    )
 }
 
 #[cfg(test)]

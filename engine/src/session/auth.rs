@@ -177,23 +177,27 @@ impl Session {
         self.authentication.ask.take().expect("there is one question for each Step::Authenticate")
     }
 
-    /// The answer to what [`Step::Authenticate`] had the rim ask. The session may be closed by it.
+    /// The answer to what [`Step::Authenticate`] had the rim ask. The session may be closed by it, or its client is
+    /// to wait ([`Step::Pause`]).
     ///
     /// # Panics
     /// When nothing was asked.
-    pub fn answered(&mut self, now: u64, answer: Answer<Arc<Identity>>, out: &mut Vec<u8>) {
+    pub fn answered(&mut self, now: u64, answer: Answer<Arc<Identity>>, out: &mut Vec<u8>) -> Option<Step> {
         assert_eq!(self.state, State::AwaitAnswer, "answered() answers Step::Authenticate");
         (self.now, self.since) = (now, now);
         let exchange = self.authentication.exchange.as_mut().expect("a question belongs to an exchange");
         let ended = match exchange.answered(answer) {
-            After::Challenge(challenge) => return self.challenge(&challenge, out),
+            After::Challenge(challenge) => {
+                self.challenge(&challenge, out);
+                return None;
+            }
             After::Done(identity) => self.auth_ended(Ok(identity), out),
             After::Refused(refusal) => self.auth_ended(Err(refusal), out),
         };
-        if let Err(refused) = ended {
-            self.refuse(refused, out);
-            self.authentication.refusal_noted = false;
-        }
+        let refused = ended.err()?;
+        let step = self.refuse(refused, out);
+        self.authentication.refusal_noted = false;
+        step
     }
 
     fn auth_ended(&mut self, ended: Result<Arc<Identity>, Refusal>, out: &mut Vec<u8>) -> Handled {

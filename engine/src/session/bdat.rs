@@ -158,7 +158,6 @@ impl Session {
     /// The chunk under way has come whole.
     pub(super) fn end_chunk(&mut self, out: &mut Vec<u8>) -> Option<Step> {
         self.since = self.now;
-        self.forget_content();
         if self.state == State::AwaitChunkEnd {
             return self.answer_chunk(false, out);
         }
@@ -175,12 +174,14 @@ impl Session {
         }
         self.state = State::AwaitBdat;
         reply::CHUNK_OK.put_with(out, self.bdat.chunk_octets);
-        None
+        if self.bdat.chunk_octets == 0 { self.count_junk(out) } else { None }
     }
 
     /// The answer to a refused chunk, which ends its transaction; the `last` one comes with its command, which
     /// notes it.
     fn answer_chunk(&mut self, last: bool, out: &mut Vec<u8>) -> Option<Step> {
+        // The chunks behind a refused one were sent before its answer was seen; without an end they are junk.
+        let repeated = self.bdat.failed.is_some();
         let failed = self.bdat.refused.take().unwrap_or_else(|| {
             let (answer, argument) = self.content_fault().expect("a chunk is refused for a reason");
             Failed { answer, argument, counted: false }
@@ -193,9 +194,12 @@ impl Session {
             refused = refused.last();
         }
         let replied = out.len();
-        let step = self.refuse(refused, out);
-        if !last {
+        let mut step = self.refuse(refused, out);
+        if !last && !repeated {
             self.note_refusal(b"BDAT", &out[replied..]);
+        }
+        if repeated && step.is_none() {
+            step = self.count_junk(out);
         }
         if step != Some(Step::Close) {
             let in_transaction = self.transaction.is_some();

@@ -201,7 +201,8 @@ impl Session {
             return idle(own);
         }
         let window = self.window_millis();
-        let slow = match (content, guard.window, guard.line) {
+        // Between the chunks of a message its window goes on.
+        let slow = match (content || self.state == State::AwaitBdat, guard.window, guard.line) {
             (true, Some(since), _) if guard.octets < self.octets_due() => since.saturating_add(window),
             (false, _, Some(since)) if context.guard.bytes_per_second_min > 0 => since.saturating_add(window),
             _ => u64::MAX,

@@ -6,6 +6,7 @@
 
 use super::{Session, Step};
 use crate::smtp::command::Fault;
+use crate::smtp::command::is_verb;
 use crate::smtp::path::PathFault;
 use crate::smtp::reply::{self, Answer};
 
@@ -190,12 +191,15 @@ impl Session {
     }
 }
 
-/// The verb in upper case, and for MAIL and RCPT what stands behind the colon.
+/// The verb in upper case where it is known (any other word may be a part of a password), and for MAIL and RCPT what stands behind the colon.
 fn stage_and_argument(line: &[u8]) -> (String, String) {
     let verb =
         &line[..line.iter().position(|octet| !octet.is_ascii_alphanumeric()).unwrap_or(line.len()).min(16)];
-    let stage = if line == END_OF_MESSAGE { line } else { verb };
-    let stage = if stage.is_empty() { b"UNKNOWN" } else { stage };
+    let stage = match line {
+        END_OF_MESSAGE | CONNECT => line,
+        _ if is_verb(verb) => verb,
+        _ => b"UNKNOWN",
+    };
     let stage = String::from_utf8_lossy(stage).to_ascii_uppercase();
     let argument = match (stage.as_str(), memchr::memchr(b':', line)) {
         ("MAIL" | "RCPT", Some(colon)) => line[colon + 1..].trim_ascii(),
@@ -215,7 +219,10 @@ mod tests {
             (b"mail from: <a b>", "MAIL", "<a b>"),
             (b"RCPT", "RCPT", ""),
             (b"AUTH PLAIN c2VjcmV0:x", "AUTH", ""),
-            (b"c2VjcmV0LXNlY3JldC1zZWNyZXQ=", "C2VJCMV0LXNLY3JL", ""),
+            (b"c2VjcmV0LXNlY3JldC1zZWNyZXQ=", "UNKNOWN", ""),
+            (b"UzNjcmV0IXBhc3M=", "UNKNOWN", ""),
+            (b"quit", "QUIT", ""),
+            (CONNECT, "CONNECT", ""),
             (b"", "UNKNOWN", ""),
             (b"\xff\xfe", "UNKNOWN", ""),
             (END_OF_MESSAGE, "END-OF-MESSAGE", ""),

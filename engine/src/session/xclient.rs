@@ -58,6 +58,7 @@ impl Session {
         known.extended = said.extended.or(known.extended);
         known.hello = said.hello.or(known.hello);
         self.hello = None;
+        self.forget_login();
         self.xclient = Some(known);
         self.guard_anew(self.client);
         self.state = State::AwaitAdmission;

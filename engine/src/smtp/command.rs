@@ -141,6 +141,11 @@ enum Verb {
 /// The longest verb below.
 const VERB_OCTETS_MAX: usize = 8;
 
+/// Whether the word is a verb that this server knows, offered or not. Anything else may be a part of a secret.
+pub fn is_verb(word: &[u8]) -> bool {
+    verb(word).is_some()
+}
+
 fn verb(word: &[u8]) -> Option<Verb> {
     if word.len() > VERB_OCTETS_MAX {
         return None;

@@ -162,11 +162,11 @@ fn a_peer_without_tls_gets_nothing_where_tls_is_demanded() {
 fn pretend(listener: TcpListener, to: SocketAddr) {
     for stream in listener.incoming() {
         let Ok(stream) = stream else { return };
-        thread::spawn(move || talk(stream, to));
+        thread::spawn(move || converse(stream, to));
     }
 }
 
-fn talk(mut peer: TcpStream, to: SocketAddr) {
+fn converse(mut peer: TcpStream, to: SocketAddr) {
     let mut reader = BufReader::new(peer.try_clone().expect("a handle"));
     let mut line = String::new();
     let _ = peer.write_all(b"220 mx.inside.test ESMTP\r\n");

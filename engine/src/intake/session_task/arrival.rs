@@ -266,6 +266,7 @@ impl SessionTask<'_> {
         }
         let admitted = admitted.map(|admitted| self.admitted = admitted);
         self.session.readmitted(admitted, &mut self.out);
+        self.grant();
         self.watch();
     }
 }

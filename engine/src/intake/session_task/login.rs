@@ -5,7 +5,7 @@
 use super::SessionTask;
 use crate::auth::Keeper;
 use crate::clock;
-use crate::session::Refusal;
+use crate::session::{Refusal, Step};
 use crate::shard::links::Question;
 use crate::smtp::sasl::{self, Answer};
 use futures_lite::FutureExt as _;
@@ -17,8 +17,9 @@ use zeroize::Zeroize;
 const MARGIN: Duration = Duration::from_secs(5);
 
 impl SessionTask<'_> {
-    /// Asks what the session wants to know and tells it the answer; no answer is a refusal.
-    pub(super) async fn authenticate(&mut self) {
+    /// Asks what the session wants to know and tells it the answer; no answer is a refusal. Returns for how many
+    /// milliseconds the client is to wait.
+    pub(super) async fn authenticate(&mut self) -> Option<u64> {
         let ask = self.session.take_ask();
         let verifies = matches!(ask, sasl::Ask::Verify(_));
         let (reply, answer) = oneshot::channel();
@@ -43,8 +44,12 @@ impl SessionTask<'_> {
             Answer::Refused(sasl::Refusal::TooManyFailures) => counters.auth_locked_out_total.add(1),
             Answer::Refused(sasl::Refusal::Unavailable) => counters.auth_unavailable_total.add(1),
         }
-        self.session.answered(clock::monotonic_millis(), answer, &mut self.out);
+        let step = self.session.answered(clock::monotonic_millis(), answer, &mut self.out);
         self.log_refusals();
+        match step {
+            Some(Step::Pause(millis)) => Some(millis),
+            _ => None,
+        }
     }
 
     /// Whether the login may send this message. Counted once, when its content is asked for.

@@ -248,7 +248,10 @@ impl Rim {
             }
             (None, Ask::Verify(credentials)) => verdict(&credentials),
         };
-        self.session.answered(self.now, answer, &mut self.out);
+        if let Some(Step::Pause(millis)) = self.session.answered(self.now, answer, &mut self.out) {
+            self.paused += millis;
+            self.now += millis;
+        }
     }
 
     fn drop_draft(&mut self) {

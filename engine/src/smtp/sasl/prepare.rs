@@ -7,12 +7,15 @@ pub const LOGIN_OCTETS_MAX: usize = 255;
 /// Octets of a password. Prevents a client from having a megabyte hashed.
 pub const PASSWORD_OCTETS_MAX: usize = 1024;
 
-/// A login in the form in which everything here knows it, `None` when it cannot be one.
+/// A login in the form in which everything here knows it, `None` when it cannot be one. Spaces around and behind
+/// each other do not count: to a directory they do not either (RFC 4518 section 2.6.1), and each spelling would
+/// have limits of its own.
 pub fn login(text: &str) -> Option<String> {
     if text.len() > LOGIN_OCTETS_MAX {
         return None;
     }
     let prepared = stringprep::saslprep(text).ok()?.to_lowercase();
+    let prepared = prepared.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
     let sound = (1..=LOGIN_OCTETS_MAX).contains(&prepared.len()) && !prepared.chars().any(char::is_control);
     sound.then_some(prepared)
 }
@@ -44,6 +47,8 @@ mod tests {
             ("", None),
             ("\u{ad}", None),
             ("Joe@Winery.Example", Some("joe@winery.example")),
+            ("  ann\u{a0} smith ", Some("ann smith")),
+            ("  ", None),
         ] {
             assert_eq!(login(text).as_deref(), prepared, "{text:?}");
         }
