@@ -18,13 +18,13 @@ const NOW_MICROS: u64 = 1_795_000_000_000_000;
 fn envelope() -> Arc<Envelope> {
     Arc::new(Envelope {
         sender: "source@source.example".into(),
-        recipients: vec![Recipient { address: "recipient@sink.example".into() }],
+        recipients: vec![Recipient::new("recipient@sink.example")],
         body: Body::SevenBit,
         arrived_micros: NOW_MICROS,
         listener: "inside".into(),
         helo: "source.example".into(),
         client: "192.0.2.1".into(),
-        origin: None,
+        ..Envelope::default()
     })
 }
 

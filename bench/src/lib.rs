@@ -6,9 +6,13 @@
 //!
 //! [`spool`] measures the queue crate alone against the disk that it lies on.
 //!
+//! [`abuse`] measures what a normal client notices of attacks on the relay, [`tls`] what TLS costs relay and
+//! Postfix.
+//!
 //! Nothing else here uses the relay's code: what checks the relay must not repeat its mistakes. The criterion benches,
 //! which measure the relay's own parts, are the other exception and live in `benches/`.
 
+pub mod abuse;
 pub mod args;
 pub mod compare;
 pub mod figures;
@@ -19,4 +23,5 @@ pub mod sink;
 pub mod source;
 pub mod spool;
 pub mod stop;
+pub mod tls;
 pub mod wire;

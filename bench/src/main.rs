@@ -1,7 +1,7 @@
 //! The command line of `sluice-bench`; see README.md for what each command measures.
 
 use clap::{Parser, Subcommand};
-use sluice_bench::{compare, sink, source, spool};
+use sluice_bench::{abuse, compare, sink, source, spool, tls};
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -21,6 +21,10 @@ enum Command {
     Compare(compare::Options),
     /// Measures the spool against the disk that it lies on
     Spool(spool::Options),
+    /// Measures what a normal client notices while others attack the relay
+    Abuse(abuse::Options),
+    /// Measures what TLS costs relay and Postfix in the same run
+    Tls(tls::Options),
 }
 
 fn main() -> ExitCode {
@@ -29,6 +33,8 @@ fn main() -> ExitCode {
         Command::Sink(options) => sink::run(&options),
         Command::Compare(options) => compare::run(&options),
         Command::Spool(options) => spool::run(&options),
+        Command::Abuse(options) => abuse::run(&options),
+        Command::Tls(options) => tls::run(&options),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -21,6 +21,11 @@ pub fn own_cpu() -> Duration {
     tasks.filter_map(|task| nanos_on_cpu(&task.path().join("schedstat"))).sum()
 }
 
+/// The same of the calling thread.
+pub fn thread_cpu() -> Duration {
+    nanos_on_cpu(Path::new("/proc/thread-self/schedstat")).unwrap_or_default()
+}
+
 fn nanos_on_cpu(schedstat: &Path) -> Option<Duration> {
     let text = fs::read_to_string(schedstat).ok()?;
     text.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)

@@ -10,8 +10,17 @@ pub fn wall_micros() -> u64 {
 
 /// Milliseconds of a clock that never goes back; its zero is the first call in this process.
 pub fn monotonic_millis() -> u64 {
+    start().elapsed().as_millis() as u64
+}
+
+fn start() -> Instant {
     static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
-    START.get_or_init(Instant::now).elapsed().as_millis() as u64
+    *START.get_or_init(Instant::now)
+}
+
+/// As [`monotonic_millis`], in microseconds.
+pub fn monotonic_micros() -> u64 {
+    start().elapsed().as_micros() as u64
 }
 
 /// RFC 5322 section 3.3 date-time, in UTC.

@@ -6,7 +6,7 @@
 //!  │ listener → session → policy → intake ├──────▶ │ schedule → resolve → delivery → peer │
 //!  │                               spool  │ ◀──────┤                           outcomes   │
 //!  └──────────────────────────────────────┘        └──────────────────────────────────────┘
-//!                 service thread: resolvers, admin interface, signals
+//!                 service thread: resolvers, logins, admin interface, signals
 //! ```
 //!
 //! Pure, that is free of clocks, I/O and async: `smtp`, `session`, `policy`, `schedule`,
@@ -33,10 +33,13 @@ pub mod steering;
 
 pub mod channel;
 pub mod clock;
+pub mod load;
 pub mod shard;
 pub mod space;
+pub mod trace;
 
 pub mod admin;
+pub mod auth;
 pub mod observe;
 pub mod service;
 

@@ -41,6 +41,11 @@ enum Command {
     Run(ConfigFile),
     /// Verify a configuration and print who may send where; exit code 78 when it is bad
     Check(ConfigFile),
+    /// Show what clients and the running relay say to each other, as they say it; secrets are masked
+    Trace(Trace),
+    /// Manage the logins of the password file
+    #[command(after_help = USER_EXAMPLES)]
+    User(User),
     /// Look at the queue and steer it
     #[command(after_help = QUEUE_EXAMPLES)]
     Queue(Box<Queue>),
@@ -53,6 +58,54 @@ struct ConfigFile {
 }
 
 #[derive(Args)]
+struct User {
+    #[command(subcommand)]
+    command: UserCommand,
+    #[arg(long, global = true, value_name = "FILE", default_value = "/etc/sluice/relay.toml")]
+    config: PathBuf,
+}
+
+#[derive(Subcommand)]
+enum UserCommand {
+    /// Add a login, with a password from the terminal or from standard input
+    Add { login: String },
+    /// Change a password
+    Passwd { login: String },
+    /// Remove a login
+    Remove { login: String },
+    /// Every login, and whether it is locked
+    List,
+    /// Let a login in no more until it is unlocked
+    Lock { login: String },
+    /// Let a login in again
+    Unlock { login: String },
+    /// Try a password at the back end, whichever it is; exit code 77 when it is refused
+    Test { login: String },
+}
+
+impl From<UserCommand> for program::user::Command {
+    fn from(command: UserCommand) -> Self {
+        match command {
+            UserCommand::Add { login } => Self::Add(login),
+            UserCommand::Passwd { login } => Self::Passwd(login),
+            UserCommand::Remove { login } => Self::Remove(login),
+            UserCommand::List => Self::List,
+            UserCommand::Lock { login } => Self::Lock(login),
+            UserCommand::Unlock { login } => Self::Unlock(login),
+            UserCommand::Test { login } => Self::Test(login),
+        }
+    }
+}
+
+const USER_EXAMPLES: &str = "\
+A running relay notices a change within a second. Passwords are never taken from the command line.
+
+Examples:
+  sluice user add ann@winery.example
+  sluice user passwd ann@winery.example < new-password
+  sluice user test ann@winery.example";
+
+#[derive(Args)]
 struct Queue {
     #[command(subcommand)]
     command: QueueCommand,
@@ -61,6 +114,21 @@ struct Queue {
     /// One JSON object a line
     #[arg(long, global = true)]
     json: bool,
+}
+
+#[derive(Args)]
+struct Trace {
+    /// The clients: a network such as 192.0.2.0/24, or an address; all: 0.0.0.0/0 or ::/0
+    #[arg(long, value_name = "CIDR")]
+    client: String,
+    /// Only sessions of this listener
+    #[arg(long, value_name = "NAME")]
+    listener: Option<String>,
+    /// End after so long, such as 60s or 10m; else when you stop it
+    #[arg(long = "for", value_name = "TIME")]
+    within: Option<String>,
+    #[command(flatten)]
+    place: Place,
 }
 
 #[derive(Args)]
@@ -160,6 +228,11 @@ fn execute(arguments: Arguments) -> Result<(), Failed> {
             program::run::run(with_cpus(program::check::load(&file.config)?, cpus)?, |_| Ok(()))
         }
         Some(Command::Check(file)) => program::check::check(&file.config),
+        Some(Command::Trace(Trace { client, listener, within, place })) => {
+            let spool = place_of(place)?.spool;
+            program::trace::trace(&spool, &client, listener.as_deref(), within.as_deref())
+        }
+        Some(Command::User(user)) => program::user::user(&user.config, user.command.into()),
         Some(Command::Queue(queue)) => {
             let queue = *queue;
             let (spool, json) = (place_of(queue.place)?, queue.json);

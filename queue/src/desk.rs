@@ -351,6 +351,7 @@ impl Desk {
         if let Some(origin) = envelope.origin {
             self.index.origins.insert(id, origin);
         }
+        self.index.set_schedule(id, envelope.schedule());
         if let Some(finishing) = message.finishing
             && self.index.apply(finishing.id, &finishing.outcomes).is_none()
         {

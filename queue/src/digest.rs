@@ -171,7 +171,7 @@ impl Digest {
 
     fn commit(&mut self, at: At, commit: &CommitView<'_>) {
         self.seen(commit.id);
-        self.unknown |= commit.unknown_attributes > 0;
+        self.unknown |= commit.unknown_attributes() > 0;
         let mut gathered = Gathered { count: 1, open: Some(Open::of(commit)), ..Gathered::default() };
         Noted::put_commit(&mut gathered.octets, at, commit);
         self.entry_bytes += gathered.octets.len();
@@ -299,13 +299,13 @@ mod tests {
     fn commit(digest: &mut Digest, position: u32, id: QueueId, recipients: usize) {
         let envelope = Envelope {
             sender: "a@out.example".into(),
-            recipients: vec![Recipient { address: "b@in.example".into() }; recipients],
+            recipients: vec![Recipient::new("b@in.example"); recipients],
             body: Body::SevenBit,
             arrived_micros: 5,
             listener: "outside".into(),
             helo: "mx.out.example".into(),
             client: "203.0.113.9".into(),
-            origin: None,
+            ..Envelope::default()
         };
         let (extents, tail, states) = (&[][..], None, &[][..]);
         let (id, flags) = (id.bits(), ContentFlags::default());

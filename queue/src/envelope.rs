@@ -3,9 +3,10 @@
 //! Plain data, `Send`, shared between an ingest shard and the delivery shards behind an `Arc`.
 
 use crate::ancestry::Origin;
+use crate::parameters::{DeliverBy, MailParameters, Notify, RcptParameters, Schedule};
 
 /// The envelope of a message, as it was accepted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Envelope {
     /// The reverse-path without its angle brackets; empty is the null reverse-path `<>`.
     pub sender: String,
@@ -23,13 +24,29 @@ pub struct Envelope {
     pub client: String,
     /// The name that the message had first, when it was moved or restored from another spool.
     pub origin: Option<Origin>,
+    /// What MAIL asked for by parameters beside SIZE and BODY; `None` for most messages.
+    pub parameters: Option<Box<MailParameters>>,
 }
 
 /// One forward-path of an envelope.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recipient {
     /// The forward-path without its angle brackets.
     pub address: String,
+    /// What RCPT asked for by parameters; `None` for most recipients.
+    pub parameters: Option<Box<RcptParameters>>,
+}
+
+impl Recipient {
+    /// One whose RCPT had no parameters.
+    pub fn new(address: impl Into<String>) -> Self {
+        Self { address: address.into(), parameters: None }
+    }
+
+    /// What NOTIFY asked for, if it was given.
+    pub fn notify(&self) -> Option<Notify> {
+        self.parameters.as_ref()?.notify
+    }
 }
 
 /// RFC 6152 and RFC 3030: what the sender declared the content to be.
@@ -58,6 +75,23 @@ impl Body {
             2 => Self::Binary,
             _ => Self::SevenBit,
         }
+    }
+}
+
+impl Envelope {
+    /// When the message is to be tried, and until when.
+    pub fn schedule(&self) -> Schedule {
+        self.parameters.as_ref().map_or_else(Schedule::default, |parameters| parameters.schedule)
+    }
+
+    /// The message was given with SMTPUTF8 (RFC 6531).
+    pub fn is_utf8(&self) -> bool {
+        self.parameters.as_ref().is_some_and(|parameters| parameters.smtputf8)
+    }
+
+    /// DELIVERBY (RFC 2852).
+    pub fn deliver_by(&self) -> Option<DeliverBy> {
+        self.schedule().deliver_by
     }
 }
 

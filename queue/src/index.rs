@@ -24,6 +24,7 @@ pub use facts::{Facts, RecipientFacts};
 use crate::ancestry::Origin;
 use crate::envelope::RecipientState;
 use crate::id::QueueId;
+use crate::parameters::Schedule;
 use crate::record::{ContentFlags, Outcome, OutcomeKind};
 use crate::segments::Mark;
 use shelf::{NewSlot, Shelf, Slot, Spot};
@@ -119,6 +120,8 @@ pub(crate) struct Index {
     /// Messages whose octets are not all readable: shown, never delivered.
     pub origins: Origins,
     damaged: Shelf,
+    /// Of those messages that have one that is not the usual.
+    schedules: BTreeMap<QueueId, Schedule>,
     texts: Texts,
     counts: Counts,
 }
@@ -150,7 +153,14 @@ impl Index {
             Some(found) => (found, false),
             None => (self.damaged.get(id)?, true),
         };
-        Some(Facts { chunk: found.0, slot: found.1, texts: &self.texts, damaged })
+        Some(Facts { chunk: found.0, slot: found.1, index: self, damaged })
+    }
+
+    /// When a message that was entered is to be tried.
+    pub fn set_schedule(&mut self, id: QueueId, schedule: Schedule) {
+        if !schedule.is_usual() && self.find(id).is_some() {
+            self.schedules.insert(id, schedule);
+        }
     }
 
     /// Whether the message is damaged, and where it is.
@@ -184,6 +194,7 @@ impl Index {
         }
         let Slot { id, mut entry, .. } = shelf.remove(spot);
         self.origins.remove(id);
+        self.schedules.remove(&id);
         if !damaged {
             self.counts.content_bytes -= entry.content_bytes;
         }
@@ -274,7 +285,7 @@ impl Index {
             };
             let (chunk, slot) = if is_damaged { damaged.next() } else { waiting.next() }?;
             last = Some(slot.id);
-            each(&Facts { chunk, slot, texts: &self.texts, damaged: is_damaged });
+            each(&Facts { chunk, slot, index: self, damaged: is_damaged });
         }
         let more = waiting.peek().is_some() || damaged.peek().is_some();
         last.filter(|_| more)

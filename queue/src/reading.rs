@@ -68,7 +68,7 @@ pub(crate) async fn load<F: SegmentFile>(
     }
     let (envelope, content_bytes, flags) = (commit.envelope(), commit.content_bytes, commit.flags);
     let extents = commit.extents().collect();
-    let unknown_attributes = commit.unknown_attributes > 0;
+    let unknown_attributes = commit.unknown_attributes() > 0;
     let at = (known.commit.segment.sequence, known.commit.position);
     let reasons = reasons(table, id, known.reasons, &known.places).await?;
     Ok(Message {

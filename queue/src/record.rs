@@ -15,7 +15,7 @@
 //! count 4, lengths of sender, listener, helo and client 2 each; then per extent: segment sequence 8,
 //! position of its record 4, its octets 4, the checksum in its record 4; then the four texts; then per
 //! recipient: status 1, attempts 2, flags 1 (1 notified, 2 held), length 2, address; then attributes up to the end, each
-//! tag 2, length 4, value. Tag 1 is the origin: lineage 16, id 8. Unknown tags are skipped.
+//! tag 2, length 4, value. Their table is in `FORMAT.md`; unknown tags are skipped.
 //!
 //! Outcome: id 8, entry count 4; per entry: recipient 4, kind 1, attempts 2, notified 1, time in µs 8,
 //! text length 2, text. An entry of an unknown kind is skipped.
@@ -31,6 +31,7 @@
 //!
 //! Ancestry: octets of [`Ancestry::encode`]: what of other spools was brought into this one.
 
+mod attributes;
 mod commit;
 mod index;
 mod outcome;
@@ -70,7 +71,7 @@ pub(crate) struct Knowledge {
 }
 
 impl Knowledge {
-    pub const OURS: Self = Self { types: TYPE_ANCESTRY, kinds: outcome::KINDS, tags: commit::TAGS };
+    pub const OURS: Self = Self { types: TYPE_ANCESTRY, kinds: outcome::KINDS, tags: attributes::TAGS };
 
     pub fn is_ours(self) -> bool {
         let ours = Self::OURS;

@@ -12,6 +12,7 @@ mod harness;
 mod indexes;
 mod lineage;
 mod moving;
+pub(crate) mod parameters;
 mod read_ahead;
 mod restore;
 mod room;

@@ -1,8 +1,10 @@
 //! A raw SMTP client: sends exactly the octets that a test asks for, and reads whole replies.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
 
 use crate::message::dot_stuffed;
 
@@ -93,7 +95,31 @@ impl Client {
     /// # Errors
     /// The connection's.
     pub fn open(server: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&server, REPLY)?;
+        Self::with(TcpStream::connect_timeout(&server, REPLY)?)
+    }
+
+    /// As [`Client::open`], from an address of this host: another client to the server.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub fn open_from(client: Ipv4Addr, server: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(server), Type::STREAM, None)?;
+        socket.bind(&SocketAddr::from((client, 0)).into())?;
+        socket.connect_timeout(&server.into(), REPLY)?;
+        Self::with(socket.into())
+    }
+
+    /// As [`Client::try_connect`], from an address of this host.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub fn try_connect_from(client: Ipv4Addr, server: SocketAddr) -> io::Result<(Self, Reply)> {
+        let mut client = Self::open_from(client, server)?;
+        let greeting = client.try_reply()?;
+        Ok((client, greeting))
+    }
+
+    fn with(stream: TcpStream) -> io::Result<Self> {
         stream.set_read_timeout(Some(REPLY))?;
         stream.set_write_timeout(Some(REPLY))?;
         stream.set_nodelay(true)?;
@@ -204,6 +230,14 @@ impl Client {
     /// Closes the sending half: the server reads an end of file.
     pub fn half_close(&mut self) {
         let _ = self.stream.get_ref().shutdown(Shutdown::Write);
+    }
+
+    /// Whether the server says something, or closes, within a time.
+    pub fn has_reply_within(&mut self, limit: Duration) -> bool {
+        self.set_reply_limit(limit);
+        let came = self.stream.fill_buf().is_ok();
+        self.set_reply_limit(REPLY);
+        came
     }
 
     pub fn set_reply_limit(&mut self, limit: Duration) {

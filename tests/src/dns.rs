@@ -1,23 +1,31 @@
 //! An authoritative DNS server (hickory-server) on a loopback address, for the whole name space: what no
-//! test has put in does not exist (NXDOMAIN), and chosen names answer SERVFAIL.
+//! test has put in does not exist (NXDOMAIN), and chosen names answer SERVFAIL. It can be signed (DNSSEC),
+//! and then chosen names are answered without signatures, as by somebody in between.
 
 use std::collections::HashSet;
 use std::future::Future;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use hickory_proto::dnssec::crypto::Ed25519SigningKey;
+use hickory_proto::dnssec::rdata::DNSKEY;
+use hickory_proto::dnssec::{DnssecSigner, SigningKey};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::name::CNAME;
-use hickory_proto::rr::rdata::{A, MX, SOA, TXT};
+use hickory_proto::rr::rdata::tlsa::{CertUsage, Matching, Selector};
+use hickory_proto::rr::rdata::{A, AAAA, MX, SOA, TLSA, TXT};
 use hickory_proto::rr::{Name, RData, Record};
+use hickory_server::dnssec::NxProofKind;
 use hickory_server::net::runtime::Time;
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo, Server};
 use hickory_server::store::in_memory::InMemoryZoneHandler;
-use hickory_server::zone_handler::{AxfrPolicy, Catalog, MessageResponseBuilder, ZoneType};
+use hickory_server::zone_handler::{
+    AxfrPolicy, Catalog, DnssecZoneHandler, MessageResponseBuilder, ZoneType,
+};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::oneshot;
 
@@ -26,11 +34,19 @@ use crate::Port;
 /// Short, so that a test which changes a name need not wait for a cache.
 const TTL: u32 = 1;
 
+/// How long signatures hold.
+const SIGNED_FOR: Duration = Duration::from_secs(86_400);
+
 /// The server, over UDP and TCP. Dropping it stops it.
 pub struct Dns {
     port: Port,
     zone: Arc<InMemoryZoneHandler>,
+    /// The same records without signatures.
+    bare: Arc<InMemoryZoneHandler>,
+    /// The key of the root as a DNSKEY record; `None` when nothing is signed.
+    key: Option<String>,
     failing: Arc<Mutex<HashSet<String>>>,
+    forged: Arc<Mutex<HashSet<String>>>,
     asked: Arc<Mutex<Vec<String>>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -39,17 +55,35 @@ pub struct Dns {
 impl Dns {
     /// Starts an empty server on 127.0.0.1 and a port of its own.
     pub fn start() -> Self {
+        Self::with_key(None)
+    }
+
+    /// The same, signed as one zone with a key of its own, see [`Dns::trust_anchor`].
+    pub fn start_signed() -> Self {
+        let pair = Ed25519SigningKey::generate_pkcs8().expect("a key");
+        Self::with_key(Some(Ed25519SigningKey::from_pkcs8(&pair).expect("the key")))
+    }
+
+    fn with_key(key: Option<Ed25519SigningKey>) -> Self {
         let port = Port::reserve();
+        let forged = Arc::new(Mutex::new(HashSet::new()));
+        let (mut zone, bare) = (root_zone(), Arc::new(root_zone()));
+        let key = key.map(|key| {
+            let public = DNSKEY::from_key(&key.to_public_key().expect("a public key"));
+            let record = format!(". {TTL} IN DNSKEY {public}\n");
+            let signer = DnssecSigner::new(public, Box::new(key), Name::root(), SIGNED_FOR);
+            zone.add_zone_signing_key_mut(signer).expect("the key is taken");
+            zone.secure_zone_mut().expect("the zone is signed");
+            record
+        });
         let failing = Arc::new(Mutex::new(HashSet::new()));
         let asked = Arc::new(Mutex::new(Vec::new()));
-        let zone = Arc::new(root_zone());
+        let zone = Arc::new(zone);
         let handler = Handler {
-            catalog: {
-                let mut catalog = Catalog::new();
-                catalog.upsert(Name::root().into(), vec![zone.clone()]);
-                catalog
-            },
+            catalog: catalog(&zone),
+            bare: catalog(&bare),
             failing: failing.clone(),
+            forged: forged.clone(),
             asked: asked.clone(),
         };
         let (stop, stopped) = oneshot::channel();
@@ -57,11 +91,45 @@ impl Dns {
         let address = port.address();
         let thread = std::thread::spawn(move || serve(address, handler, stopped, &ready));
         is_ready.recv_timeout(Duration::from_secs(10)).expect("the DNS server has started");
-        Self { port, zone, failing, asked, stop: Some(stop), thread: Some(thread) }
+        Self { port, zone, bare, key, failing, forged, asked, stop: Some(stop), thread: Some(thread) }
     }
 
     pub fn address(&self) -> SocketAddr {
         self.port.address()
+    }
+
+    /// The DNSKEY record that validation starts from.
+    ///
+    /// # Panics
+    /// When nothing is signed.
+    pub fn trust_anchor(&self) -> &str {
+        self.key.as_deref().expect("a signed server")
+    }
+
+    /// `name A address` or `name AAAA address`.
+    pub fn address_of(&self, name: &str, address: IpAddr) -> &Self {
+        match address {
+            IpAddr::V4(address) => self.a(name, address),
+            IpAddr::V6(address) => self.insert(name, RData::AAAA(AAAA(address))),
+        }
+    }
+
+    /// `_port._tcp.name TLSA 3 1 1 digest`: the SHA-256 digest of the host's public key (RFC 6698).
+    pub fn tlsa(&self, name: &str, port: u16, digest: &[u8]) -> &Self {
+        let data = TLSA::new(CertUsage::DaneEe, Selector::Spki, Matching::Sha256, digest.to_vec());
+        self.insert(&format!("_{port}._tcp.{name}"), RData::TLSA(data))
+    }
+
+    /// Answers about `name` carry no signatures from now on, or do again.
+    pub fn set_forged(&self, name: &str, is_forged: bool) -> &Self {
+        change(&self.forged, name, is_forged);
+        self
+    }
+
+    /// The questions about a name and type so far.
+    pub fn times_asked(&self, name: &str, of_type: &str) -> usize {
+        let question = format!("{name}. {of_type}");
+        self.asked.lock().expect("questions").iter().filter(|asked| **asked == question).count()
     }
 
     /// `name A address`.
@@ -90,14 +158,7 @@ impl Dns {
 
     /// Questions about `name` get SERVFAIL from now on, or no longer.
     pub fn set_failing(&self, name: &str, fails: bool) -> &Self {
-        let name = absolute(name).to_string().to_lowercase();
-        let mut failing = self.failing.lock().expect("names");
-        if fails {
-            failing.insert(name)
-        } else {
-            failing.remove(&name)
-        };
-        drop(failing);
+        change(&self.failing, name, fails);
         self
     }
 
@@ -109,9 +170,33 @@ impl Dns {
     fn insert(&self, name: &str, data: RData) -> &Self {
         let record = Record::from_rdata(absolute(name), TTL, data);
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        assert!(runtime.block_on(self.zone.upsert(record, 1)), "a record for {name}");
+        runtime.block_on(async {
+            for zone in [&self.zone, &self.bare] {
+                assert!(zone.upsert(record.clone(), 1).await, "a record for {name}");
+            }
+            if self.key.is_some() {
+                self.zone.secure_zone().await.expect("the zone is signed");
+            }
+        });
         self
     }
+}
+
+/// Puts a name into a set, or takes it out.
+fn change(names: &Mutex<HashSet<String>>, name: &str, in_it: bool) {
+    let name = absolute(name).to_string().to_lowercase();
+    let mut names = names.lock().expect("names");
+    if in_it {
+        names.insert(name)
+    } else {
+        names.remove(&name)
+    };
+}
+
+fn catalog(zone: &Arc<InMemoryZoneHandler>) -> Catalog {
+    let mut catalog = Catalog::new();
+    catalog.upsert(Name::root().into(), vec![zone.clone()]);
+    catalog
 }
 
 impl Drop for Dns {
@@ -132,7 +217,8 @@ fn absolute(name: &str) -> Name {
 }
 
 fn root_zone() -> InMemoryZoneHandler {
-    let mut zone = InMemoryZoneHandler::empty(Name::root(), ZoneType::Primary, AxfrPolicy::Deny);
+    let proofs = Some(NxProofKind::Nsec);
+    let mut zone = InMemoryZoneHandler::empty(Name::root(), ZoneType::Primary, AxfrPolicy::Deny, proofs);
     let soa = SOA::new(absolute("ns.test"), absolute("hostmaster.test"), 1, 60, 60, 60, TTL);
     zone.upsert_mut(Record::from_rdata(Name::root(), TTL, RData::SOA(soa)), 1);
     zone
@@ -157,16 +243,21 @@ fn serve(
 
 struct Handler {
     catalog: Catalog,
+    bare: Catalog,
     failing: Arc<Mutex<HashSet<String>>>,
+    forged: Arc<Mutex<HashSet<String>>>,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Handler {
-    fn fails(&self, request: &Request) -> bool {
-        let Some(query) = request.queries.queries().first() else { return false };
+    /// The catalog that answers; `None`: the question fails.
+    fn answers(&self, request: &Request) -> Option<&Catalog> {
+        let Some(query) = request.queries.queries().first() else { return Some(&self.catalog) };
         let name = query.name().to_string().to_lowercase();
         self.asked.lock().expect("questions").push(format!("{name} {}", query.query_type()));
-        self.failing.lock().expect("names").contains(&name)
+        let is_forged = self.forged.lock().expect("names").contains(&name);
+        let fails = self.failing.lock().expect("names").contains(&name);
+        (!fails).then_some(if is_forged { &self.bare } else { &self.catalog })
     }
 }
 
@@ -185,8 +276,8 @@ impl RequestHandler for Handler {
         Self: 'async_trait,
     {
         Box::pin(async move {
-            if !self.fails(request) {
-                return self.catalog.handle_request::<R, T>(request, response).await;
+            if let Some(catalog) = self.answers(request) {
+                return catalog.handle_request::<R, T>(request, response).await;
             }
             let builder = MessageResponseBuilder::from_message_request(request);
             let answer = builder.error_msg(&request.metadata, ResponseCode::ServFail);

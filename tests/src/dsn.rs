@@ -14,6 +14,11 @@ parts = [p for p in message.iter_parts()] if message.is_multipart() else []
 status = [p for p in parts if p.get_content_type() == 'message/delivery-status']
 returned = [p for p in parts if p.get_content_type() in ('message/rfc822', 'text/rfc822-headers')]
 groups = [fields(g) for g in status[0].get_payload()] if status else []
+for p in parts:
+    if p.get_content_type() == 'message/global-delivery-status':
+        octets = p.get_payload(decode=True) or p.get_payload()[0].as_bytes()
+        blocks = octets.decode('utf-8').replace('\\r\\n', '\\n').strip().split('\\n\\n')
+        groups = [{k.strip().lower(): v.strip() for k, v in (l.split(':', 1) for l in b.replace('\\n ', ' ').split('\\n'))} for b in blocks]
 original = {}
 if returned:
     payload = returned[0].get_payload()
@@ -66,6 +71,11 @@ impl Dsn {
             matches!(
                 parts[..],
                 ["text/plain", "message/delivery-status", "message/rfc822" | "text/rfc822-headers"]
+                    | [
+                        "text/plain",
+                        "message/global-delivery-status",
+                        "message/global" | "message/global-headers"
+                    ]
             ),
             "{}",
             whole()

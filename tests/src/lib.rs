@@ -14,6 +14,7 @@ pub mod client;
 pub mod dns;
 pub mod dsn;
 pub mod inbox;
+pub mod interop;
 pub mod ledger;
 pub mod log;
 pub mod maildir;

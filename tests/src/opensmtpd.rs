@@ -1,4 +1,5 @@
-//! A real OpenSMTPD as the organisation's internal server; all mail goes to one Maildir.
+//! A real OpenSMTPD as the organisation's internal server; all mail goes to one Maildir. (`interop` has one that
+//! sends.)
 //!
 //! Its Debian package excludes Postfix's, so the test command unpacks it into the target directory and it
 //! is never installed. Users and directories that were compiled into it exist only in a mount namespace of
@@ -112,10 +113,10 @@ impl Drop for OpenSmtpd {
     }
 }
 
-/// The unpacked package, beside the directory of the tests' profile.
+/// The package as the test command unpacks it, beside the directory of the tests' profile.
 fn package() -> Option<PathBuf> {
     let sluice = tools::built("sluice");
-    let package = sluice.parent()?.parent()?.join("opensmtpd");
+    let package = sluice.parent()?.parent()?.join("interop/opensmtpd");
     package.join("usr/sbin/smtpd").is_file().then_some(package)
 }
 

@@ -62,6 +62,14 @@ impl Postfix {
         postfix
     }
 
+    /// Starts an instance that has no mailboxes and hands all on to `relay_host`, with further lines of main.cf.
+    pub fn relaying(name: &str, relay_host: SocketAddr, settings: &str) -> Self {
+        let port = Port::reserve();
+        let mut postfix = Self::start_with(port.address(), name, &[], Some(relay_host), settings);
+        postfix._port = Some(port);
+        postfix
+    }
+
     /// Starts an instance on an address that the test has reserved.
     ///
     /// # Panics
@@ -72,6 +80,16 @@ impl Postfix {
         mailboxes: &[&str],
         relay_host: Option<SocketAddr>,
     ) -> Self {
+        Self::start_with(address, name, mailboxes, relay_host, "")
+    }
+
+    fn start_with(
+        address: SocketAddr,
+        name: &str,
+        mailboxes: &[&str],
+        relay_host: Option<SocketAddr>,
+        settings: &str,
+    ) -> Self {
         let directory = tempfile::Builder::new().prefix("sluice-postfix-").tempdir().expect("a directory");
         let root = directory.path();
         fs::set_permissions(root, Permissions::from_mode(0o755)).expect("permissions");
@@ -80,7 +98,8 @@ impl Postfix {
         }
         chown(root.join("mail"), Some(MAIL_UID), Some(MAIL_UID)).expect("chown");
         run_ok(Command::new("chown").arg("postfix").arg(root.join("data")), SOON);
-        fs::write(root.join("etc/main.cf"), main_cf(root, name, mailboxes, relay_host)).expect("main.cf");
+        fs::write(root.join("etc/main.cf"), main_cf(root, name, mailboxes, relay_host) + settings)
+            .expect("main.cf");
         fs::write(root.join("etc/master.cf"), format!("{address} inet n - n - - smtpd\n{MASTER}"))
             .expect("master.cf");
         let postfix = Self { directory, address, _port: None };
@@ -127,6 +146,9 @@ impl Postfix {
 
 impl Drop for Postfix {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("log of Postfix:\n{}", self.log());
+        }
         let output = self.command("stop");
         if !output.status.success() {
             eprintln!("postfix stop: {}", String::from_utf8_lossy(&output.stderr));

@@ -28,7 +28,7 @@ impl Authority {
             "ec_paramgen_curve:P-256",
             "-nodes",
             "-days",
-            "30",
+            "100",
             "-subj",
             &subject,
             "-keyout",
@@ -41,6 +41,11 @@ impl Authority {
 
     /// Issues `FILE.pem` and `FILE.key` for a host name; what was there is replaced, first the certificate.
     pub fn issue(&self, file: &str, host: &str) {
+        self.issue_for(file, host, "");
+    }
+
+    /// As [`Authority::issue`], for further names as OpenSSL writes them, too: `DNS:localhost,IP:127.0.0.1`.
+    pub fn issue_for(&self, file: &str, host: &str, further: &str) {
         let (key, request, extensions) = ("new.key", "new.csr", "new.ext");
         self.openssl(&[
             "req",
@@ -57,7 +62,9 @@ impl Authority {
             request,
         ]);
         let usage = "extendedKeyUsage=serverAuth,clientAuth";
-        fs::write(self.directory.join(extensions), format!("subjectAltName=DNS:{host}\n{usage}\n"))
+        let names = [&format!("DNS:{host}"), further].join(",");
+        let names = names.trim_end_matches(',');
+        fs::write(self.directory.join(extensions), format!("subjectAltName={names}\n{usage}\n"))
             .expect("a file");
         self.openssl(&[
             "x509",
@@ -65,7 +72,7 @@ impl Authority {
             "-in",
             request,
             "-days",
-            "30",
+            "100",
             "-CA",
             &format!("{}.pem", self.name),
             "-CAkey",

@@ -14,6 +14,8 @@ pub(crate) mod measure;
 mod report;
 mod servers;
 
+pub(crate) use servers::{accepts, await_free};
+
 use crate::args;
 use crate::stop::Stop;
 use anyhow::{Context as _, Result, bail, ensure};

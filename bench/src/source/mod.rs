@@ -21,6 +21,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::{ArgAction, Args};
 use pace::Pace;
 use report::Tally;
+use rustls::pki_types::ServerName;
 use std::cell::RefCell;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -65,6 +66,12 @@ pub struct Options {
     /// Send MAIL, RCPT and DATA in one piece (RFC 2920), if the server announces PIPELINING
     #[arg(long, default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
     pub pipeline: bool,
+    /// Speak TLS after STARTTLS, with a server whose certificate these (PEM) vouch for
+    #[arg(long, value_name = "FILE")]
+    pub starttls: Option<PathBuf>,
+    /// The name that the certificate must have
+    #[arg(long, default_value = "localhost")]
+    pub tls_name: String,
     /// Let some lines begin with dots
     #[arg(long)]
     pub dots: bool,
@@ -95,6 +102,7 @@ struct Shared {
     composer: Composer,
     pace: Arc<Pace>,
     tally: RefCell<Tally>,
+    tls: Option<futures_rustls::TlsConnector>,
 }
 
 /// Sends the load and prints the figures; `false` when a message failed.
@@ -103,6 +111,11 @@ pub fn run(options: &Options) -> Result<bool> {
     ensure!(options.recipients > 0, "--recipients must be at least 1");
     ensure!(options.rate.is_none_or(|rate| rate.is_finite() && rate > 0.0), "--rate must be above 0");
     let target = resolve(&options.target)?;
+    ServerName::try_from(options.tls_name.as_str()).context("--tls-name is no name of a server")?;
+    let tls = match &options.starttls {
+        Some(trusted) => Some(crate::tls::handshakes::client(trusted, rustls::ALL_VERSIONS, true)?),
+        None => None,
+    };
     let stop = Stop::at_signals()?;
     let run = run_number(options)?;
     let pace = Arc::new(pace(options, stop));
@@ -115,10 +128,11 @@ pub fn run(options: &Options) -> Result<bool> {
     for (index, builder) in builders.into_iter().enumerate() {
         let recipe = recipe(options, run);
         let (options, pace, acknowledged) = (options.clone(), pace.clone(), acknowledged.clone());
+        let tls = tls.clone().map(futures_rustls::TlsConnector::from);
         let thread = builder.name("source").spawn(move || async move {
             let tally = RefCell::new(Tally::new(acknowledged));
             let composer = Composer::new(recipe);
-            let shared = Rc::new(Shared { options, target, composer, pace, tally });
+            let shared = Rc::new(Shared { options, target, composer, pace, tally, tls });
             let numbers = (index..shared.options.sessions).step_by(executors);
             let sessions: Vec<_> =
                 numbers.map(|number| glommio::spawn_local(session::run(shared.clone(), number))).collect();

@@ -7,9 +7,10 @@ use super::Shared;
 use super::pace::Turn;
 use crate::message::expand;
 use crate::wire::{Replies, Reply};
-use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _};
+use futures_lite::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use glommio::net::TcpStream;
 use glommio::timer::sleep;
+use rustls::pki_types::ServerName;
 use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -119,8 +120,12 @@ impl Session {
         prepared
             .and_then(|()| stream.set_write_timeout(Some(options.timeout)))
             .map_err(|error| self.broken("connect", &error.into()))?;
-        let mut connection =
-            Connection { stream, replies: Replies::default(), pipelining: false, messages: 0 };
+        let mut connection = Connection {
+            stream: Box::new(stream),
+            replies: Replies::default(),
+            pipelining: false,
+            messages: 0,
+        };
         let greeting = self.reply(&mut connection, "greeting").await?;
         self.expect(&connection, "greeting", &greeting, 220).then_some(()).ok_or(Broken)?;
         {
@@ -129,10 +134,33 @@ impl Session {
             tally.connections += 1;
         }
         self.write(&mut connection, "ehlo", b"EHLO source.example\r\n").await?;
-        let hello = self.reply(&mut connection, "ehlo").await?;
+        let mut hello = self.reply(&mut connection, "ehlo").await?;
         self.expect(&connection, "ehlo", &hello, 250).then_some(()).ok_or(Broken)?;
+        if let Some(tls) = &self.shared.tls {
+            let (secured, again) = self.secure(connection, tls).await?;
+            (connection, hello) = (secured, again);
+        }
         connection.pipelining = options.pipeline && connection.replies.announces(&hello, "PIPELINING");
         Ok(connection)
+    }
+
+    /// STARTTLS, the handshake, and EHLO again (RFC 3207 section 4.2).
+    async fn secure(
+        &self,
+        mut connection: Connection,
+        tls: &futures_rustls::TlsConnector,
+    ) -> Result<(Connection, Reply), Broken> {
+        self.write(&mut connection, "starttls", b"STARTTLS\r\n").await?;
+        let ready = self.reply(&mut connection, "starttls").await?;
+        self.expect(&connection, "starttls", &ready, 220).then_some(()).ok_or(Broken)?;
+        let name =
+            ServerName::try_from(self.shared.options.tls_name.clone()).expect("looked at before the start");
+        let stream = tls.connect(name, connection.stream).await;
+        connection.stream = Box::new(stream.map_err(|error| self.broken("handshake", &error))?);
+        self.write(&mut connection, "ehlo", b"EHLO source.example\r\n").await?;
+        let hello = self.reply(&mut connection, "ehlo").await?;
+        self.expect(&connection, "ehlo", &hello, 250).then_some(()).ok_or(Broken)?;
+        Ok((connection, hello))
     }
 
     /// MAIL, RCPT and DATA in one group, then the content (RFC 2920 3.1).
@@ -238,7 +266,12 @@ impl Session {
     }
 
     async fn write(&self, connection: &mut Connection, phase: &str, octets: &[u8]) -> Result<(), Broken> {
-        connection.stream.write_all(octets).await.map_err(|error| self.broken(phase, &error))
+        let written = async {
+            connection.stream.write_all(octets).await?;
+            // TLS keeps what the socket did not take until it is flushed.
+            connection.stream.flush().await
+        };
+        written.await.map_err(|error| self.broken(phase, &error))
     }
 
     /// The next reply. 421 ends the connection, whatever was asked (RFC 5321 3.8).
@@ -275,8 +308,13 @@ impl Session {
     }
 }
 
+/// Clear or in TLS.
+trait Stream: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
+
 struct Connection {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     replies: Replies,
     /// The server announces it and the run wants it.
     pipelining: bool,

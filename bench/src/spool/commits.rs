@@ -181,13 +181,13 @@ pub async fn commit(spool: &DiskSpool, content: &[u8]) -> Result<QueueId> {
 fn envelope(now_micros: u64) -> Arc<Envelope> {
     Arc::new(Envelope {
         sender: "source@source.example".into(),
-        recipients: vec![Recipient { address: "recipient@sink.example".into() }],
+        recipients: vec![Recipient::new("recipient@sink.example")],
         body: Body::SevenBit,
         arrived_micros: now_micros,
         listener: "inside".into(),
         helo: "source.example".into(),
         client: "192.0.2.1".into(),
-        origin: None,
+        ..Envelope::default()
     })
 }
 

@@ -2,10 +2,10 @@
 
 use super::socket_path;
 use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::{Body, Bytes, Frame};
+use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::http::request::Builder;
-use hyper::{Request, StatusCode};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use std::io;
 use std::path::Path;
@@ -49,6 +49,27 @@ pub fn stream(spool: &Path, path: &str, mut body: mpsc::Receiver<Vec<u8>>) -> io
     })
 }
 
+/// GET of an answer that goes on: `each` gets its pieces as they come, until it says `false`.
+pub fn follow(spool: &Path, path: &str, mut each: impl FnMut(&[u8]) -> bool) -> io::Result<Answered> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let Some(stream) = connect(spool).await? else { return Ok(Answered::NotRunning) };
+        let response = begin(stream, Request::get(path), Full::new(Bytes::new())).await?;
+        if response.status() != StatusCode::OK {
+            return answer(response).await;
+        }
+        let mut body = response.into_body();
+        while let Some(frame) = body.frame().await {
+            // The relay may end within its answer.
+            let Ok(frame) = frame else { break };
+            if frame.data_ref().is_some_and(|piece| !each(piece)) {
+                break;
+            }
+        }
+        Ok(Answered::Found(Vec::new()))
+    })
+}
+
 /// A text as part of a query (RFC 3986 section 2.1).
 pub fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
@@ -64,20 +85,30 @@ pub fn escaped(text: &str) -> String {
 fn send(spool: &Path, request: Builder, body: Vec<u8>) -> io::Result<Answered> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let stream = match UnixStream::connect(socket_path(spool)).await {
-            Ok(stream) => stream,
-            Err(error)
-                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
-            {
-                return Ok(Answered::NotRunning);
-            }
-            Err(error) => return Err(error),
-        };
+        let Some(stream) = connect(spool).await? else { return Ok(Answered::NotRunning) };
         ask(stream, request, Full::new(Bytes::from(body))).await
     })
 }
 
+/// `None`: no relay is running.
+async fn connect(spool: &Path) -> io::Result<Option<UnixStream>> {
+    match UnixStream::connect(socket_path(spool)).await {
+        Ok(stream) => Ok(Some(stream)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 async fn ask<B>(stream: UnixStream, request: Builder, body: B) -> io::Result<Answered>
+where
+    B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + 'static,
+{
+    answer(begin(stream, request, body).await?).await
+}
+
+async fn begin<B>(stream: UnixStream, request: Builder, body: B) -> io::Result<Response<Incoming>>
 where
     B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + 'static,
 {
@@ -85,7 +116,10 @@ where
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     tokio::spawn(connection);
     let request = request.header(HOST, "localhost").body(body).map_err(io::Error::other)?;
-    let response = sender.send_request(request).await.map_err(io::Error::other)?;
+    sender.send_request(request).await.map_err(io::Error::other)
+}
+
+async fn answer(response: Response<Incoming>) -> io::Result<Answered> {
     let status = response.status();
     let body = response.into_body().collect().await.map_err(io::Error::other)?.to_bytes();
     match status {

@@ -13,14 +13,17 @@
 //! | `/v1/queue/summary?senders=true&limit=N` | totals, next hops, domains by age ([`Summary`](crate::steering::Summary)) |
 //! | POST `/v1/queue/change` | a [`Request`](crate::steering::Request) carried out, and its counts; 403 on TCP |
 //! | POST `/v1/backup` | copies the queue (`backup`); on the socket only |
+//! | `/v1/trace?client=CIDR&listener=NAME&seconds=N` | dialogues of sessions as they go on (`trace`); on the socket only |
 //! | GET, POST `/v1/restore` | brings in the copy of a spool (`restore`); on the socket only |
 
 pub mod backup;
 pub mod client;
 mod queue;
 pub mod restore;
+mod trace;
 
 use crate::config::Config;
+use crate::load::Load;
 use crate::observe::{counters, log};
 use crate::shard::links::Links;
 use crate::space::Space;
@@ -34,6 +37,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 /// What the handlers see of the relay.
 pub struct State {
@@ -44,6 +48,9 @@ pub struct State {
     /// Held by the change of the queue that is being carried out.
     pub changes: tokio::sync::Mutex<()>,
     pub space: Arc<Space>,
+    pub load: Arc<Load>,
+    /// Traces that are read now.
+    pub traces: AtomicUsize,
 }
 
 /// The sockets, bound before the relay starts so that a taken port is told at once.
@@ -86,6 +93,7 @@ pub async fn serve(bound: Bound, state: Arc<State>) {
         .clone()
         .route("/v1/queue/change", post(queue::change))
         .route("/v1/backup", post(backup::backup))
+        .route("/v1/trace", get(trace::trace))
         .route("/v1/restore", get(restore::known).post(restore::restore).layer(DefaultBodyLimit::disable()))
         .with_state(state.clone());
     let shows = shows.route("/v1/queue/change", post(queue::change_refused)).with_state(state);
@@ -105,7 +113,7 @@ pub async fn serve(bound: Bound, state: Arc<State>) {
 fn figures(state: &State) -> impl Iterator<Item = (&'static str, &'static str, &'static str, u64)> {
     let shards =
         counters::Ingest::sums(&state.ingest).into_iter().chain(counters::Delivery::sums(&state.delivery));
-    shards.chain(state.space.gauges())
+    shards.chain(state.space.gauges()).chain(state.load.gauges())
 }
 
 async fn metrics(Shared(state): Shared<Arc<State>>) -> impl IntoResponse {

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::auth::AuthDraft;
 use super::document::{At, Notes};
 use super::read::{ListenerDraft, ResolverDraft, RouteDraft};
 use super::types::{Relay, TlsMode};
@@ -26,7 +27,7 @@ pub(super) fn names<'a>(notes: &Notes, key: &str, names: impl Iterator<Item = &'
 }
 
 pub(super) fn relays(notes: &Notes, listeners: &[ListenerDraft]) {
-    for listener in listeners.iter().filter(|listener| listener.relay == Relay::Any) {
+    for listener in listeners.iter().filter(|listener| listener.relay.value == Relay::Any) {
         for client in &listener.clients {
             let shortest =
                 if client.value.address.is_ipv4() { RELAY_PREFIX_V4_MIN } else { RELAY_PREFIX_V6_MIN };
@@ -49,6 +50,61 @@ pub(super) fn certificates(notes: &Notes, listeners: &[ListenerDraft], general: 
             notes.fault(listener.tls.line, "listener.tls", wrong);
         }
     }
+}
+
+/// AUTH needs somebody who verifies logins, and TLS, without which no password may be asked for.
+pub(super) fn authentication(notes: &Notes, listeners: &[ListenerDraft], there: bool) {
+    for listener in listeners {
+        let relay = &listener.relay;
+        let (line, key, what) = match &listener.auth {
+            Some(at) if at.value => (at.line, "listener.auth", "auth = true"),
+            Some(at) if relay.value == Relay::Authenticated => {
+                let wrong = "false lets nobody in beside relay = \"authenticated\"; allowed: true";
+                notes.fault(at.line, "listener.auth", wrong);
+                continue;
+            }
+            None if relay.value == Relay::Authenticated => {
+                (relay.line, "listener.relay", "\"authenticated\"")
+            }
+            _ => continue,
+        };
+        if !there {
+            let wrong = format!("{what} needs somebody who verifies logins; allowed: with a section [auth]");
+            notes.fault(line, key, wrong);
+        }
+        if listener.tls.value == TlsMode::Off {
+            let wrong = format!(
+                "{what} needs TLS, lest passwords go over the wire in clear text; allowed: tls = \"require\", \"implicit\" or \"offer\""
+            );
+            notes.fault(line, key, wrong);
+        }
+    }
+}
+
+/// The index of the resolver that looks up the hosts of back ends.
+pub(super) fn auth_resolver(
+    notes: &Notes,
+    draft: Option<&AuthDraft>,
+    resolvers: &[ResolverDraft],
+) -> Option<usize> {
+    let draft = draft?;
+    let Some(wanted) = &draft.resolver else {
+        if let Some((line, key)) = draft.named {
+            let wrong = format!(
+                "is missing: the host of auth.{key}.url must be looked up; allowed: the name of a [[resolver]]"
+            );
+            notes.fault(line, "auth.resolver", wrong);
+        }
+        return None;
+    };
+    let is = |resolver: &ResolverDraft| resolver.name.as_ref().is_some_and(|at| at.value == wanted.value);
+    let index = resolvers.iter().position(is);
+    if index.is_none() {
+        let wrong =
+            format!("\"{}\" is not a resolver; allowed: one that a [[resolver]] defines", wanted.value);
+        notes.fault(wanted.line, "auth.resolver", wrong);
+    }
+    index
 }
 
 /// Every address that is listened on, in the order of the file; `admin` last.

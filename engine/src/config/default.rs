@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::types::{
-    Admin, Delivery, Limits, OutwardTls, PeerName, Retry, Spool, Timeouts, TlsRule, TlsVersion,
+    Admin, Delivery, Extensions, Limits, OutwardTls, PeerName, Relay, Retry, Spool, Timeouts, TlsRule,
+    TlsVersion,
 };
 
 const KIB: u64 = 1 << 10;
@@ -67,6 +68,7 @@ impl Default for Timeouts {
             command: minutes(5),
             content: minutes(3),
             handshake: seconds(30),
+            proxy_header: seconds(10),
             connect: seconds(30),
             greeting: minutes(5),
             reply: minutes(5),
@@ -80,6 +82,7 @@ impl Default for Timeouts {
 impl Default for Delivery {
     fn default() -> Self {
         Self {
+            own_addresses: Vec::new(),
             connections_max: 20,
             connections_total_max: 2_000,
             messages_per_connection_max: 1_000,
@@ -87,6 +90,22 @@ impl Default for Delivery {
             recipients_max: 100,
             chunking: true,
             drain: seconds(20),
+        }
+    }
+}
+
+impl Extensions {
+    /// The defaults of a listener: what lets a client jump the queue or ask for notices at its own times is
+    /// for those who may send anywhere.
+    pub fn of(relay: Relay) -> Self {
+        let trusted = relay != Relay::Accepted;
+        Self {
+            dsn: true,
+            smtputf8: true,
+            mt_priority: trusted,
+            deliver_by: trusted,
+            deliver_by_min: minutes(1),
+            hold_max: Duration::ZERO,
         }
     }
 }

@@ -10,11 +10,14 @@
 //!
 //! `engine/relay.toml` documents every key; the tests hold it against `default.rs` and `read.rs`.
 
+mod auth;
 mod check;
+mod client_limits;
 mod default;
 mod document;
 mod error;
 mod host;
+mod load;
 mod network;
 mod outward;
 mod read;
@@ -29,12 +32,15 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
+pub use auth::*;
 pub(crate) use check::matches_domain;
+pub use client_limits::ClientLimits;
 use document::{At, Notes, Purpose, Section};
 pub use error::{ConfigError, Fault};
+pub use load::LoadMarks;
 use read::{ListenerDraft, ResolverDraft, RouteDraft};
 pub use types::*;
-pub(crate) use value::{domain, duration, size, smart_host};
+pub(crate) use value::{domain, duration, network, size, smart_host};
 
 /// A longer file is no configuration.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -140,13 +146,19 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
     let shards = read::shards(root.section("shards"), cpus);
     let accepted = read::accepted_domains(root.section("domains"));
     let retry = read::retry(root.section("retry"), &Retry::default());
-    let limits = read::limits(root.section("limits"));
+    let (limits, client_limits) = read::limits(root.section("limits"));
+    let load = load::load(root.section("load"));
     let timeouts = read::timeouts(root.section("timeouts"));
     let (delivery, outward) = read::delivery(root.section("delivery"));
     let tls = read::tls(root.section("tls"));
+    let auth = auth::auth(root.section("auth"));
     let (admin, admin_line) = read::admin(root.section("admin"));
     let log = read::log(root.section("log"));
-    let listeners: Vec<_> = root.sections("listener").into_iter().map(read::listener).collect();
+    let listeners: Vec<_> = root
+        .sections("listener")
+        .into_iter()
+        .map(|section| read::listener(section, &client_limits))
+        .collect();
     let routes: Vec<_> =
         root.sections("route").into_iter().map(|section| read::route(section, &retry, &outward)).collect();
     let resolvers: Vec<_> = root.sections("resolver").into_iter().map(read::resolver).collect();
@@ -163,6 +175,8 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
     check::names(notes, "resolver.name", resolvers.iter().map(|draft| &draft.name));
     check::relays(notes, &listeners);
     check::certificates(notes, &listeners, tls.is_some());
+    check::authentication(notes, &listeners, auth.is_some() || !notes.is_clean());
+    let auth_resolver = check::auth_resolver(notes, auth.as_ref(), &resolvers);
     check::addresses(notes, &listeners, admin.bind.map(|value| At { value, line: admin_line }));
     check::address_spaces(notes, &routes);
     check::accepted(notes, &accepted, &routes);
@@ -172,6 +186,7 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
     }
     let hostname = hostname?;
     let domains = Domains { accepted: accepted.into_iter().map(|at| at.value).collect() };
+    let first_domain = domains.accepted.first().unwrap_or(&hostname).clone();
     Some(Config {
         postmaster: postmaster
             .unwrap_or_else(|| format!("postmaster@{}", domains.accepted.first().unwrap_or(&hostname))),
@@ -181,10 +196,16 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
         domains,
         retry,
         limits,
+        load,
         timeouts,
         delivery,
         listeners: listeners.into_iter().map(|draft| listener(draft, tls.as_ref())).collect::<Option<_>>()?,
         tls,
+        auth: auth.map(|draft| Auth {
+            domain: draft.domain.unwrap_or(first_domain),
+            resolver: auth_resolver,
+            ..draft.auth
+        }),
         admin,
         log,
         routes: routes.into_iter().zip(links).map(|(draft, link)| route(draft, link)).collect(),
@@ -198,8 +219,13 @@ fn listener(draft: ListenerDraft, general: Option<&Tls>) -> Option<Listener> {
         name: draft.name?.value,
         bind: draft.bind.into_iter().map(|at| at.value).collect(),
         clients: draft.clients.into_iter().map(|at| at.value).collect(),
-        relay: draft.relay,
+        auth: draft.auth.map_or(draft.relay.value == Relay::Authenticated, |at| at.value),
+        relay: draft.relay.value,
         tls: draft.tls.value,
+        extensions: draft.extensions,
+        limits: draft.limits,
+        proxy: draft.proxy,
+        xclient: draft.xclient,
         line_endings: draft.line_endings,
         binarymime: draft.binarymime,
     })
@@ -215,6 +241,8 @@ fn route(draft: RouteDraft, resolver: Option<usize>) -> Route {
         domains: draft.domains.into_iter().map(|at| at.value).collect(),
         target,
         resolver,
+        source: draft.source,
+        private_addresses: draft.private_addresses,
         retry: draft.retry,
         tls: draft.tls,
         login: draft.login,
@@ -222,5 +250,10 @@ fn route(draft: RouteDraft, resolver: Option<usize>) -> Route {
 }
 
 fn resolver(draft: ResolverDraft) -> Option<Resolver> {
-    Some(Resolver { name: draft.name?.value, servers: draft.servers })
+    Some(Resolver {
+        name: draft.name?.value,
+        servers: draft.servers,
+        dnssec: draft.dnssec,
+        trust_anchors: draft.trust_anchors,
+    })
 }

@@ -14,7 +14,7 @@ impl Network {
     }
 
     /// The same with the bits behind the prefix cleared.
-    pub(super) fn masked(&self) -> Network {
+    pub(crate) fn masked(&self) -> Network {
         let address = match self.address {
             IpAddr::V4(v4) => {
                 let mask = u32::MAX.checked_shl(32_u32.saturating_sub(self.prefix.into())).unwrap_or(0);

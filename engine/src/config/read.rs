@@ -3,17 +3,21 @@
 //! Listeners, routes and resolvers come out as drafts that keep their lines, because `check.rs` compares
 //! them with each other before they are resolved.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::ClientLimits;
+use super::client_limits::client_limits;
 use super::document::{At, Section};
 use super::types::{
-    Admin, CertificatePair, ClientCertificates, Delivery, Limits, LineEndings, Log, Login, NamedPair,
-    Network, OutwardTls, Relay, Retry, Shards, SmartHost, Spool, Timeouts, Tls, TlsMode, TlsVersion,
+    Admin, CertificatePair, ClientCertificates, Delivery, Dnssec, Extensions, Limits, LineEndings, Log,
+    Login, NamedPair, Network, OutwardTls, Relay, Retry, Shards, SmartHost, Spool, Timeouts, Tls, TlsMode,
+    TlsVersion,
 };
 use super::{outward, value};
+use crate::resolve::servers;
 use crate::tls::files::{self, TlsFile};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -35,9 +39,14 @@ pub(super) struct ListenerDraft {
     pub name: Option<At<String>>,
     pub bind: Vec<At<SocketAddr>>,
     pub clients: Vec<At<Network>>,
-    pub relay: Relay,
+    pub relay: At<Relay>,
     pub tls: At<TlsMode>,
+    pub extensions: Extensions,
+    pub auth: Option<At<bool>>,
     pub own_tls: Option<Tls>,
+    pub limits: ClientLimits,
+    pub proxy: Vec<Network>,
+    pub xclient: Vec<Network>,
     pub line_endings: LineEndings,
     pub binarymime: bool,
 }
@@ -49,6 +58,8 @@ pub(super) struct RouteDraft {
     pub mx: bool,
     pub port: u16,
     pub resolver: Option<At<String>>,
+    pub source: Vec<IpAddr>,
+    pub private_addresses: bool,
     /// Absent, which is not the same as wrong.
     pub resolver_absent: bool,
     pub retry: Retry,
@@ -59,6 +70,8 @@ pub(super) struct RouteDraft {
 pub(super) struct ResolverDraft {
     pub name: Option<At<String>>,
     pub servers: Vec<SocketAddr>,
+    pub dnssec: Dnssec,
+    pub trust_anchors: Option<PathBuf>,
 }
 
 pub(super) fn spool(mut section: Section<'_>) -> Spool {
@@ -175,7 +188,8 @@ fn ascending(
     }
 }
 
-pub(super) fn limits(mut section: Section<'_>) -> Limits {
+/// The bounds of every session, and those for clients of listeners that face strangers.
+pub(super) fn limits(mut section: Section<'_>) -> (Limits, ClientLimits) {
     let absent = Limits::default();
     let mut count =
         |key, range, absent: usize| section.count(key, range).map_or(absent, |at| at.value as usize);
@@ -193,8 +207,9 @@ pub(super) fn limits(mut section: Section<'_>) -> Limits {
             .size("message_bytes_max", 64 * KIB..=4 * GIB)
             .map_or(absent.message_bytes_max, |at| at.value),
     };
+    let clients = client_limits(&mut section, &ClientLimits::default());
     section.finish();
-    limits
+    (limits, clients)
 }
 
 pub(super) fn timeouts(mut section: Section<'_>) -> Timeouts {
@@ -204,6 +219,7 @@ pub(super) fn timeouts(mut section: Section<'_>) -> Timeouts {
         command: time("command", absent.command),
         content: time("content", absent.content),
         handshake: time("handshake", absent.handshake),
+        proxy_header: time("proxy_header", absent.proxy_header),
         connect: time("connect", absent.connect),
         greeting: time("greeting", absent.greeting),
         reply: time("reply", absent.reply),
@@ -218,9 +234,11 @@ pub(super) fn timeouts(mut section: Section<'_>) -> Timeouts {
 /// With what the relay demands of its peers' TLS.
 pub(super) fn delivery(mut section: Section<'_>) -> (Delivery, OutwardTls) {
     let absent = Delivery::default();
+    let own = section.list("own_addresses", value::address).unwrap_or_default();
     let mut count =
         |key, range, absent: usize| section.count(key, range).map_or(absent, |at| at.value as usize);
     let delivery = Delivery {
+        own_addresses: own.into_iter().map(|at| at.value).collect(),
         connections_max: count("connections_max", 1..=10_000, absent.connections_max),
         connections_total_max: count("connections_total_max", 1..=100_000, absent.connections_total_max),
         messages_per_connection_max: count(
@@ -343,17 +361,30 @@ pub(super) fn log(mut section: Section<'_>) -> Log {
     Log { file: file.and_then(|at| at.value) }
 }
 
-pub(super) fn listener(mut section: Section<'_>) -> ListenerDraft {
+/// `general`: `[limits]`, which holds for listeners that do not relay for everybody they take.
+pub(super) fn listener(mut section: Section<'_>, general: &ClientLimits) -> ListenerDraft {
     section.demand("name", "a name of your choice, unique among the listeners");
     section.demand("bind", "a list of addresses with ports, [\"203.0.113.10:25\"]");
     section.demand("clients", "a list of networks that may connect, [\"10.1.0.0/16\"]");
+    let relay = relay(&mut section);
+    let extensions_absent = Extensions::of(relay.value);
+    let absent = if relay.value == Relay::Any { general.none() } else { general.clone() };
+    let mut own = section.section("limits");
+    let limits = client_limits(&mut own, &absent);
+    own.finish();
+    let networks = |list: Option<Vec<At<Network>>>| list.into_iter().flatten().map(|at| at.value).collect();
     let draft = ListenerDraft {
         name: section.text("name", value::label),
         bind: section.list("bind", value::socket).unwrap_or_default(),
         clients: section.list("clients", value::network).unwrap_or_default(),
-        relay: relay(&mut section),
+        relay,
         tls: tls_mode(&mut section),
+        extensions: extensions(section.section("extensions"), extensions_absent),
+        auth: section.flag("auth"),
         own_tls: tls(section.section("own_tls")),
+        limits,
+        proxy: networks(section.list("proxy", value::network)),
+        xclient: networks(section.list("xclient", value::network)),
         line_endings: section
             .choice("line_endings", &[("strict", LineEndings::Strict), ("repair", LineEndings::Repair)])
             .map_or_else(LineEndings::default, |at| at.value),
@@ -365,15 +396,27 @@ pub(super) fn listener(mut section: Section<'_>) -> ListenerDraft {
     draft
 }
 
-fn relay(section: &mut Section<'_>) -> Relay {
+fn extensions(mut section: Section<'_>, absent: Extensions) -> Extensions {
+    let mut flag = |key, absent| section.flag(key).map_or(absent, |at| at.value);
+    let extensions = Extensions {
+        dsn: flag("dsn", absent.dsn),
+        smtputf8: flag("smtputf8", absent.smtputf8),
+        mt_priority: flag("mt_priority", absent.mt_priority),
+        deliver_by: flag("deliver_by", absent.deliver_by),
+        deliver_by_min: section
+            .duration("deliver_by_min", SECOND..=DAY)
+            .map_or(absent.deliver_by_min, |at| at.value),
+        hold_max: section
+            .duration("hold_max", Duration::ZERO..=60 * DAY)
+            .map_or(absent.hold_max, |at| at.value),
+    };
+    section.finish();
+    extensions
+}
+
+fn relay(section: &mut Section<'_>) -> At<Relay> {
     let words = [("accepted", Relay::Accepted), ("any", Relay::Any), ("authenticated", Relay::Authenticated)];
-    let Some(found) = section.choice("relay", &words) else { return Relay::Accepted };
-    if found.value == Relay::Authenticated {
-        let wrong =
-            "\"authenticated\" needs AUTH, which this version does not have yet; allowed: accepted, any";
-        section.fault(found.line, "relay", wrong);
-    }
-    found.value
+    section.choice("relay", &words).unwrap_or(At { value: Relay::Accepted, line: section.line })
 }
 
 fn tls_mode(section: &mut Section<'_>) -> At<TlsMode> {
@@ -392,6 +435,8 @@ pub(super) fn route(mut section: Section<'_>, general: &Retry, general_tls: &Out
     let mx = section.flag("mx");
     let port = section.count("port", 1..=65_535);
     let resolver = section.text("resolver", value::label);
+    let source = section.list("source", value::address).unwrap_or_default();
+    let private_addresses = section.flag("private_addresses");
     let draft = RouteDraft {
         line: section.line,
         domains: section.list("domains", value::address_space).unwrap_or_default(),
@@ -399,6 +444,8 @@ pub(super) fn route(mut section: Section<'_>, general: &Retry, general_tls: &Out
         port: port.as_ref().and_then(|at| u16::try_from(at.value).ok()).unwrap_or(25),
         resolver_absent: !section.has("resolver"),
         resolver,
+        source: source.into_iter().map(|at| at.value).collect(),
+        private_addresses: private_addresses.as_ref().is_some_and(|at| at.value),
         retry: retry(section.section("retry"), general),
         tls: outward::tls(section.section("tls"), general_tls, mx.as_ref().is_some_and(|at| at.value)),
         login: outward::login(section.section("login")),
@@ -435,6 +482,13 @@ pub(super) fn route(mut section: Section<'_>, general: &Retry, general_tls: &Out
             "stands beside hosts; allowed: the port in each host, \"10.1.0.10:25\"",
         );
     }
+    if let (Some(private), true, false) = (private_addresses, section.has("hosts"), draft.mx) {
+        section.fault(
+            private.line,
+            "private_addresses",
+            "stands beside hosts, which may be at any address; allowed: with mx = true",
+        );
+    }
     section.finish();
     draft
 }
@@ -443,13 +497,31 @@ pub(super) fn resolver(mut section: Section<'_>) -> ResolverDraft {
     section.demand("name", "a name of your choice, unique among the resolvers");
     section.demand("servers", "a list of DNS servers, [\"10.1.0.2:53\"]");
     let servers = section.list("servers", value::dns_server).unwrap_or_default();
+    let words = [("off", Dnssec::Off), ("trust-ad", Dnssec::TrustAd), ("validate", Dnssec::Validate)];
+    let dnssec = section.choice("dnssec", &words).map_or(Dnssec::Off, |at| at.value);
     let draft = ResolverDraft {
         name: section.text("name", value::label),
         servers: servers.into_iter().map(|at| at.value).collect(),
+        dnssec,
+        trust_anchors: trust_anchors(&mut section, dnssec),
     };
     section.refuse_empty("servers");
     section.finish();
     draft
+}
+
+/// Read here, so that a bad file is found by `sluice check` and not at the first answer.
+fn trust_anchors(section: &mut Section<'_>, dnssec: Dnssec) -> Option<PathBuf> {
+    let file = section.text("trust_anchors", path)?;
+    if dnssec != Dnssec::Validate {
+        let wrong = "means nothing unless the relay validates; allowed: with dnssec = \"validate\"";
+        section.fault(file.line, "trust_anchors", wrong);
+    } else if section.reads_files()
+        && let Err(sentence) = servers::trust_anchors(&file.value)
+    {
+        section.fault(file.line, "trust_anchors", sentence);
+    }
+    Some(file.value)
 }
 
 pub(super) fn path(text: &str) -> Result<PathBuf, value::Wrong> {

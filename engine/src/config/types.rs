@@ -4,11 +4,14 @@
 //! threads behind an `Arc`. `default.rs` holds the defaults, `engine/relay.toml` tells each key's meaning,
 //! default and cost.
 
+use super::{ClientLimits, LoadMarks};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+use super::auth::Auth;
 
 /// Everything that an administrator decides.
 #[derive(Clone, Debug)]
@@ -20,9 +23,11 @@ pub struct Config {
     pub domains: Domains,
     pub retry: Retry,
     pub limits: Limits,
+    pub load: LoadMarks,
     pub timeouts: Timeouts,
     pub delivery: Delivery,
     pub tls: Option<Tls>,
+    pub auth: Option<Auth>,
     pub admin: Admin,
     pub log: Log,
     pub listeners: Vec<Listener>,
@@ -104,6 +109,8 @@ pub struct Timeouts {
     pub content: Duration,
     /// A TLS handshake, from its first octet to its last. Default 30 s.
     pub handshake: Duration,
+    /// The header of the PROXY protocol, likewise. Default 10 s.
+    pub proxy_header: Duration,
     /// Client: TCP connection. Default 30 s.
     pub connect: Duration,
     /// Client: greeting. Default 5 min.
@@ -120,6 +127,8 @@ pub struct Timeouts {
 
 #[derive(Clone, Debug)]
 pub struct Delivery {
+    /// Addresses by which this relay is reached besides those it listens on, as of a NAT in front of it.
+    pub own_addresses: Vec<IpAddr>,
     /// Connections to one next hop, over all shards. Default 20.
     pub connections_max: usize,
     /// Connections to all next hops together. Prevents next hops that answer slowly from taking all
@@ -199,11 +208,38 @@ pub struct Listener {
     pub clients: Vec<Network>,
     pub relay: Relay,
     pub tls: TlsMode,
+    pub extensions: Extensions,
+    /// Whether AUTH is offered, within TLS.
+    pub auth: bool,
     pub line_endings: LineEndings,
     /// Takes and announces BINARYMIME (RFC 3030). Default false.
     pub binarymime: bool,
     /// Its own `[listener.own_tls]`, else the general `[tls]`. There whenever `tls` is not off.
     pub certificates: Option<Tls>,
+    /// What one client may take.
+    pub limits: ClientLimits,
+    /// Load balancers that begin each connection with a header of the PROXY protocol.
+    pub proxy: Vec<Network>,
+    /// Clients that may use XCLIENT.
+    pub xclient: Vec<Network>,
+}
+
+/// The service extensions of a listener that an administrator decides about. Defaults by
+/// [`Extensions::of`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extensions {
+    /// RFC 3461.
+    pub dsn: bool,
+    /// RFC 6531.
+    pub smtputf8: bool,
+    /// RFC 6710.
+    pub mt_priority: bool,
+    /// RFC 2852.
+    pub deliver_by: bool,
+    /// The least that a client may ask for when the message is to be returned in the end.
+    pub deliver_by_min: Duration,
+    /// RFC 4865: how far ahead a client may ask for release; zero: not offered.
+    pub hold_max: Duration,
 }
 
 /// What a listener does with bare CR, bare LF and NUL in content.
@@ -219,7 +255,7 @@ pub enum LineEndings {
 /// Who may send where through a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Relay {
-    /// The organisation's own domains only.
+    /// The organisation's own domains only; any domain after AUTH.
     Accepted,
     /// Any domain.
     Any,
@@ -248,6 +284,11 @@ pub struct Route {
     pub domains: Vec<String>,
     pub target: Target,
     pub resolver: Option<usize>,
+    /// Connections go out from these addresses, by family and in turn; without one of a family the kernel
+    /// chooses.
+    pub source: Vec<IpAddr>,
+    /// MX hosts at private, loopback and link-local addresses are taken. Default false.
+    pub private_addresses: bool,
     /// A route's own schedule, or the general one.
     pub retry: Retry,
     /// A route's own demands, or the general ones.
@@ -333,4 +374,18 @@ pub struct SmartHost {
 pub struct Resolver {
     pub name: String,
     pub servers: Vec<SocketAddr>,
+    pub dnssec: Dnssec,
+    /// A file of DNSKEY records; `None`: the keys of the root zone.
+    pub trust_anchors: Option<PathBuf>,
+}
+
+/// Who decides whether an answer is authentic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dnssec {
+    /// Nobody: no answer counts as authentic.
+    Off,
+    /// The servers, by the AD bit (RFC 6840 section 5.7).
+    TrustAd,
+    /// The relay, by the signatures (RFC 4035).
+    Validate,
 }

@@ -115,6 +115,18 @@ pub(super) fn hostname(text: &str) -> Result<String, Wrong> {
     if name.contains('.') && !name.contains('_') { Ok(name) } else { Err(refuse()) }
 }
 
+/// One address of one host: `192.0.2.7`, `2001:db8::7`.
+pub(super) fn address(text: &str) -> Result<IpAddr, Wrong> {
+    match text.parse::<IpAddr>() {
+        Ok(address)
+            if !address.is_unspecified() && !address.is_multicast() && address.to_canonical() == address =>
+        {
+            Ok(address)
+        }
+        _ => Err(format!("\"{text}\" is not the address of a host; allowed: 192.0.2.7, 2001:db8::7")),
+    }
+}
+
 /// A host name that a client may ask for in TLS; `*.` in front stands for one label.
 pub(super) fn certificate_name(text: &str) -> Result<String, Wrong> {
     match text.strip_prefix("*.") {
@@ -211,7 +223,7 @@ fn parse_port(text: &str) -> Option<u16> {
 
 /// `10.1.0.0/16`, `2001:db8::/32`, or one address. A prefix with host bits set is an error that names the
 /// right one: it is more often a slip than a wish.
-pub(super) fn network(text: &str) -> Result<Network, Wrong> {
+pub(crate) fn network(text: &str) -> Result<Network, Wrong> {
     let refuse = || format!("\"{text}\" is not a network; allowed: 10.1.0.0/16, 2001:db8::/32, 10.1.0.7");
     let (address, prefix) = match text.split_once('/') {
         Some((address, prefix)) => (address, Some(prefix)),

@@ -39,7 +39,16 @@
 //! PIPELINING, waits until a recipient is accepted, so that little is ever sent in vain. [`Event::Send`] comes
 //! before the first reply then, and replies are read when the content has gone out: those of one group fit
 //! into the buffers of the connection. A chunk for which no recipient was accepted is refused by the peer,
-//! and every recipient has its fate from its own RCPT.
+//! and every recipient has its fate from its own RCPT. A peer that does not know BDAT although it announced
+//! it (500 to 504) is closed, and its recipients wait: no message is returned for that.
+//!
+//! **Transactions that follow each other** do not wait for each other, where the peer offers PIPELINING:
+//! [`Client::can_begin`] says when the next may begin. By DATA that is once the content before has been sent, so
+//! that the next group of commands goes with its end, and there are two under way at most. With CHUNKING there
+//! may be [`UNDER_WAY_MAX`]; as nobody knows yet how those before end, RSET goes in front of each. Replies come in
+//! order, so every event is about the oldest, but for [`Event::Send`] with a chunk, which is about the
+//! youngest. When the session fails, the oldest has its fates and the others were not tried: what of them the
+//! peer took before nobody can know.
 //!
 //! **How the rim drives it.** Call [`Client::advance`] with what was read (nothing at first, and
 //! nothing right after `begin`), write `out`, act on the event; keep calling it with the unconsumed
@@ -48,15 +57,16 @@
 //! A peer that answers before it is asked is closed; what it had decided before stands.
 //! When writing fails, read once more before `disconnected`: the peer may have said why.
 //! While a group of commands is written, reading must go on, or both sides may wait (RFC 2920
-//! section 3.1); a group has at most one RSET, one MAIL, the recipients of one transaction, one DATA.
+//! section 3.1); a group has at most one RSET, one MAIL, the recipients of one transaction, one DATA or chunk.
 //!
 //! **What a lost connection means.** Before end-of-data, or the chunk, has been sent completely, nothing was
 //! delivered. Between that and its reply nobody can know (RFC 1047); the recipients are then tried
-//! again, so a message may arrive twice, but is never lost.
+//! again, so a message may arrive twice, but is never lost. A chunk in one group has gone before the first
+//! reply, so a reused connection that is lost without any leads to another attempt at once all the same.
 //!
-//! **8-bit content to a peer without 8BITMIME** goes as it is, without the BODY parameter, as other
-//! relays send it: RFC 6152 would have it re-encoded or returned, but such peers take the octets in
-//! practice, and re-encoding breaks signatures.
+//! **8-bit content to a peer without 8BITMIME** is not sent: the next host is tried, and in the end the
+//! message is returned with 5.6.3 (RFC 6152 section 3). Re-encoding it would break signatures. What was declared 8BITMIME
+//! and is in truth ASCII goes to every peer. What else was asked for: [`parameters`](super::parameters).
 
 mod auth;
 mod event;
@@ -66,6 +76,7 @@ mod steps;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use self::auth::Proof;
@@ -73,6 +84,7 @@ pub use self::event::{Event, SessionFailure};
 pub use self::settings::{ClientSettings, ClientTimeouts, Millis, Opening, StartTls};
 use super::extensions::Extensions;
 use super::failure::{Failure, Scope};
+pub use super::parameters::{Asked, Rcpt};
 use super::reply::Reply;
 use super::reply_reader::ReplyReader;
 pub use super::transaction::Transaction;
@@ -83,6 +95,10 @@ use crate::smtp::content::Framing;
 /// Octets of content that go behind the commands before any of them is answered; as much is sent in vain
 /// when no recipient is accepted.
 pub const UNASKED_BYTES_MAX: u64 = 64 * 1024;
+
+/// Transactions that may be under way in one session. Bounds the replies that may be on their way while
+/// the rim writes, and what is sent once more when the connection breaks.
+pub const UNDER_WAY_MAX: usize = 32;
 
 /// What the rim does about a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,7 +152,8 @@ pub struct Client {
     chunk: Chunk,
     deadline: Millis,
     opening: Opening,
-    open: Option<Open>,
+    /// The transactions under way, the oldest first; `state` is about it.
+    open: VecDeque<Open>,
     /// The peer may still be within the transaction before; RSET goes in front of the next MAIL.
     reset_first: bool,
     transactions: u32,
@@ -154,7 +171,7 @@ impl Client {
             chunk: Chunk::None,
             deadline: 0,
             opening,
-            open: None,
+            open: VecDeque::new(),
             reset_first: false,
             transactions: 0,
         };
@@ -184,8 +201,10 @@ impl Client {
                     consumed += taken;
                     let out_before = out.len();
                     let event = self.take(now, reply, out);
+                    // Behind the end of a transaction come the replies to the next one's commands.
+                    let goes_on = matches!(event, Some(Event::Finished(_))) && !self.open.is_empty();
                     let rest_is_unasked =
-                        consumed < input.len() && (event.is_some() || out.len() > out_before);
+                        consumed < input.len() && !goes_on && (event.is_some() || out.len() > out_before);
                     if rest_is_unasked {
                         out.truncate(out_before);
                         return (input.len(), self.refuse_the_rest(event));
@@ -199,13 +218,13 @@ impl Client {
         }
     }
 
-    /// Starts a transaction; the session must be ready. Call [`Client::advance`] next, before
+    /// Starts a transaction; [`Client::can_begin`] must say so. Call [`Client::advance`] next, before
     /// waiting for input: it may be over already.
     pub fn begin<'a, R>(&mut self, now: Millis, transaction: Transaction<'a, R>, out: &mut Vec<u8>)
     where
-        R: Iterator<Item = &'a str>,
+        R: Iterator<Item = Rcpt<'a>>,
     {
-        assert_eq!(self.state, State::Ready, "a transaction was begun on a session that is not ready");
+        assert!(self.can_begin(), "a transaction was begun on a session that is not ready");
         let ending = match self.settings.chunking && self.extensions.chunking {
             false => Ending::Data,
             true if self.extensions.pipelining && transaction.content_bytes <= UNASKED_BYTES_MAX => {
@@ -213,21 +232,58 @@ impl Client {
             }
             true => Ending::ChunkAfter,
         };
-        let mut open = Open::new(transaction, ending, self.reset_first, &self.extensions, &self.peer);
-        if open.next_asked(0).is_none() {
-            self.open = Some(open);
-            return self.enter(now, State::Decided);
+        // How a chunk that is not answered yet leaves the peer, nobody knows; after a message by DATA
+        // there is nothing left to reset (RFC 5321 section 4.1.1.4).
+        let reset = match self.open.back() {
+            None => self.reset_first,
+            Some(before) => before.ending != Ending::Data,
+        };
+        let mut open = Open::new(transaction, ending, reset, &self.extensions, &self.peer);
+        if open.is_asked() {
+            if self.extensions.pipelining {
+                open.send_group(out)
+            } else {
+                open.send_one(out)
+            }
+            if ending == Ending::ChunkInGroup {
+                self.chunk = Chunk::Due;
+            }
         }
-        if self.extensions.pipelining {
-            open.send_group(out)
-        } else {
-            open.send_one(out)
+        self.open.push_back(open);
+        if self.open.len() == 1 {
+            self.enter_first(now);
         }
-        self.open = Some(open);
-        if ending == Ending::ChunkInGroup {
-            self.chunk = Chunk::Due;
+    }
+
+    /// Whether another transaction may begin now, though others may be under way.
+    pub fn can_begin(&self) -> bool {
+        let Some(last) = self.open.back() else { return self.state == State::Ready };
+        if !self.extensions.pipelining || self.chunk != Chunk::None || self.state == State::Closed {
+            return false;
         }
-        self.enter(now, if self.reset_first { State::AwaitRset } else { State::AwaitMail });
+        match last.ending {
+            // What waits for an answer before its content goes is in the way of all behind it.
+            _ if !last.is_asked() => false,
+            Ending::Data => self.open.len() == 1 && self.state == State::AwaitEndOfData,
+            Ending::ChunkInGroup => self.open.len() < UNDER_WAY_MAX,
+            Ending::ChunkAfter => self.open.len() == 1 && self.state == State::AwaitChunk,
+        }
+    }
+
+    /// Transactions under way.
+    pub fn under_way(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Waits for what the oldest transaction is to hear first.
+    fn enter_first(&mut self, now: Millis) {
+        let state = match self.open.front() {
+            None => State::Ready,
+            Some(open) if !open.is_asked() => State::Decided,
+            Some(open) if open.resets => State::AwaitRset,
+            Some(_) => State::AwaitMail,
+        };
+        self.enter(now, state);
     }
 
     /// The handshake that [`Event::StartTls`] asked for has been made. Appends EHLO to `out`; call
@@ -273,9 +329,14 @@ impl Client {
         self.deadline
     }
 
-    /// `begin` and `quit` may be called.
+    /// Nothing is under way: `begin` and `quit` may be called.
     pub fn is_ready(&self) -> bool {
         self.state == State::Ready
+    }
+
+    /// The session has come to its end: the connection is to be closed.
+    pub fn is_closed(&self) -> bool {
+        self.state == State::Closed
     }
 
     /// What the peer offered; nothing before [`Event::Ready`].
@@ -309,7 +370,7 @@ impl Client {
         if reply.code == 421 && self.state != State::AwaitQuit {
             return Some(self.refused_session(reply));
         }
-        if let Some(open) = &mut self.open {
+        if let Some(open) = self.open.front_mut() {
             open.answered = true;
         }
         match self.state {
@@ -355,7 +416,7 @@ impl Client {
     }
 
     fn open(&mut self) -> &mut Open {
-        self.open.as_mut().expect("states within a transaction have one open")
+        self.open.front_mut().expect("states within a transaction have one open")
     }
 
     /// Without PIPELINING the next command waits for the reply to the one before.
@@ -366,13 +427,14 @@ impl Client {
     }
 
     fn finish(&mut self, now: Millis) -> Event {
-        self.enter(now, State::Ready);
-        self.fates()
+        let finished = self.fates();
+        self.enter_first(now);
+        finished
     }
 
     fn fates(&mut self) -> Event {
         self.transactions = self.transactions.saturating_add(1);
-        let open = self.open.take().expect("a transaction that ends is open");
+        let open = self.open.pop_front().expect("a transaction that ends is open");
         Event::Finished(open.into_fates())
     }
 

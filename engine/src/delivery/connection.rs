@@ -3,12 +3,13 @@
 //!
 //! Lives on one delivery shard, in the task that opened it.
 
-use super::client::{Client, ClientSettings, Event, Opening, SessionFailure, StartTls, Transaction};
+use super::client::{Asked, Client, ClientSettings, Event, Opening, Rcpt, StartTls, Transaction};
 use super::failure::{Failure, Scope};
 use super::message::{Message, Pieces};
+use super::settle::Tells;
 use super::transport::Transport;
 use super::verdict::{Fate, Peer, Status};
-use crate::clock::monotonic_millis;
+use crate::clock::{monotonic_millis, wall_micros};
 use crate::config::Login;
 use crate::smtp::content::Framing;
 use crate::tls::outward::{PeerTls, RouteTls};
@@ -19,7 +20,7 @@ use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// One read of replies brings at most this much.
 const SCRATCH_BYTES: usize = 16 * 1024;
@@ -37,17 +38,12 @@ impl Default for Scratch {
     }
 }
 
-/// How a transaction ended that has no fates.
-pub enum Broken {
-    Session(SessionFailure),
-    /// The spool could not give the content; nothing was delivered.
-    Unreadable(String),
-}
+/// Octets that are gathered before they are written, while more is to be sent.
+const GATHERED_BYTES_MAX: usize = 64 * 1024;
 
 /// What a connection is to be.
 pub struct Wish<'a> {
     pub settings: Arc<ClientSettings>,
-    pub connect_timeout: Duration,
     pub handshake_timeout: Duration,
     pub starttls: StartTls,
     pub login: Option<Arc<Login>>,
@@ -86,15 +82,15 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects and gets through greeting, EHLO and, where it is wished, TLS.
-    pub async fn open(wish: &Wish<'_>, peer: Peer, scratch: Scratch) -> Result<Self, Unopened> {
-        let start = std::time::Instant::now();
-        let stream = TcpStream::connect_timeout(peer.address, wish.connect_timeout).await;
-        let stream = stream.map_err(|error| {
-            let error = io::Error::from(error);
-            Unopened::Failed(Failure::connect(&peer, reason(&error)))
-        })?;
-        let _ = stream.set_nodelay(true);
+    /// Gets through greeting, EHLO and, where it is wished, TLS on a TCP connection for which connecting began
+    /// at `start`.
+    pub async fn open(
+        wish: &Wish<'_>,
+        peer: Peer,
+        stream: TcpStream,
+        start: Instant,
+        scratch: Scratch,
+    ) -> Result<Self, Unopened> {
         let mut stream = Transport::Plain(stream);
         let tls = match wish.tls.implicit {
             true => Some(handshake(&mut stream, wish, &peer).await.map_err(Unopened::Tls)?),
@@ -138,26 +134,49 @@ impl Connection {
         self.client.peer()
     }
 
-    /// May begin another transaction.
-    pub fn is_ready(&self) -> bool {
-        self.client.is_ready()
+    /// What the peer tells senders of, so that the relay need not.
+    pub fn tells(&self) -> Tells {
+        let extensions = self.client.extensions();
+        Tells { success: extensions.dsn, delay: extensions.deliver_by.is_some() }
     }
 
-    pub fn transactions(&self) -> u32 {
-        self.client.transactions()
+    /// Another transaction may begin, though others may be under way.
+    pub fn can_begin(&self) -> bool {
+        self.client.can_begin()
     }
 
-    /// Sends one message to some of its recipients. The fates are in the order of `recipients`.
-    pub async fn transact(&mut self, message: &Message, recipients: &[u32]) -> Result<Vec<Fate>, Broken> {
+    /// Nothing more can be said on it.
+    pub fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// Begins to send a message to some of its recipients. Call [`Connection::event_at_hand`] next.
+    pub fn begin(&mut self, message: &Message, recipients: &[u32]) {
         let envelope = &message.envelope;
         let transaction = Transaction {
             sender: &envelope.sender,
-            recipients: recipients.iter().map(|&index| envelope.recipients[index as usize].address.as_str()),
+            recipients: recipients.iter().map(|&index| Rcpt::from(&envelope.recipients[index as usize])),
             content_bytes: message.content_bytes,
             eight_bit: message.is_eight_bit(),
             binary: message.is_binary(),
+            asked: Asked {
+                parameters: envelope.parameters.as_deref(),
+                header_utf8: envelope.is_utf8() && message.header_is_utf8(),
+                now_micros: wall_micros(),
+            },
+            // See `can_require_tls`.
+            secure: false,
         };
         self.client.begin(monotonic_millis(), transaction, &mut self.out);
+    }
+
+    /// Sends one message alone. The fates are in the order of `recipients`; those of a session that has failed
+    /// are failures.
+    ///
+    /// # Errors
+    /// The spool could not give the content; nothing was delivered.
+    pub async fn transact(&mut self, message: &Message, recipients: &[u32]) -> Result<Vec<Fate>, String> {
+        self.begin(message, recipients);
         let mut event = self.next_event().await;
         loop {
             event = match event {
@@ -166,7 +185,7 @@ impl Connection {
                     None => self.next_event().await,
                 },
                 Event::Finished(fates) => return Ok(fates),
-                Event::Failed(failed) => return Err(Broken::Session(failed)),
+                Event::Failed(failed) => return Ok(failed.fates),
                 other => unreachable!("{other:?} within a transaction"),
             }
         }
@@ -183,8 +202,12 @@ impl Connection {
         .detach();
     }
 
-    /// What is in `out`, and the content; by DATA dot-stuffed and with end-of-data. An event when the peer ended the transaction before.
-    async fn send(&mut self, message: &Message, framing: Framing) -> Result<Option<Event>, Broken> {
+    /// The content; by DATA dot-stuffed and with end-of-data. Its last piece may stay in `out` for what comes
+    /// next. An event when the peer ended the transaction before.
+    ///
+    /// # Errors
+    /// The spool could not give the content, and the connection is of no use any more.
+    pub async fn send(&mut self, message: &Message, framing: Framing) -> Result<Option<Event>, String> {
         let mut pieces = Pieces::new(message, framing);
         loop {
             let more = match pieces.next(&mut self.out).await {
@@ -192,26 +215,35 @@ impl Connection {
                 // Without the rest of the content the only honest end is to break the connection.
                 Err(error) => {
                     self.client.disconnected();
-                    return Err(Broken::Unreadable(error));
+                    return Err(error);
                 }
             };
-            if let Some(event) = self.flush().await {
+            if !more {
+                self.client.content_sent(monotonic_millis());
+            }
+            if (more || self.out.len() >= GATHERED_BYTES_MAX)
+                && let Some(event) = self.flush().await
+            {
                 return Ok(Some(event));
             }
             if !more {
-                self.client.content_sent(monotonic_millis());
                 return Ok(None);
             }
             self.client.progress(monotonic_millis());
         }
     }
 
-    /// Drives the session until something is to be done.
-    async fn next_event(&mut self) -> Event {
+    /// What is to be done now, without waiting for the peer: [`Event::Read`] when nothing is.
+    pub fn event_at_hand(&mut self) -> Event {
         let carried = std::mem::take(&mut self.carried);
         let (consumed, event) = self.client.advance(monotonic_millis(), &carried, &mut self.out);
         self.carried.extend_from_slice(&carried[consumed..]);
-        let mut event = event;
+        event
+    }
+
+    /// Drives the session until something is to be done.
+    pub async fn next_event(&mut self) -> Event {
+        let mut event = self.event_at_hand();
         while event == Event::Read {
             if let Some(event) = self.flush().await {
                 return event;
@@ -292,16 +324,4 @@ async fn handshake(stream: &mut Transport, wish: &Wish<'_>, peer: &Peer) -> Resu
         return Err(failed(text));
     }
     Ok(Rc::new(facts))
-}
-
-/// An I/O error without the number that Rust adds to it.
-fn reason(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::TimedOut => "Connection timed out".into(),
-        io::ErrorKind::ConnectionRefused => "Connection refused".into(),
-        io::ErrorKind::HostUnreachable => "No route to host".into(),
-        io::ErrorKind::NetworkUnreachable => "Network is unreachable".into(),
-        io::ErrorKind::ConnectionReset => "Connection reset by peer".into(),
-        _ => error.to_string(),
-    }
 }

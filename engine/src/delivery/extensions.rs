@@ -17,6 +17,16 @@ pub struct Extensions {
     pub eight_bit_mime: bool,
     /// RFC 2034.
     pub enhanced_status_codes: bool,
+    /// RFC 3461.
+    pub dsn: bool,
+    /// RFC 6531.
+    pub smtputf8: bool,
+    /// RFC 8689.
+    pub require_tls: bool,
+    /// RFC 6710.
+    pub mt_priority: bool,
+    /// RFC 2852: offered, with the least number of seconds; 0 where none was named.
+    pub deliver_by: Option<u32>,
     /// RFC 3030.
     pub chunking: bool,
     /// RFC 3030 section 3; of use only with CHUNKING.
@@ -43,6 +53,11 @@ impl Extensions {
                 }
                 "8BITMIME" => extensions.eight_bit_mime = true,
                 "ENHANCEDSTATUSCODES" => extensions.enhanced_status_codes = true,
+                "DSN" => extensions.dsn = true,
+                "SMTPUTF8" => extensions.smtputf8 = true,
+                "REQUIRETLS" => extensions.require_tls = true,
+                "MT-PRIORITY" => extensions.mt_priority = true,
+                "DELIVERBY" => extensions.deliver_by = Some(words.next().map_or(0, least_seconds)),
                 "CHUNKING" => extensions.chunking = true,
                 "BINARYMIME" => extensions.binary_mime = true,
                 "STARTTLS" => extensions.starttls = true,
@@ -59,6 +74,12 @@ impl Extensions {
             self.auth_login |= word.eq_ignore_ascii_case("LOGIN");
         }
     }
+}
+
+/// The first of the options that DELIVERBY lists (RFC 2852 section 3); who writes another number means much.
+fn least_seconds(options: &str) -> u32 {
+    let digits = options.split(',').next().unwrap_or_default();
+    if digits.is_empty() { 0 } else { digits.parse().unwrap_or(u32::MAX) }
 }
 
 #[cfg(test)]
@@ -84,6 +105,20 @@ mod tests {
                 "mx\nCHUNKING\nENHANCEDSTATUSCODES",
                 Extensions { chunking: true, enhanced_status_codes: true, ..none },
             ),
+            (
+                "mx\ndsn\nSMTPUTF8\nREQUIRETLS\nMT-PRIORITY MIXER\nDELIVERBY",
+                Extensions {
+                    dsn: true,
+                    smtputf8: true,
+                    require_tls: true,
+                    mt_priority: true,
+                    deliver_by: Some(0),
+                    ..none
+                },
+            ),
+            ("mx\nDELIVERBY 240", Extensions { deliver_by: Some(240), ..none }),
+            ("mx\nDELIVERBY 240,x", Extensions { deliver_by: Some(240), ..none }),
+            ("mx\nDELIVERBY soon", Extensions { deliver_by: Some(u32::MAX), ..none }),
             ("mx\n\nAUTH plain LOGIN\nX-SIZE 3", Extensions { auth_plain: true, auth_login: true, ..none }),
             ("mx\nAUTH\nAUTH GSSAPI", none),
             ("mx\nBinaryMime", Extensions { binary_mime: true, ..none }),

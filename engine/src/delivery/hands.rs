@@ -140,7 +140,7 @@ impl Hands {
             return None;
         }
         let mut rest = item.with_group(stays);
-        rest.fresh = item.fresh;
+        rest.luggage = item.luggage;
         Some(rest)
     }
 }
@@ -155,16 +155,7 @@ mod tests {
     }
 
     fn item(n: u64, recipients: &[u32]) -> Item {
-        Item {
-            id: id(n),
-            group: Group::new(recipients.to_vec()),
-            attempts: 0,
-            notified: false,
-            announced: false,
-            faults: 0,
-            arrived_micros: 0,
-            fresh: None,
-        }
+        Item::of(id(n), Group::new(recipients.to_vec()))
     }
 
     fn targets(some: &[(u64, &[u32])]) -> Targets {

@@ -5,7 +5,8 @@
 //! without burning attempts, one connection at a time probes it, and when it answers again the
 //! number of connections starts at one and grows with each success.
 
-use crate::shard::links::{Fresh, Group, NextHop};
+use super::ready::Ready;
+use crate::shard::links::{Group, Luggage, NextHop};
 use sluice_queue::QueueId;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -27,8 +28,31 @@ pub struct Item {
     pub announced: bool,
     /// How often its delivery ended in a fault of the program.
     pub faults: u8,
+    /// RFC 6710.
+    pub priority: i8,
+    /// When its clock began: at its arrival, or at its release.
     pub arrived_micros: u64,
-    pub fresh: Option<Box<Fresh>>,
+    pub luggage: Luggage,
+}
+
+const _: () = assert!(size_of::<Item>() == 48, "a waiting message must stay small");
+
+impl Item {
+    /// One that nothing is known of but these.
+    #[cfg(test)]
+    pub fn of(id: QueueId, group: Group) -> Self {
+        Self {
+            id,
+            group,
+            attempts: 0,
+            notified: false,
+            announced: false,
+            faults: 0,
+            priority: 0,
+            arrived_micros: 0,
+            luggage: Luggage::default(),
+        }
+    }
 }
 
 /// Why a hop cannot be used, in the words of a log line.
@@ -48,7 +72,7 @@ pub struct Hop {
     connections_max: usize,
     connections_allowed: Cell<usize>,
     connections: Cell<usize>,
-    ready: RefCell<VecDeque<Item>>,
+    ready: RefCell<Ready>,
     /// Messages that came while the hop was down and of which log and spool do not know it yet.
     unannounced: RefCell<VecDeque<Item>>,
     /// A task goes through the messages that wait.
@@ -94,7 +118,7 @@ impl Hop {
     }
 
     pub fn push(&self, item: Item) {
-        self.ready.borrow_mut().push_back(item);
+        self.ready.borrow_mut().push(item);
     }
 
     /// Gives back a message that was taken and not tried.
@@ -103,7 +127,17 @@ impl Hop {
     }
 
     pub fn take(&self) -> Option<Item> {
-        self.ready.borrow_mut().pop_front()
+        self.ready.borrow_mut().take()
+    }
+
+    /// The first message of a priority, for who goes through all of them.
+    pub fn take_of(&self, priority: i8) -> Option<Item> {
+        self.ready.borrow_mut().take_of(priority)
+    }
+
+    /// Each priority of messages that are ready, and how many have it.
+    pub fn ready_counts(&self) -> Vec<(i8, usize)> {
+        self.ready.borrow().counts()
     }
 
     /// Messages that wait here, told of or not.
@@ -129,7 +163,7 @@ impl Hop {
 
     /// Takes everything that waits here out: what is ready, and what came unannounced.
     pub fn take_all(&self) -> (VecDeque<Item>, VecDeque<Item>) {
-        (self.ready.take(), self.unannounced.take())
+        (self.ready.borrow_mut().take_all(), self.unannounced.take())
     }
 
     /// Nobody waits for this hop, in whatever state.
@@ -305,16 +339,7 @@ mod tests {
     }
 
     fn item(n: u64) -> Item {
-        Item {
-            id: QueueId::new(n, SpoolNumber::new(0).unwrap()),
-            group: Group::One(0),
-            attempts: 0,
-            notified: false,
-            announced: false,
-            faults: 0,
-            arrived_micros: 0,
-            fresh: None,
-        }
+        Item::of(QueueId::new(n, SpoolNumber::new(0).unwrap()), Group::One(0))
     }
 
     fn trouble() -> Trouble {

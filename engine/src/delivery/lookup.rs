@@ -1,16 +1,22 @@
 //! From a next hop to the hosts that are tried for it, in order.
 //!
 //! Lives on one delivery shard. Answers of the resolvers are kept for as long as they say, good ones
-//! and bad ones, so the way to the service thread is paid on a miss only.
+//! and bad ones, so the way to the service thread is paid on a miss only; and a question that is under way
+//! is waited for, not asked again.
 
+use super::answers::Answers;
 use super::hop::Trouble;
+use super::own::Own;
 use super::verdict::{Peer, Status};
 use crate::clock::monotonic_millis;
-use crate::config::{Config, SmartHost, Target};
+use crate::config::{Config, Route, SmartHost, Target};
+use crate::resolve::choose::{Allowed, choose};
 use crate::resolve::error::{ResolveError, ResolveErrorKind};
-use crate::resolve::mx::{self, MxHost};
+use crate::resolve::mx::{self, Addresses, MailHosts, TlsaRecords};
 use crate::resolve::service::Answer;
 use crate::shard::links::{Links, NextHop, Question};
+use futures_util::FutureExt;
+use futures_util::future::{LocalBoxFuture, Shared};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -18,10 +24,13 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// Answers kept by one shard. Prevents a flood of domains from taking all memory.
-const ANSWERS_MAX: usize = 100_000;
+/// What one shard keeps of each kind of answer, in units of about 40 octets. Prevents a flood of domains
+/// from taking all memory.
+const ANSWERS_WEIGHT_MAX: usize = 500_000;
+/// Octets of an error's text that count as one unit.
+const TEXT_UNIT_BYTES: usize = 40;
 /// Addresses tried for one next hop in one attempt, over all its hosts.
-const PEERS_MAX: usize = 32;
+const CANDIDATES_MAX: usize = 32;
 
 /// Why a next hop has no host to try.
 #[derive(Clone, Debug)]
@@ -31,42 +40,73 @@ pub struct NotFound {
     pub trouble: Trouble,
 }
 
-#[derive(Default)]
+/// An address to connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    pub peer: Peer,
+    /// Those of one rank are raced (one MX preference, one smart host); a higher one waits until all of the
+    /// lower ones have failed.
+    pub rank: usize,
+    /// DNSSEC vouches for the whole way from the domain (or the smart host's name) to the address, so that
+    /// DANE applies (RFC 7672 section 2.2).
+    pub secure: bool,
+    /// The host's name at the end of its aliases, where it has some.
+    pub canonical: Option<Arc<str>>,
+}
+
+type Key = (usize, Arc<str>);
+
 pub struct Lookup {
-    mx: Answers<Vec<MxHost>>,
-    addresses: Answers<Vec<IpAddr>>,
+    own: Own,
+    mx: Asked<MailHosts>,
+    addresses: Asked<Addresses>,
+    tlsa: Asked<TlsaRecords>,
     attempts: Cell<u64>,
 }
 
-type Answers<T> = RefCell<HashMap<(usize, Arc<str>), Kept<T>>>;
-
-struct Kept<T> {
-    until: u64,
-    answer: Answer<T>,
-}
-
 impl Lookup {
-    /// At least one peer, or why there is none.
-    pub async fn peers(
+    pub fn new(config: &Config) -> Self {
+        Self {
+            own: Own::new(config),
+            mx: Asked::default(),
+            addresses: Asked::default(),
+            tlsa: Asked::default(),
+            attempts: Cell::default(),
+        }
+    }
+
+    /// At least one candidate, ranks ascending, or why there is none.
+    pub async fn candidates(
         &self,
         config: &Config,
         links: &Links,
         next_hop: &NextHop,
-    ) -> Result<Vec<Peer>, NotFound> {
+    ) -> Result<Vec<Candidate>, NotFound> {
         let route = config.routes.get(usize::from(next_hop.route));
         if let Some(via) = &next_hop.via {
             let resolver = route.and_then(|route| route.resolver);
             return self.smart_hosts(std::slice::from_ref(&**via), resolver, links).await;
         }
-        let (target, resolver) = match route {
-            Some(route) => (&route.target, route.resolver),
-            None => return Err(no_route(next_hop)),
-        };
-        match (target, &next_hop.domain) {
-            (Target::SmartHosts(hosts), _) => self.smart_hosts(hosts, resolver, links).await,
-            (Target::Mx { port }, Some(domain)) => self.mx(domain, *port, resolver.unwrap_or(0), links).await,
+        let Some(route) = route else { return Err(no_route(next_hop)) };
+        match (&route.target, &next_hop.domain) {
+            (Target::SmartHosts(hosts), _) => self.smart_hosts(hosts, route.resolver, links).await,
+            (Target::Mx { port }, Some(domain)) => self.mx(domain, *port, route, links).await,
             (Target::Mx { .. }, None) => Err(no_route(next_hop)),
         }
+    }
+
+    /// The TLSA records of a port of a host, as the resolver of its route says.
+    pub async fn tlsa(
+        &self,
+        host: &str,
+        port: u16,
+        resolver: Option<usize>,
+        links: &Links,
+    ) -> Answer<TlsaRecords> {
+        let (resolver, host) = (resolver.unwrap_or(0), Arc::<str>::from(host));
+        let key = (resolver, format!("_{port}._tcp.{host}").into());
+        let question = |reply| Question::Tlsa { resolver, host, port, reply };
+        self.tlsa.ask(key, links, question, |tlsa| 1 + 2 * tlsa.records.len()).await
     }
 
     async fn smart_hosts(
@@ -74,28 +114,26 @@ impl Lookup {
         hosts: &[SmartHost],
         resolver: Option<usize>,
         links: &Links,
-    ) -> Result<Vec<Peer>, NotFound> {
-        let mut peers = Vec::new();
+    ) -> Result<Vec<Candidate>, NotFound> {
+        let mut candidates = Vec::new();
         let mut missing = None;
-        for SmartHost { host, port } in hosts {
+        for (rank, SmartHost { host, port }) in hosts.iter().enumerate() {
             let found = match host.parse::<IpAddr>() {
-                Ok(address) => Ok(vec![address]),
+                Ok(address) => Ok(Addresses { list: vec![address], secure: false, canonical: None }),
                 Err(_) => self.addresses_of(host.as_str().into(), resolver.unwrap_or(0), links).await.result,
             };
             match found {
-                Ok(addresses) => {
-                    let peer =
-                        |address| Peer { name: host.clone(), address: SocketAddr::new(address, *port) };
-                    peers.extend(addresses.into_iter().map(peer));
-                }
+                Ok(addresses) => candidates.extend(of_host(host, *port, rank, true, addresses)),
                 Err(error) => missing = Some(error),
             }
         }
-        peers.truncate(PEERS_MAX);
+        candidates.truncate(CANDIDATES_MAX);
         match missing {
             // A smart host is the operator's own: its mail waits until the name is back.
-            Some(error) if peers.is_empty() => Err(NotFound { lasting: false, trouble: waiting(&error) }),
-            _ => Ok(peers),
+            Some(error) if candidates.is_empty() => {
+                Err(NotFound { lasting: false, trouble: waiting(&error) })
+            }
+            _ => Ok(candidates),
         }
     }
 
@@ -103,77 +141,136 @@ impl Lookup {
         &self,
         domain: &Arc<str>,
         port: u16,
-        resolver: usize,
+        route: &Route,
         links: &Links,
-    ) -> Result<Vec<Peer>, NotFound> {
-        let key = (resolver, domain.clone());
-        let kept = kept(&self.mx, &key);
-        let answer = match kept {
-            Some(answer) => answer,
-            None => {
-                let (reply, answer) = oneshot::channel();
-                links.service.send(Question::Mx { resolver, domain: domain.clone(), reply }).await;
-                let answer = answer.await.unwrap_or_else(|_| stopped(domain));
-                keep(&self.mx, key, answer.clone());
-                answer
-            }
-        };
-        match answer.result {
-            Ok(mut hosts) => {
-                // A kept answer has one order; equal hosts share the load all the same.
-                self.attempts.set(self.attempts.get().wrapping_add(1));
-                mx::order_hosts(&mut hosts, self.attempts.get());
-                let peers = hosts.into_iter().flat_map(|host| {
-                    host.addresses.into_iter().map(move |address| Peer {
-                        name: host.name.clone(),
-                        address: SocketAddr::new(address, port),
-                    })
-                });
-                Ok(peers.take(PEERS_MAX).collect())
-            }
-            Err(error) => Err(NotFound { lasting: error.kind.is_lasting(), trouble: told(&error) }),
-        }
+    ) -> Result<Vec<Candidate>, NotFound> {
+        let resolver = route.resolver.unwrap_or(0);
+        let question = |reply| Question::Mx { resolver, domain: domain.clone(), reply };
+        let answer = self.mx.ask((resolver, domain.clone()), links, question, weight_of_hosts).await;
+        let is_own = |name: &str, address| self.own.is_at(name, address, port);
+        let allowed = Allowed { is_own, private_addresses: route.private_addresses };
+        let chosen = answer.result.and_then(|found| {
+            let secure = found.secure;
+            choose(domain, found, &allowed).map(|hosts| (hosts, secure))
+        });
+        let (mut hosts, secure) =
+            chosen.map_err(|error| NotFound { lasting: error.kind.is_lasting(), trouble: told(&error) })?;
+        // A kept answer has one order; equal hosts share the load all the same.
+        self.attempts.set(self.attempts.get().wrapping_add(1));
+        mx::order_hosts(&mut hosts, self.attempts.get());
+        let candidates = hosts.into_iter().flat_map(|host| {
+            let found = host.found.expect("a host that was chosen has addresses");
+            of_host(&host.name, port, host.preference.into(), secure, found)
+        });
+        Ok(candidates.take(CANDIDATES_MAX).collect())
     }
 
-    async fn addresses_of(&self, host: Arc<str>, resolver: usize, links: &Links) -> Answer<Vec<IpAddr>> {
+    async fn addresses_of(&self, host: Arc<str>, resolver: usize, links: &Links) -> Answer<Addresses> {
         let key = (resolver, host.clone());
-        if let Some(answer) = kept(&self.addresses, &key) {
-            return answer;
-        }
-        let (reply, answer) = oneshot::channel();
-        links.service.send(Question::Addresses { resolver, host: host.clone(), reply }).await;
-        let answer = answer.await.unwrap_or_else(|_| stopped(&host));
-        keep(&self.addresses, key, answer.clone());
-        answer
+        let question = |reply| Question::Addresses { resolver, host, reply };
+        self.addresses.ask(key, links, question, |found| 1 + found.list.len()).await
     }
 
     /// The next look-up asks again for what was not found.
     pub fn forget_failed(&self) {
-        self.mx.borrow_mut().retain(|_, kept| kept.answer.result.is_ok());
-        self.addresses.borrow_mut().retain(|_, kept| kept.answer.result.is_ok());
+        let whole = |found: &MailHosts| found.hosts.iter().all(|host| host.found.is_ok());
+        self.mx.kept.borrow_mut().retain(|answer| answer.result.as_ref().is_ok_and(whole));
+        self.addresses.kept.borrow_mut().retain(|answer| answer.result.is_ok());
+        self.tlsa.kept.borrow_mut().retain(|answer| answer.result.is_ok());
     }
 
     pub fn forget_expired(&self) {
         let now = monotonic_millis();
-        self.mx.borrow_mut().retain(|_, kept| kept.until > now);
-        self.addresses.borrow_mut().retain(|_, kept| kept.until > now);
+        self.mx.kept.borrow_mut().forget_expired(now);
+        self.addresses.kept.borrow_mut().forget_expired(now);
+        self.tlsa.kept.borrow_mut().forget_expired(now);
     }
 }
 
-fn kept<T: Clone>(answers: &Answers<T>, key: &(usize, Arc<str>)) -> Option<Answer<T>> {
-    let answers = answers.borrow();
-    let kept = answers.get(key)?;
-    (kept.until > monotonic_millis()).then(|| kept.answer.clone())
+/// Answers to one kind of question: those kept, and those under way.
+struct Asked<T> {
+    kept: RefCell<Answers<Key, Answer<T>>>,
+    /// At most one for each connection that is being opened.
+    under_way: RefCell<HashMap<Key, Shared<LocalBoxFuture<'static, Answer<T>>>>>,
 }
 
-fn keep<T>(answers: &Answers<T>, key: (usize, Arc<str>), answer: Answer<T>) {
-    let mut answers = answers.borrow_mut();
-    if answers.len() >= ANSWERS_MAX {
-        answers.clear();
+impl<T> Default for Asked<T> {
+    fn default() -> Self {
+        Self { kept: RefCell::new(Answers::new(ANSWERS_WEIGHT_MAX)), under_way: RefCell::default() }
     }
-    let until =
-        monotonic_millis().saturating_add(u64::try_from(answer.valid_for.as_millis()).unwrap_or(u64::MAX));
-    answers.insert(key, Kept { until, answer });
+}
+
+impl<T: Clone + 'static> Asked<T> {
+    /// The answer that is kept, or that of the question under way, or that of a new question.
+    async fn ask(
+        &self,
+        key: Key,
+        links: &Links,
+        question: impl FnOnce(oneshot::Sender<Answer<T>>) -> Question,
+        weigh: impl Fn(&T) -> usize,
+    ) -> Answer<T> {
+        if let Some(answer) = self.kept.borrow_mut().get(&key, monotonic_millis()) {
+            return answer.clone();
+        }
+        let ask = || {
+            let (reply, answer) = oneshot::channel();
+            let (question, service, name) = (question(reply), links.service.clone(), key.1.clone());
+            async move {
+                service.send(question).await;
+                answer.await.unwrap_or_else(|_| stopped(&name))
+            }
+            .boxed_local()
+            .shared()
+        };
+        let shared = self.under_way.borrow_mut().entry(key.clone()).or_insert_with(ask).clone();
+        let answer = shared.clone().await;
+        let is_first = {
+            let mut under_way = self.under_way.borrow_mut();
+            let same = under_way.get(&key).is_some_and(|other| other.ptr_eq(&shared));
+            same && under_way.remove(&key).is_some()
+        };
+        if is_first {
+            let weight = match &answer.result {
+                Ok(found) => weigh(found),
+                Err(error) => weight_of_error(error),
+            };
+            let now = monotonic_millis();
+            let valid = u64::try_from(answer.valid_for.as_millis()).unwrap_or(u64::MAX);
+            let until = now.saturating_add(valid);
+            self.kept.borrow_mut().keep(key, answer.clone(), weight, until, now);
+        }
+        answer
+    }
+}
+
+fn weight_of_hosts(found: &MailHosts) -> usize {
+    let host = |host: &mx::MxHost| match &host.found {
+        Ok(found) => 1 + found.list.len(),
+        Err(error) => 1 + weight_of_error(error),
+    };
+    1 + found.hosts.iter().map(host).sum::<usize>()
+}
+
+fn weight_of_error(error: &ResolveError) -> usize {
+    1 + error.text.len() / TEXT_UNIT_BYTES
+}
+
+fn of_host(
+    name: &str,
+    port: u16,
+    rank: usize,
+    way_is_secure: bool,
+    found: Addresses,
+) -> impl Iterator<Item = Candidate> + use<> {
+    let secure = way_is_secure && found.secure;
+    let canonical: Option<Arc<str>> = found.canonical.map(Into::into);
+    let name = name.to_owned();
+    found.list.into_iter().map(move |address| Candidate {
+        peer: Peer { name: name.clone(), address: SocketAddr::new(address, port) },
+        rank,
+        secure,
+        canonical: canonical.clone(),
+    })
 }
 
 fn no_route(next_hop: &NextHop) -> NotFound {
@@ -209,5 +306,54 @@ fn stopped<T>(name: &str) -> Answer<T> {
     Answer {
         result: Err(ResolveError { kind: ResolveErrorKind::Temporary, text }),
         valid_for: Duration::ZERO,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::mailbox;
+    use futures_util::future::join_all;
+
+    fn answer(valid_for: Duration) -> Answer<Addresses> {
+        let list = vec!["192.0.2.1".parse().unwrap()];
+        Answer { result: Ok(Addresses { list, secure: true, canonical: None }), valid_for }
+    }
+
+    #[test]
+    fn a_question_under_way_is_waited_for_and_its_answer_kept() {
+        let (service, mut questions) = mailbox(16);
+        let links = Links { ingest: vec![], delivery: vec![], service };
+        let asked = Asked::<Addresses>::default();
+        let ask = |name: &str| {
+            let host: Arc<str> = name.into();
+            let key = (0, host.clone());
+            asked.ask(key, &links, |reply| Question::Addresses { resolver: 0, host, reply }, |_| 1)
+        };
+        let answers = async || {
+            let mut count = 0;
+            loop {
+                let Question::Addresses { host, reply, .. } = questions.receive().await else { continue };
+                count += 1;
+                let valid = if &*host == "brief" { Duration::ZERO } else { Duration::from_secs(60) };
+                drop(reply.send(answer(valid)));
+                if &*host == "last" {
+                    return count;
+                }
+            }
+        };
+        let asking = async {
+            let many = join_all((0..20).map(|_| ask("host"))).await;
+            assert!(many.iter().all(|answer| answer.result.as_ref().is_ok_and(|found| found.secure)));
+            ask("host").await;
+            join_all((0..20).map(|_| ask("brief"))).await;
+            ask("brief").await;
+            ask("last").await;
+            assert!(asked.under_way.borrow().is_empty());
+        };
+        let mut answers = answers;
+        let ((), count) =
+            futures_lite::future::block_on(async { futures_util::future::join(asking, answers()).await });
+        assert_eq!(count, 4, "host, brief twice, last");
     }
 }

@@ -49,7 +49,7 @@ impl Message {
         links: &Arc<Links>,
         content: bool,
     ) -> Result<(Self, Option<Vec<RecipientState>>), String> {
-        if let Some(fresh) = &item.fresh {
+        if let Some(fresh) = item.luggage.fresh() {
             let message = Self {
                 id: item.id,
                 envelope: fresh.envelope.clone(),
@@ -78,8 +78,21 @@ impl Message {
         self.envelope.body == Body::Binary
     }
 
+    /// Whether there are octets above 127, whatever was declared.
     pub fn is_eight_bit(&self) -> bool {
-        self.envelope.body == Body::EightBit || self.flags.eight_bit
+        self.flags.eight_bit
+    }
+
+    /// Whether the header section has octets above 127 (RFC 6532); also when it is longer than what was read.
+    pub fn header_is_utf8(&self) -> bool {
+        let octets: &[u8] = match &self.content {
+            Content::Held(content) => content,
+            Content::Stored(head) => head,
+        };
+        let end = memchr::memmem::find(octets, b"\r\n\r\n");
+        let header = &octets[..end.unwrap_or(octets.len())];
+        self.flags.eight_bit
+            && (!header.is_ascii() || (end.is_none() && (octets.len() as u64) < self.content_bytes))
     }
 }
 

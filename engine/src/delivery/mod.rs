@@ -10,17 +10,25 @@
 //!                     bytes ◀────┘                                     log, spool, dsn ◀──┘
 //! ```
 
+mod answers;
 mod broken_tls;
 pub mod client;
+mod connect;
 mod connection;
 pub mod extensions;
 pub mod failure;
 mod hands;
 mod hop;
-mod lookup;
+pub mod lookup;
+mod memory;
 mod message;
+mod opening;
+mod own;
+pub mod parameters;
+mod ready;
 pub mod reply;
 pub mod reply_reader;
+mod serve;
 mod settle;
 pub mod shard;
 mod steer;
@@ -28,3 +36,10 @@ mod transaction;
 mod transport;
 pub mod verdict;
 mod worker;
+
+/// Whether the sending side can keep a message within verified TLS on all of its way (RFC 8689 section 4.2.1).
+/// It verifies by route and not yet by message, so REQUIRETLS is not announced, and a message that has it all
+/// the same is returned with 5.7.30.
+pub const fn can_require_tls() -> bool {
+    false
+}

@@ -5,14 +5,14 @@
 use super::hop::{Hop, Item, Trouble};
 use super::message::Message;
 use super::shard::DeliveryShard;
-use super::verdict::{Outcome, Verdict};
+use super::verdict::{Outcome, Status, Verdict};
 use crate::clock::{monotonic_millis, wall_micros};
 use crate::observe::line::{self, Delays};
 use crate::observe::log;
 use crate::schedule::retry::{self, Deferral, Next};
 use crate::shard::links::{Disposition, Fate, Group, Report, ToIngest};
 use crate::tls::outward::PeerTls;
-use std::cell::Cell;
+use sluice_queue::{Envelope, Notify};
 use std::rc::Rc;
 
 /// A message whose delivery ended in a fault of the program waits at least this long when it has expired.
@@ -25,6 +25,25 @@ pub struct Attempted {
     /// `host[ip]:port`.
     pub relay: String,
     pub tls: Option<Rc<PeerTls>>,
+    pub tells: Tells,
+}
+
+/// What a next hop tells senders of by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tells {
+    /// DSN: of success, where NOTIFY asks for it (RFC 3461 section 5.2.1).
+    pub success: bool,
+    /// DELIVERBY: of a deadline missed.
+    pub delay: bool,
+}
+
+/// Whether the sender is to be told that the message was handed on (RFC 3461 section 5.2.2; RFC 2852: from
+/// there on nobody keeps the time, or each relay is to be named).
+fn is_relayed(envelope: &Envelope, recipient: u32, tells: Tells) -> bool {
+    let notify = envelope.recipients[recipient as usize].notify();
+    let success = notify.is_some_and(|notify| notify.success) && !tells.success;
+    let by = envelope.deliver_by().is_some_and(|by| by.trace || !tells.delay);
+    !envelope.sender.is_empty() && (success || (by && notify != Some(Notify::NEVER)))
 }
 
 /// Wall clock, microseconds.
@@ -65,14 +84,22 @@ pub async fn settle_attempt(
     let next = after_deferral(shard, hop, item, attempts);
     let mut again = Vec::new();
     let mut fates = Vec::with_capacity(attempted.len());
-    for done in attempted {
+    for mut done in attempted {
         let disposition = match done.verdict.outcome {
+            Outcome::Delivered if is_relayed(&message.envelope, done.recipient, done.tells) => {
+                Disposition::Relayed
+            }
             Outcome::Delivered => Disposition::Delivered,
             Outcome::Bounced => Disposition::Bounced,
             Outcome::Deferred => {
                 let disposition = deferred(item, &next);
-                if disposition != Disposition::Expired {
-                    again.push(done.recipient);
+                match disposition {
+                    Disposition::Deferred { .. } => again.push(done.recipient),
+                    Disposition::Bounced => {
+                        done.verdict.status = Status::TOO_LATE;
+                        done.verdict.text = too_late(&done.verdict.text);
+                    }
+                    _ => {}
                 }
                 disposition
             }
@@ -98,6 +125,7 @@ fn after_deferral(shard: &DeliveryShard, hop: &Hop, item: &Item, attempts: u16) 
         now_micros: wall_micros(),
         attempts,
         notified: item.notified,
+        by: item.luggage.by(),
     };
     retry::after_deferral(shard.retry_of(&hop.next_hop), &deferral)
 }
@@ -105,10 +133,16 @@ fn after_deferral(shard: &DeliveryShard, hop: &Hop, item: &Item, attempts: u16) 
 fn deferred(item: &Item, next: &Next) -> Disposition {
     match *next {
         Next::Expire => Disposition::Expired,
+        Next::Late => Disposition::Bounced,
         Next::Retry { notice_due, .. } => {
             Disposition::Deferred { notice: notice_due, notified: item.notified || notice_due }
         }
     }
+}
+
+/// The words of a message that is returned at its sender's deadline.
+fn too_late(last: &str) -> String {
+    format!("the time by which the sender wanted it delivered is over; the last try: {last}")
 }
 
 /// A time of the wall clock on the clock of the timetable.
@@ -155,7 +189,7 @@ fn log_attempt(
     reply: &str,
 ) {
     let (counter, status) = match disposition {
-        Disposition::Delivered => (&shard.counters.recipients_delivered_total, "sent"),
+        Disposition::Delivered | Disposition::Relayed => (&shard.counters.recipients_delivered_total, "sent"),
         Disposition::Deferred { .. } => (&shard.counters.recipients_deferred_total, "deferred"),
         Disposition::Bounced => (&shard.counters.recipients_bounced_total, "bounced"),
         Disposition::Expired => (&shard.counters.recipients_expired_total, "expired"),
@@ -202,6 +236,10 @@ pub async fn settle_trouble(
         Waits::Refused => Disposition::Bounced,
         Waits::Down => deferred(&item, &next),
     };
+    let (mut dsn, mut text) = (trouble.dsn.to_string(), trouble.text.to_string());
+    if waits == Waits::Down && disposition == Disposition::Bounced {
+        (dsn, text) = (Status::TOO_LATE.to_string(), too_late(&text));
+    }
     let delays = Timing { began_micros: now, setup_micros: 0, ended_micros: now }.delays(&message);
     let mut fates = Vec::new();
     for &recipient in item.group.indexes() {
@@ -209,28 +247,20 @@ pub async fn settle_trouble(
             continue;
         }
         let address = &message.envelope.recipients[recipient as usize].address;
-        log_attempt(
-            shard,
-            &message,
-            address,
-            ("none", None),
-            delays,
-            &trouble.dsn,
-            disposition,
-            &trouble.text,
-        );
+        let none = ("none", None);
+        log_attempt(shard, &message, address, none, delays, &dsn, disposition, &text);
         fates.push(Fate {
             recipient,
             attempts: item.attempts,
             disposition,
-            dsn: trouble.dsn.to_string(),
-            text: trouble.text.to_string(),
+            dsn: dsn.clone(),
+            text: text.clone(),
             reply: trouble.reply.as_deref().map(str::to_owned),
             remote: trouble.remote.to_string(),
         });
     }
     report(shard, &item, fates).await;
-    item.fresh = None;
+    item.luggage = item.luggage.stored();
     item.announced = true;
     match disposition {
         Disposition::Deferred { notified, .. } => {
@@ -244,50 +274,24 @@ pub async fn settle_trouble(
 /// How often the delivery of a message may end in a fault of the program before it is held.
 const FAULTS_MAX: u8 = 2;
 
-/// Puts a message off when the code that delivers it panics: dropped while armed, that is, while the
-/// stack unwinds. After [`FAULTS_MAX`] such ends the message is held, until an administrator releases it.
-pub struct FaultGuard {
-    shard: Rc<DeliveryShard>,
-    hop: Rc<Hop>,
-    item: Cell<Option<Item>>,
-}
-
-impl FaultGuard {
-    pub fn new(shard: &Rc<DeliveryShard>, hop: &Rc<Hop>, item: &Item) -> Self {
-        let copy = item.with_group(item.group.indexes().to_vec());
-        Self { shard: shard.clone(), hop: hop.clone(), item: Cell::new(Some(copy)) }
+/// Puts a message off at which the code that delivers it has panicked. After [`FAULTS_MAX`] such ends it is
+/// held, until an administrator releases it.
+pub fn put_off_faulty(shard: &Rc<DeliveryShard>, hop: &Rc<Hop>, mut item: Item) {
+    item.luggage = item.luggage.stored();
+    item.faults = item.faults.saturating_add(1);
+    if item.faults >= FAULTS_MAX {
+        let (id, recipients) = (item.id, item.group.indexes().to_vec());
+        log::note("delivery", &format!("{id}: error: delivery ended by an internal fault again; held"));
+        return shard.tell(ToIngest::HoldFaulty { id, recipients }, id);
     }
-
-    /// The recipients that are not decided yet.
-    pub fn cover(&self, recipients: &[u32]) {
-        if let Some(item) = self.item.take() {
-            self.item.set(Some(item.with_group(recipients.to_vec())));
-        }
-    }
-
-    pub fn disarm(&self) {
-        self.item.set(None);
-    }
-}
-
-impl Drop for FaultGuard {
-    fn drop(&mut self) {
-        let Some(mut item) = self.item.take() else { return };
-        item.faults = item.faults.saturating_add(1);
-        if item.faults >= FAULTS_MAX {
-            let (id, recipients) = (item.id, item.group.indexes().to_vec());
-            log::note("delivery", &format!("{id}: error: delivery ended by an internal fault again; held"));
-            return self.shard.tell(ToIngest::HoldFaulty { id, recipients }, id);
-        }
-        log::note("delivery", &format!("{}: error: delivery ended by an internal fault; put off", item.id));
-        item.attempts = item.attempts.saturating_add(1);
-        // A message that has expired gets a last attempt, which says so.
-        let at_micros = match after_deferral(&self.shard, &self.hop, &item, item.attempts) {
-            Next::Retry { at_micros, .. } => at_micros,
-            Next::Expire => wall_micros() + FAULT_WAIT_MICROS,
-        };
-        self.shard.put_off(&self.hop, item, due_millis(at_micros));
-    }
+    log::note("delivery", &format!("{}: error: delivery ended by an internal fault; put off", item.id));
+    item.attempts = item.attempts.saturating_add(1);
+    // A message that has expired gets a last attempt, which says so.
+    let at_micros = match after_deferral(shard, hop, &item, item.attempts) {
+        Next::Retry { at_micros, .. } => at_micros,
+        Next::Expire | Next::Late => wall_micros() + FAULT_WAIT_MICROS,
+    };
+    shard.put_off(hop, item, due_millis(at_micros));
 }
 
 impl Item {
@@ -300,8 +304,9 @@ impl Item {
             notified: self.notified,
             announced: self.announced,
             faults: self.faults,
+            priority: self.priority,
             arrived_micros: self.arrived_micros,
-            fresh: None,
+            luggage: self.luggage.stored(),
         }
     }
 }

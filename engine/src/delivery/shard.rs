@@ -6,12 +6,13 @@
 
 use super::broken_tls::BrokenTls;
 use super::client::ClientSettings;
+use super::connect::Sources;
 use super::connection::Scratch;
 use super::hands::Hands;
 use super::hop::{Call, Hop, Item, Trouble};
-use super::lookup::{Lookup, NotFound};
+use super::lookup::{Candidate, Lookup, NotFound};
+use super::memory::Memory;
 use super::settle::{Waits, settle_trouble};
-use super::verdict::Peer;
 use super::worker;
 use crate::channel::Receiver;
 use crate::clock::{monotonic_millis, wall_micros};
@@ -48,6 +49,9 @@ pub struct DeliveryShard {
     tls: Vec<RouteTls>,
     pub broken_tls: BrokenTls,
     pub(super) lookup: Lookup,
+    pub(super) memory: RefCell<Memory>,
+    /// Whose turn it is among the source addresses of a route.
+    source_turn: Cell<usize>,
     pub(super) hops: RefCell<HashMap<NextHop, Rc<Hop>>>,
     pub(super) timetable: RefCell<Timetable<Due>>,
     pub(super) hands: Hands,
@@ -80,7 +84,9 @@ impl DeliveryShard {
         let connections_total_max = config.delivery.connections_total_max.div_ceil(links.delivery.len());
         Self {
             settings: Arc::new(ClientSettings::of(&config)),
-            lookup: Lookup::default(),
+            lookup: Lookup::new(&config),
+            memory: RefCell::default(),
+            source_turn: Cell::default(),
             config,
             links,
             counters,
@@ -119,6 +125,19 @@ impl DeliveryShard {
         self.config.routes.get(usize::from(next_hop.route)).map_or(&self.config.retry, |route| &route.retry)
     }
 
+    /// What there is to connect to, in the order of an attempt.
+    pub async fn candidates(&self, next_hop: &NextHop) -> Result<Vec<Candidate>, NotFound> {
+        let mut found = self.lookup.candidates(&self.config, &self.links, next_hop).await?;
+        self.memory.borrow().order(&mut found, monotonic_millis());
+        Ok(found)
+    }
+
+    /// The addresses from which a next hop is connected to.
+    pub fn sources(&self, next_hop: &NextHop) -> Sources<'_> {
+        let route = self.config.routes.get(usize::from(next_hop.route));
+        Sources { addresses: route.map_or(&[], |route| &route.source), turn: &self.source_turn }
+    }
+
     /// What the route of a next hop that was found demands.
     pub fn tls_of(&self, next_hop: &NextHop) -> &RouteTls {
         &self.tls[usize::from(next_hop.route)]
@@ -128,10 +147,6 @@ impl DeliveryShard {
     pub fn login_of(&self, next_hop: &NextHop) -> Option<Arc<Login>> {
         let route = self.config.routes.get(usize::from(next_hop.route))?;
         if next_hop.via.is_some() { None } else { route.login.clone() }
-    }
-
-    pub async fn lookup(&self, next_hop: &NextHop) -> Result<Vec<Peer>, NotFound> {
-        self.lookup.peers(&self.config, &self.links, next_hop).await
     }
 
     /// Gives ready messages to connections, as far as there may be some.
@@ -192,10 +207,14 @@ impl DeliveryShard {
             notified: handover.notified,
             announced: handover.attempts > 0,
             faults: 0,
+            priority: handover.priority,
             arrived_micros: handover.arrived_micros,
-            fresh: handover.fresh,
+            luggage: handover.luggage,
         };
-        match handover.tried_micros.and_then(|tried| self.wait_millis(&hop, &item, tried)) {
+        let release =
+            handover.release_micros.map(|release| release.saturating_sub(wall_micros()).div_ceil(1_000));
+        let wait = handover.tried_micros.and_then(|tried| self.wait_millis(&hop, &item, tried));
+        match release.filter(|wait| *wait > 0).or(wait) {
             Some(wait) => self.put_off(&hop, item, monotonic_millis() + wait),
             None => self.make_ready(&hop, item),
         }
@@ -210,6 +229,7 @@ impl DeliveryShard {
         let retry = self.retry_of(&hop.next_hop);
         let due = tried_micros.saturating_add(retry::wait_micros(retry, item.attempts, item.id));
         let due = due.min(retry::expires_micros(retry, item.arrived_micros));
+        let due = item.luggage.by().map_or(due, |by| due.min(by.deadline_micros));
         match due.saturating_sub(wall_micros()) {
             0 => None,
             left => Some(left.div_ceil(1_000)),
@@ -331,10 +351,12 @@ impl DeliveryShard {
 
     /// Goes once through the messages that are ready, in order; those that go on waiting stay in order.
     async fn settle_waiting(self: &Rc<Self>, hop: &Rc<Hop>, all: bool) {
-        for _ in 0..if all { hop.ready_len() } else { 0 } {
+        let counts = if all { hop.ready_counts() } else { Vec::new() };
+        for priority in counts.into_iter().flat_map(|(priority, count)| std::iter::repeat_n(priority, count))
+        {
             // Asked first: an item that is taken must be put back.
             let Some(trouble) = hop.trouble() else { break };
-            let Some(item) = hop.take() else { break };
+            let Some(item) = hop.take_of(priority) else { continue };
             let _hands = self.in_hands(&item);
             if let Some(item) = settle_trouble(self, hop, item, &trouble, Waits::Down).await {
                 self.hands.strain(item).into_iter().for_each(|item| hop.push(item));

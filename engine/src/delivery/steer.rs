@@ -12,7 +12,7 @@
 use super::hands::Slot;
 use super::hop::{Hop, Item};
 use super::shard::{DeliveryShard, Due};
-use crate::clock::monotonic_millis;
+use crate::clock::{monotonic_millis, wall_micros};
 use crate::shard::links::{Order, Steered, ToIngest};
 use crate::steering::{HopTrouble, Targets, Which};
 use sluice_queue::QueueId;
@@ -56,6 +56,7 @@ impl DeliveryShard {
         self.passing.set(waiting + timetable.len());
         if order == Order::Retry {
             self.lookup.forget_failed();
+            self.memory.borrow_mut().forget_all();
         }
         let mut pass =
             Pass { shard: self, order, targets, near: 0, seen: 0, forward: Vec::new(), wanted: Vec::new() };
@@ -126,9 +127,14 @@ impl Pass<'_> {
     }
 
     async fn timetable(&mut self, entries: Vec<(u64, Due)>) {
+        let now = wall_micros();
         for (due, what) in entries {
             match what {
                 Due::Probe(hop) => self.shard.plan(due, Due::Probe(hop)),
+                // Who asked for a later release is not sent before, whoever hurries (RFC 4865).
+                Due::Item(hop, item) if self.order == Order::Retry && item.arrived_micros > now => {
+                    self.shard.plan(due, Due::Item(hop, item));
+                }
                 Due::Item(hop, item) => {
                     let (meant, rest) = self.divide(item);
                     rest.into_iter().for_each(|item| self.shard.plan(due, Due::Item(hop.clone(), item)));
@@ -176,7 +182,7 @@ impl Pass<'_> {
                 }
                 let meant = item.with_group(meant);
                 let mut rest = item.with_group(rest);
-                rest.fresh = item.fresh;
+                rest.luggage = item.luggage;
                 (Some(meant), Some(rest))
             }
         }

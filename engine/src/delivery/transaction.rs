@@ -7,6 +7,7 @@ use std::io::Write;
 
 use super::extensions::Extensions;
 use super::failure::{Failure, Scope};
+use super::parameters::{self, Asked, Rcpt};
 use super::reply::Reply;
 use super::verdict::{Fate, Peer, Status};
 
@@ -15,12 +16,16 @@ use super::verdict::{Fate, Peer, Status};
 pub struct Transaction<'a, R> {
     /// The reverse-path without angle brackets; empty for `<>`.
     pub sender: &'a str,
-    /// The forward-paths without angle brackets, at least one.
+    /// At least one.
     pub recipients: R,
     /// Octets of the content before dot-stuffing, for SIZE (RFC 1870).
     pub content_bytes: u64,
-    /// The content was declared `BODY=8BITMIME`, or has octets above 127.
+    /// The content has octets above 127.
     pub eight_bit: bool,
+    /// What the client asked for when it gave the message.
+    pub asked: Asked<'a>,
+    /// The session is within TLS, and the peer is who it should be.
+    pub secure: bool,
     /// The content was declared `BODY=BINARYMIME` (RFC 3030).
     pub binary: bool,
 }
@@ -57,6 +62,8 @@ pub(super) struct Open {
     sent: usize,
     pub ending: Ending,
     content_bytes: u64,
+    /// RSET goes in front.
+    pub resets: bool,
     /// A reply to one of the commands has come.
     pub answered: bool,
     /// MAIL was answered with 2yz, so the peer is within a transaction.
@@ -68,29 +75,38 @@ pub(super) struct Open {
 impl Open {
     /// Writes the commands and decides at once about the recipients for whom nothing need be asked:
     /// a message too large for the peer, addresses that cannot be put in a command.
-    pub fn new<'a, R: Iterator<Item = &'a str>>(
+    pub fn new<'a, R: Iterator<Item = Rcpt<'a>>>(
         transaction: Transaction<'a, R>,
         ending: Ending,
         reset: bool,
         extensions: &Extensions,
         peer: &Peer,
     ) -> Self {
-        let Transaction { sender, recipients, content_bytes, eight_bit, binary } = transaction;
-        let refused = refuse_locally(sender, content_bytes, extensions, peer).or_else(|| {
+        let Transaction { binary, .. } = transaction;
+        let refused = refuse_locally(&transaction, extensions, peer).or_else(|| {
             let passes = extensions.binary_mime && ending != Ending::Data;
             (binary && !passes).then(|| no_binary(peer))
         });
+        let Transaction { sender, recipients, content_bytes, eight_bit, asked, .. } = transaction;
+        let utf8 = extensions.smtputf8 && asked.parameters.is_some_and(|of| of.smtputf8);
         let mut commands = Vec::with_capacity(128);
         if reset {
             commands.extend_from_slice(b"RSET\r\n");
         }
-        write_mail(&mut commands, sender, content_bytes, (eight_bit, binary), extensions);
+        let parameters = parameters::of_mail(&asked, extensions);
+        write_mail(&mut commands, sender, content_bytes, (eight_bit, binary), extensions, &parameters);
         let standings: Vec<Standing> = recipients
             .map(|recipient| match &refused {
                 Some(failure) => Standing::NotAsked(Fate::Failed(failure.clone())),
-                None if !fits_in_a_command(recipient) => Standing::NotAsked(Fate::Failed(bad_recipient())),
+                None if !fits_in_a_command(recipient.address) => {
+                    Standing::NotAsked(Fate::Failed(bad_recipient()))
+                }
+                None if !utf8 && !recipient.address.is_ascii() => {
+                    Standing::NotAsked(Fate::Failed(parameters::without_utf8(peer)))
+                }
                 None => {
-                    write_all(&mut commands, format_args!("RCPT TO:<{recipient}>\r\n"));
+                    let parameters = parameters::of_rcpt(recipient.parameters, extensions);
+                    write_all(&mut commands, format_args!("RCPT TO:<{}>{parameters}\r\n", recipient.address));
                     Standing::Asked
                 }
             })
@@ -106,10 +122,16 @@ impl Open {
             sent: 0,
             ending,
             content_bytes,
+            resets: reset,
             answered: false,
             mail_accepted: false,
             is_misordered: false,
         }
+    }
+
+    /// Whether there is a recipient about whom the peer is asked.
+    pub fn is_asked(&self) -> bool {
+        self.next_asked(0).is_some()
     }
 
     /// The next recipient from `from` on for whom there is a RCPT among the commands.
@@ -197,6 +219,7 @@ fn write_mail(
     bytes: u64,
     (eight_bit, binary): (bool, bool),
     extensions: &Extensions,
+    parameters: &str,
 ) {
     write_all(commands, format_args!("MAIL FROM:<{sender}>"));
     if extensions.size {
@@ -207,6 +230,7 @@ fn write_mail(
     } else if eight_bit && extensions.eight_bit_mime {
         commands.extend_from_slice(b" BODY=8BITMIME");
     }
+    commands.extend_from_slice(parameters.as_bytes());
     commands.extend_from_slice(b"\r\n");
 }
 
@@ -219,13 +243,26 @@ fn write_all(commands: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
 }
 
 /// What speaks against the whole transaction before a word has been said.
-fn refuse_locally(sender: &str, bytes: u64, extensions: &Extensions, peer: &Peer) -> Option<Failure> {
+fn refuse_locally<R>(
+    transaction: &Transaction<'_, R>,
+    extensions: &Extensions,
+    peer: &Peer,
+) -> Option<Failure> {
+    let Transaction { sender, content_bytes: bytes, eight_bit, binary, asked, secure, .. } = transaction;
+    let bytes = *bytes;
     if let Some(size_max) = extensions.size_max.filter(|&size_max| bytes > size_max) {
         let text = format!(
             "message size {bytes} exceeds size limit {size_max} of server {host}",
             host = peer.host()
         );
         return Some(Failure::local(Scope::Host, Status::TOO_LARGE_FOR_HOST, text));
+    }
+    if let Some(failure) = parameters::refusal(asked, sender, extensions, peer, *secure) {
+        return Some(failure);
+    }
+    if *eight_bit && !binary && !extensions.eight_bit_mime {
+        let text = format!("8BITMIME is required, but was not offered by host {}", peer.host());
+        return Some(Failure::local(Scope::Host, Status::NEEDS_EIGHT_BIT, text));
     }
     if !fits_in_a_command(sender) {
         let text = "the sender address has characters that cannot be sent in MAIL".to_owned();
@@ -248,8 +285,7 @@ fn bad_recipient() -> Failure {
     Failure::local(Scope::Recipient, Status::BAD_RECIPIENT_SYNTAX, text)
 }
 
-/// Printable ASCII only: a line end would be a command of its own, and without SMTPUTF8 (RFC 6531)
-/// nothing above 127 may be sent.
+/// No control characters: a line end would be a command of its own. Whether UTF-8 may be sent is asked apart.
 fn fits_in_a_command(path: &str) -> bool {
-    path.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+    path.bytes().all(|byte| byte >= b' ' && byte != 0x7f)
 }

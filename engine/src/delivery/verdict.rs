@@ -45,6 +45,14 @@ impl Status {
     pub const AUTH_FAILED: Self = Self(4, 7, 8);
     pub const AUTH_NEEDS_TLS: Self = Self(4, 7, 11);
     pub const EXPIRED: Self = Self(4, 4, 7);
+    /// The sender's own time is over (RFC 2852), or no next hop keeps it.
+    pub const TOO_LATE: Self = Self(5, 4, 7);
+    /// Octets above 127 to a host that does not take them (RFC 6152 section 3).
+    pub const NEEDS_EIGHT_BIT: Self = Self(5, 6, 3);
+    /// RFC 6531 section 3.5.
+    pub const NEEDS_UTF8: Self = Self(5, 6, 7);
+    /// RFC 8689 section 5.
+    pub const NEEDS_TLS: Self = Self(5, 7, 30);
     pub const PROTOCOL: Self = Self(4, 5, 0);
 
     /// The code of a reply: its own, or the undefined one of its class.

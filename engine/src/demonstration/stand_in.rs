@@ -5,7 +5,7 @@
 
 use super::maildir;
 use crate::clock;
-use crate::config::{Config, LineEndings, Listener, Network, Relay, TlsMode};
+use crate::config::{ClientLimits, Config, Extensions, LineEndings, Listener, Network, Relay, TlsMode};
 use crate::session::{self, Refusal, Session, Step};
 use sluice_queue::{QueueId, SpoolNumber};
 use std::io;
@@ -52,9 +52,14 @@ fn context(config: &Config, address: SocketAddr) -> Arc<session::Context> {
         clients: vec![Network { address: address.ip(), prefix: 8 }],
         relay: Relay::Any,
         tls: TlsMode::Off,
+        extensions: Extensions::of(Relay::Any),
+        auth: false,
         line_endings: LineEndings::Strict,
         binarymime: false,
         certificates: None,
+        limits: ClientLimits::default().none(),
+        proxy: Vec::new(),
+        xclient: Vec::new(),
     }];
     Arc::new(session::Context::new(&config, 0))
 }
@@ -86,7 +91,7 @@ async fn converse(
         }
         loop {
             match step(&mut session, &mut input, &mut content, root, &mut out) {
-                Step::Flush => {
+                Step::Flush | Step::Pause(_) => {
                     stream.write_all(&out).await?;
                     out.clear();
                 }
@@ -110,8 +115,14 @@ fn step(
     loop {
         let (consumed, step) = session.advance(clock::monotonic_millis(), &input[used..], out);
         match step {
-            // It offers no TLS.
-            Step::Read | Step::Flush | Step::StartTls | Step::Close => {
+            // It offers neither TLS nor AUTH and believes no proxy.
+            Step::Read
+            | Step::Flush
+            | Step::Pause(_)
+            | Step::StartTls
+            | Step::Readmit
+            | Step::Authenticate
+            | Step::Close => {
                 input.drain(..used + consumed);
                 return step;
             }

@@ -12,14 +12,20 @@ const WORD_BYTES_MAX: usize = 900;
 #[derive(Default)]
 pub(super) struct Fields {
     octets: Vec<u8>,
+    /// Values may be UTF-8.
+    utf8: bool,
 }
 
 impl Fields {
+    pub fn new(utf8: bool) -> Self {
+        Self { octets: Vec::new(), utf8 }
+    }
+
     /// Adds a field. Runs of white space in the value count as one space.
     pub fn put(&mut self, name: &str, value: &str) {
         self.octets.extend_from_slice(name.as_bytes());
         self.octets.push(b':');
-        put_folded(&mut self.octets, name.len() + 1, &ascii(value));
+        put_folded(&mut self.octets, name.len() + 1, &printable(value, self.utf8));
         self.octets.extend_from_slice(b"\r\n");
     }
 
@@ -32,7 +38,7 @@ impl Fields {
 /// length of the line so far.
 fn put_folded(octets: &mut Vec<u8>, mut column: usize, value: &str) {
     for word in value.split_ascii_whitespace() {
-        let word = &word[..word.len().min(WORD_BYTES_MAX)];
+        let word = &word[..word.floor_char_boundary(WORD_BYTES_MAX)];
         if column + 1 + word.len() > LINE_BYTES_WANTED && column > 1 {
             octets.extend_from_slice(b"\r\n");
             column = 0;
@@ -44,10 +50,10 @@ fn put_folded(octets: &mut Vec<u8>, mut column: usize, value: &str) {
 }
 
 /// Text for people, wrapped and indented; ends with CRLF.
-pub(super) fn wrapped(text: &str, indent: usize) -> Vec<u8> {
+pub(super) fn wrapped(text: &str, indent: usize, utf8: bool) -> Vec<u8> {
     let mut octets = Vec::new();
-    for word in ascii(text).split_ascii_whitespace() {
-        let word = &word[..word.len().min(WORD_BYTES_MAX)];
+    for word in printable(text, utf8).split_ascii_whitespace() {
+        let word = &word[..word.floor_char_boundary(WORD_BYTES_MAX)];
         let line = octets.len() - octets.iter().rposition(|&octet| octet == b'\n').map_or(0, |at| at + 1);
         if line == 0 {
             octets.resize(octets.len() + indent, b' ');
@@ -65,9 +71,17 @@ pub(super) fn wrapped(text: &str, indent: usize) -> Vec<u8> {
 
 /// Printable ASCII: everything else becomes `?`, white space of any kind a space.
 pub(super) fn ascii(text: &str) -> String {
+    printable(text, false)
+}
+
+/// The same; with `utf8` characters beyond ASCII stay, but for those that end lines or turn the direction of
+/// the text around them.
+fn printable(text: &str, utf8: bool) -> String {
     let one = |c: char| match c {
         ' '..='~' => c,
         '\t' | '\r' | '\n' => ' ',
+        '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' => '?',
+        _ if utf8 && !c.is_control() => c,
         _ => '?',
     };
     text.chars().map(one).collect()
@@ -114,12 +128,13 @@ mod tests {
 
     #[test]
     fn text_is_wrapped_and_indented() {
-        let text = String::from_utf8(wrapped(&["word"; 40].join(" "), 4)).unwrap();
+        let text = String::from_utf8(wrapped(&["word"; 40].join(" "), 4, false)).unwrap();
         assert!(text.ends_with("word\r\n"));
         for line in text.lines() {
             assert!(line.starts_with("    word") && line.len() <= LINE_BYTES_WANTED, "{line}");
         }
         assert_eq!(text.split_ascii_whitespace().count(), 40);
-        assert_eq!(wrapped("", 4), b"\r\n");
+        assert_eq!(wrapped("", 4, false), b"\r\n");
+        assert_eq!(wrapped("ö\u{2028}\u{85}", 0, true), "ö??\r\n".as_bytes());
     }
 }

@@ -1,5 +1,5 @@
 //! Delivery status notifications (RFC 3464, RFC 6522, RFC 3834): what the relay tells a sender about
-//! recipients that did not get the message, or not yet.
+//! recipients that did not get the message, or not yet, or whose next hop will not tell him that they got it.
 //!
 //! Pure: dates come as text, the original's header section as octets. The result is a message like
 //! any other: an envelope with the null reverse-path, and content with lines of at most 998 octets
@@ -9,8 +9,13 @@
 //! multipart/report; report-type=delivery-status
 //! ├── text/plain                 for people: what happened to whom, and what to do
 //! ├── message/delivery-status    for machines: one block for the message, one per recipient
-//! └── text/rfc822-headers        the header section of the original, cut at HEADER_BYTES_MAX
+//! └── text/rfc822-headers        the header section of the original, cut at HEADER_BYTES_MAX; with RET=FULL
+//!                                and a failure message/rfc822, all of it, up to FULL_BYTES_MAX
 //! ```
+//!
+//! About a message that came with SMTPUTF8 the parts are message/global-delivery-status, message/global-headers
+//! and message/global (RFC 6533), and addresses stand in them as they are. The DSN itself needs SMTPUTF8 only
+//! where its own recipient's address does.
 //!
 //! Invariants: none about a message with the null reverse-path, so none about a DSN (RFC 5321
 //! section 6.1). Nothing that a peer or a sender said can make a line of its own: it is reduced to
@@ -20,13 +25,18 @@ mod fields;
 pub(crate) mod original;
 mod text;
 
-use sluice_queue::{Body, Envelope, Recipient};
+use crate::smtp::parameters::{orcpt, xtext};
+use sluice_queue::{Body, Envelope, MailParameters, Recipient};
 
 use self::fields::{Fields, ascii};
 
 /// Octets of the original's header section that are returned. Prevents a DSN much larger than what
 /// it tells.
 pub const HEADER_BYTES_MAX: usize = 32 * 1_024;
+
+/// Octets of a message that is returned whole where RET=FULL asks for it (RFC 3461 section 4.3); of a larger
+/// one only the header section is. Prevents the same.
+pub const FULL_BYTES_MAX: usize = 64 * 1_024;
 
 /// Recipients in one DSN that are listed for people; the machine part lists all.
 pub const TOLD_RECIPIENTS_MAX: usize = 100;
@@ -44,6 +54,8 @@ pub struct Report<'a> {
     /// Octets of the original's header section, with or without the empty line behind it; may be the
     /// front part only, or empty when it cannot be read any more.
     pub header: &'a [u8],
+    /// `header` is the whole message, and it is to be returned as it is.
+    pub whole: bool,
     /// When the original arrived.
     pub arrival_date: &'a str,
     /// Now.
@@ -59,6 +71,8 @@ pub struct Report<'a> {
 pub struct ReportedRecipient<'a> {
     /// The forward-path without angle brackets.
     pub address: &'a str,
+    /// ORCPT as it came (RFC 3461); empty: not given.
+    pub orcpt: &'a str,
     pub action: Action<'a>,
     /// The enhanced status code: class 5 for a bounce, 4 for a delay, [`EXPIRED`] for an expiry.
     ///
@@ -83,6 +97,8 @@ pub enum Action<'a> {
     Expired,
     /// Still being tried, until this date.
     Delayed { until_date: &'a str },
+    /// Given to a next hop that tells nobody that it was delivered.
+    Relayed,
 }
 
 /// A message to be accepted into the spool like any other.
@@ -98,14 +114,26 @@ pub fn compose(report: &Report<'_>) -> Option<Dsn> {
     if report.original.sender.is_empty() || report.recipients.is_empty() {
         return None;
     }
-    let parts = [text::explanation(report), status(report), original::returned(report.header)];
+    let utf8 = report.original.is_utf8();
+    let whole = report.whole && original::is_returnable(report.header);
+    let returned = if whole { report.header.to_vec() } else { original::returned(report.header) };
+    let parts = [text::explanation(report, utf8), status(report, utf8), returned];
     let boundary = free_boundary(report, &parts);
-    let is_eight_bit = !parts[2].is_ascii();
+    let is_eight_bit = parts.iter().any(|part| !part.is_ascii());
     let mut content = header(report, &boundary, is_eight_bit);
+    let text_type = if utf8 { "text/plain; charset=utf-8" } else { "text/plain; charset=us-ascii" };
+    let status_type = if utf8 { "message/global-delivery-status" } else { "message/delivery-status" };
+    let returned_type = match (whole, utf8) {
+        (true, true) => "message/global",
+        (true, false) => "message/rfc822",
+        (false, true) => "message/global-headers",
+        (false, false) => "text/rfc822-headers",
+    };
+    let eight_bit = |part: &Vec<u8>| !part.is_ascii();
     let types = [
-        ("Notification", "text/plain; charset=us-ascii", false),
-        ("Delivery report", "message/delivery-status", false),
-        ("Header of the message", "text/rfc822-headers", is_eight_bit),
+        ("Notification", text_type, eight_bit(&parts[0])),
+        ("Delivery report", status_type, eight_bit(&parts[1])),
+        (if whole { "The message" } else { "Header of the message" }, returned_type, eight_bit(&parts[2])),
     ];
     for ((description, media_type, eight_bit), part) in types.into_iter().zip(&parts) {
         content.extend_from_slice(format!("\r\n--{boundary}\r\n").as_bytes());
@@ -120,24 +148,32 @@ pub fn compose(report: &Report<'_>) -> Option<Dsn> {
         content.extend_from_slice(part);
     }
     content.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
+    let is_eight_bit = is_eight_bit || !content.is_ascii();
     Some(Dsn { envelope: envelope(report, is_eight_bit), content })
 }
 
 fn envelope(report: &Report<'_>, is_eight_bit: bool) -> Envelope {
     Envelope {
         sender: String::new(),
-        recipients: vec![Recipient { address: report.original.sender.clone() }],
+        recipients: vec![Recipient::new(report.original.sender.clone())],
         body: if is_eight_bit { Body::EightBit } else { Body::SevenBit },
         arrived_micros: report.now_micros,
         listener: "dsn".into(),
         helo: report.hostname.into(),
         client: String::new(),
-        origin: None,
+        parameters: needs_utf8(report)
+            .then(|| Box::new(MailParameters { smtputf8: true, ..MailParameters::default() })),
+        ..Envelope::default()
     }
 }
 
+/// The DSN's own header and envelope have UTF-8 (RFC 6531).
+fn needs_utf8(report: &Report<'_>) -> bool {
+    report.original.is_utf8() && !report.original.sender.is_ascii()
+}
+
 fn header(report: &Report<'_>, boundary: &str, is_eight_bit: bool) -> Vec<u8> {
-    let mut fields = Fields::default();
+    let mut fields = Fields::new(needs_utf8(report));
     fields.put("Date", report.date);
     fields.put("From", &format!("Mail Delivery System <{}>", report.postmaster));
     fields.put("To", &format!("<{}>", report.original.sender));
@@ -161,8 +197,12 @@ fn header(report: &Report<'_>, boundary: &str, is_eight_bit: bool) -> Vec<u8> {
 }
 
 /// RFC 3464 section 2: the block of the message, then one block per recipient.
-fn status(report: &Report<'_>) -> Vec<u8> {
-    let mut fields = Fields::default();
+fn status(report: &Report<'_>, utf8: bool) -> Vec<u8> {
+    let mut fields = Fields::new(utf8);
+    let envid = report.original.parameters.as_ref().map_or("", |of| of.envid.as_str());
+    if let Some(envid) = xtext::decoded(envid).filter(|envid| !envid.is_empty()) {
+        fields.put("Original-Envelope-Id", &String::from_utf8_lossy(&envid));
+    }
     fields.put("Reporting-MTA", &format!("dns; {}", report.hostname));
     if !report.original.helo.is_empty() {
         fields.put("Received-From-MTA", &format!("dns; {}", report.original.helo));
@@ -172,16 +212,33 @@ fn status(report: &Report<'_>) -> Vec<u8> {
     let mut octets = fields.into_octets();
     for recipient in report.recipients {
         octets.extend_from_slice(b"\r\n");
-        octets.extend_from_slice(&recipient_status(recipient));
+        octets.extend_from_slice(&recipient_status(recipient, utf8));
     }
     octets
 }
 
-fn recipient_status(recipient: &ReportedRecipient<'_>) -> Vec<u8> {
-    let mut fields = Fields::default();
-    fields.put("Final-Recipient", &format!("rfc822; {}", recipient.address));
-    let is_delayed = matches!(recipient.action, Action::Delayed { .. });
-    fields.put("Action", if is_delayed { "delayed" } else { "failed" });
+/// An original recipient as RFC 3464 section 2.3.1, or RFC 6533 section 3, writes it.
+fn original_recipient(orcpt: &str, utf8: bool) -> Option<String> {
+    let (kind, address) = orcpt::plain(orcpt)?;
+    if utf8 || address.is_ascii() {
+        return Some(format!("{kind}; {address}"));
+    }
+    orcpt::in_ascii(orcpt).split_once(';').map(|(kind, address)| format!("{kind}; {address}"))
+}
+
+fn recipient_status(recipient: &ReportedRecipient<'_>, utf8: bool) -> Vec<u8> {
+    let mut fields = Fields::new(utf8);
+    if let Some(original) = original_recipient(recipient.orcpt, utf8) {
+        fields.put("Original-Recipient", &original);
+    }
+    let kind = if recipient.address.is_ascii() { "rfc822" } else { "utf-8" };
+    fields.put("Final-Recipient", &format!("{kind}; {}", recipient.address));
+    let action = match recipient.action {
+        Action::Delayed { .. } => "delayed",
+        Action::Relayed => "relayed",
+        Action::Bounced | Action::Expired => "failed",
+    };
+    fields.put("Action", action);
     fields.put("Status", recipient.status);
     if let Some(remote) = recipient.remote {
         fields.put("Remote-MTA", &format!("dns; {remote}"));

@@ -32,6 +32,24 @@ pub(crate) fn returned(header: &[u8]) -> Vec<u8> {
     octets
 }
 
+/// Whether the whole message can be put into a DSN as it is: lines that are not too long, ended by CRLF, and
+/// no NUL.
+pub(super) fn is_returnable(content: &[u8]) -> bool {
+    let lines = content.strip_suffix(b"\r\n").unwrap_or(content).split(|&octet| octet == b'\n');
+    let mut lines = lines.peekable();
+    while let Some(line) = lines.next() {
+        let line = match (line.strip_suffix(b"\r"), lines.peek()) {
+            (Some(line), _) => line,
+            (None, None) => line,
+            (None, Some(_)) => return false,
+        };
+        if line.len() > LINE_BYTES_MAX || memchr::memchr2(0, b'\r', line).is_some() {
+            return false;
+        }
+    }
+    true
+}
+
 /// The message id with its angle brackets, when there is one that can be referred to.
 pub(crate) fn message_id(header: &[u8]) -> Option<String> {
     const NAME: &[u8] = b"message-id:";

@@ -13,19 +13,20 @@ const DATE: &str = "Sun, 22 Nov 2026 01:00:00 +0000";
 fn original() -> Envelope {
     Envelope {
         sender: "s@a.example".into(),
-        recipients: vec![Recipient { address: "r@b.example".into() }],
+        recipients: vec![Recipient::new("r@b.example")],
         body: Body::SevenBit,
         arrived_micros: 1,
         listener: "inside".into(),
         helo: "client.example".into(),
         client: "10.1.0.7".into(),
-        origin: None,
+        ..Envelope::default()
     }
 }
 
 fn bounced<'a>() -> ReportedRecipient<'a> {
     ReportedRecipient {
         address: "r@b.example",
+        orcpt: "",
         action: Action::Bounced,
         status: "5.1.1",
         text: "host mx[192.0.2.1] said: 550 5.1.1 No such user (in reply to RCPT TO command)",
@@ -38,6 +39,7 @@ fn bounced<'a>() -> ReportedRecipient<'a> {
 fn delayed<'a>() -> ReportedRecipient<'a> {
     ReportedRecipient {
         address: "d@b.example",
+        orcpt: "",
         action: Action::Delayed { until_date: "Fri, 27 Nov 2026 01:00:00 +0000" },
         status: "4.4.1",
         text: "connect to mx[192.0.2.1]:25: Connection refused",
@@ -58,6 +60,7 @@ fn report<'a>(
         queue_id: "0123456789ABC",
         original,
         header,
+        whole: false,
         arrival_date: DATE,
         date: DATE,
         now_micros: 77,
@@ -104,7 +107,7 @@ fn the_envelope_is_from_nobody_to_the_sender() {
     let original = original();
     let dsn = compose(&report(&original, HEADER, &[bounced()])).unwrap();
     assert_eq!(dsn.envelope.sender, "");
-    assert_eq!(dsn.envelope.recipients, [Recipient { address: "s@a.example".into() }]);
+    assert_eq!(dsn.envelope.recipients, [Recipient::new("s@a.example")]);
     assert_eq!((dsn.envelope.body, dsn.envelope.listener.as_str()), (Body::EightBit, "dsn"));
     let plain = compose(&report(&original, b"A: b\r\n", &[bounced()])).unwrap();
     assert_eq!(plain.envelope.body, Body::SevenBit);
@@ -163,6 +166,7 @@ fn what_peers_and_senders_say_makes_no_line_of_its_own() {
     let original = Envelope { sender: evil.into(), helo: evil.into(), ..original() };
     let recipient = ReportedRecipient {
         address: evil,
+        orcpt: evil,
         action: Action::Delayed { until_date: evil },
         status: evil,
         text: evil,
@@ -197,6 +201,87 @@ fn many_recipients_are_told_up_to_a_bound_and_reported_in_full() {
     assert_eq!(text.matches("  <r@b.example>").count(), TOLD_RECIPIENTS_MAX);
     assert_eq!(text.matches("Final-Recipient").count(), 1_000);
     assert!(text.contains("... and 900 more"));
+}
+
+/// RFC 3461 sections 4.4 and 6.3.
+#[test]
+fn what_the_sender_called_it_comes_back() {
+    let parameters = MailParameters { envid: "QQ+2B1".into(), ..MailParameters::default() };
+    let original = Envelope { parameters: Some(Box::new(parameters)), ..original() };
+    let recipient = ReportedRecipient { orcpt: "rfc822;old+2Bbob@b.example", ..bounced() };
+    let ascii = ReportedRecipient { orcpt: "utf-8;j\\x{F6}@b.example", ..bounced() };
+    let dsn = compose(&report(&original, b"", &[recipient, ascii])).unwrap();
+    let text = String::from_utf8(dsn.content).unwrap();
+    for part in [
+        "Original-Envelope-Id: QQ+1\r\nReporting-MTA",
+        "Original-Recipient: rfc822; old+bob@b.example\r\nFinal-Recipient: rfc822; r@b.example\r\n",
+        "Original-Recipient: utf-8; j\\x{F6}@b.example\r\nFinal-Recipient",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in:\n{text}");
+    }
+}
+
+#[test]
+fn who_asked_to_hear_of_success_hears_that_it_was_handed_on() {
+    let original = original();
+    let relayed = ReportedRecipient { action: Action::Relayed, status: "2.0.0", ..bounced() };
+    let dsn = compose(&report(&original, HEADER, std::slice::from_ref(&relayed))).unwrap();
+    let text = String::from_utf8(dsn.content).unwrap();
+    assert!(text.contains("Subject: Your message was handed on\r\n"), "{text}");
+    assert!(text.contains("Action: relayed\r\nStatus: 2.0.0\r\n") && !text.contains("not be delivered"));
+    let both = compose(&report(&original, HEADER, &[relayed, bounced()])).unwrap();
+    let text = String::from_utf8(both.content).unwrap();
+    assert!(text.contains("Subject: Your message could not be delivered to everybody\r\n"), "{text}");
+    assert!(text.contains("Action: relayed") && text.contains("Action: failed"));
+}
+
+/// RFC 3461 section 4.3.
+#[test]
+fn with_ret_full_the_whole_message_comes_back_if_it_can() {
+    let original = original();
+    for (message, is_whole) in [
+        (&b"A: b\r\n\r\nthe body\r\n"[..], true),
+        (b"A: b\r\n\r\n8-bit \xff\r\n", true),
+        (b"A: b\r\n\r\nbare\nline\r\n", false),
+        (b"A: b\r\n\r\nnul \0\r\n", false),
+        (&[b"A: b\r\n\r\n", &[b'x'; 999][..], b"\r\n"].concat(), false),
+    ] {
+        let dsn = compose(&Report { whole: true, ..report(&original, message, &[bounced()]) }).unwrap();
+        assert_lines(&dsn.content);
+        let has = |part: &[u8]| memchr::memmem::find(&dsn.content, part).is_some();
+        assert_eq!((has(b"message/rfc822"), has(b"text/rfc822-headers")), (is_whole, !is_whole));
+        assert_eq!(has(message), is_whole);
+        assert_eq!(dsn.envelope.body == Body::EightBit, !dsn.content.is_ascii());
+    }
+}
+
+/// RFC 6533.
+#[test]
+fn about_an_international_message_the_parts_are_global() {
+    let parameters = || Some(Box::new(MailParameters { smtputf8: true, ..MailParameters::default() }));
+    for (sender, needs_utf8) in [("s@a.example", false), ("sö@a.example", true)] {
+        let original = Envelope { sender: sender.into(), parameters: parameters(), ..original() };
+        let recipient = ReportedRecipient {
+            address: "jö@b.example",
+            orcpt: "utf-8;alt\\x{F6}@b.example",
+            text: "nein\u{202e}ö",
+            ..bounced()
+        };
+        let dsn = compose(&report(&original, HEADER, &[recipient])).unwrap();
+        assert_lines(&dsn.content);
+        assert_eq!((dsn.envelope.is_utf8(), dsn.envelope.body), (needs_utf8, Body::EightBit));
+        let text = String::from_utf8(dsn.content).unwrap();
+        for part in [
+            "message/global-delivery-status\r\nContent-Transfer-Encoding: 8bit\r\n",
+            "Content-Type: message/global-headers\r\n",
+            "Original-Recipient: utf-8; altö@b.example\r\nFinal-Recipient: utf-8; jö@b.example\r\n",
+            "  <jö@b.example>\r\n    nein?ö\r\n",
+        ] {
+            assert!(text.contains(part), "{part:?} is not in:\n{text}");
+        }
+        let header = &text[..text.find("\r\n\r\n").unwrap()];
+        assert_eq!(header.is_ascii(), !needs_utf8, "{header}");
+    }
 }
 
 const READER: &str = r#"

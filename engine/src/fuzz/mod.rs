@@ -11,7 +11,9 @@ pub mod content;
 pub mod original;
 pub mod path;
 pub mod peer;
+pub mod proxy;
 pub mod reply_reader;
+pub mod sasl;
 pub mod session;
 
 mod cuts;

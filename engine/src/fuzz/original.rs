@@ -41,13 +41,14 @@ fn sound(octets: &[u8]) {
 fn dsn(header: &[u8], said: &str) -> Vec<u8> {
     let original = Envelope {
         sender: "a@b.example".into(),
-        recipients: vec![Recipient { address: "c@d.example".into() }],
+        recipients: vec![Recipient { address: "c@d.example".into(), parameters: None }],
         body: Body::SevenBit,
         arrived_micros: 0,
         listener: String::new(),
         helo: String::new(),
         client: String::new(),
         origin: None,
+        parameters: None,
     };
     let date = "Sun, 22 Nov 2026 01:41:40 +0000";
     let recipient = ReportedRecipient {
@@ -58,6 +59,7 @@ fn dsn(header: &[u8], said: &str) -> Vec<u8> {
         reply: Some(said),
         remote: Some(said),
         last_attempt_date: None,
+        orcpt: "",
     };
     let report = Report {
         hostname: "relay.winery.example",
@@ -65,6 +67,7 @@ fn dsn(header: &[u8], said: &str) -> Vec<u8> {
         queue_id: "0",
         original: &original,
         header,
+        whole: false,
         arrival_date: date,
         date,
         now_micros: 1,

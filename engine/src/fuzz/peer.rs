@@ -8,6 +8,7 @@
 use crate::delivery::client::{
     Client, ClientSettings, ClientTimeouts, Event, Opening, StartTls, Transaction,
 };
+use crate::delivery::parameters::{Asked, Rcpt};
 use crate::delivery::verdict::Peer;
 use std::sync::Arc;
 
@@ -89,8 +90,10 @@ impl Conversation<'_> {
         let transaction = Transaction {
             sender: "s@a.example",
             content_bytes: 10,
-            recipients: self.recipients.iter().copied(),
+            recipients: self.recipients.iter().copied().map(Rcpt::from),
             eight_bit: true,
+            asked: Asked::default(),
+            secure: self.binary,
             binary: self.binary,
         };
         self.client.begin(0, transaction, &mut out);

@@ -29,4 +29,4 @@ macro_rules! targets {
     )*};
 }
 
-targets! { command config content original path peer reply_reader session }
+targets! { command config content original path peer proxy reply_reader sasl session }

@@ -4,9 +4,9 @@ use super::IngestShard;
 use super::ShardSpool;
 use super::known::{self, Known};
 use crate::config::{Config, Target};
-use crate::shard::links::{Fresh, Group, Handover, NextHop, ToDelivery};
+use crate::shard::links::{Fresh, Group, Handover, Luggage, NextHop, ToDelivery};
 use crate::steering::{Destination, Subject, domain_of};
-use sluice_queue::{ContentFlags, Envelope, QueueId};
+use sluice_queue::{ContentFlags, Envelope, QueueId, Schedule};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
@@ -90,6 +90,11 @@ pub fn mx_route(config: &Config, domain: &str) -> Option<usize> {
     config.route_for(domain).filter(by_mx).or_else(|| (0..config.routes.len()).find(by_mx))
 }
 
+/// The times of retries count from the arrival of a message, or from its release.
+fn began_micros(arrived_micros: u64, schedule: &Schedule) -> u64 {
+    schedule.release_micros.map_or(arrived_micros, |release| release.max(arrived_micros))
+}
+
 /// A next hop belongs to one delivery shard, so that its connections and limits need no lock. Smart
 /// hosts take more than one core's worth, so each delivery shard has a slice of them.
 fn delivery_shard(next_hop: &NextHop, id: QueueId, shards: usize) -> usize {
@@ -117,19 +122,20 @@ impl IngestShard {
         for (next_hop, indexes) in
             groups(&self.config, recipients.map(|(recipient, index)| (index, &*recipient.address, None)))
         {
-            let fresh =
-                content.clone().map(|content| Box::new(Fresh { envelope: envelope.clone(), content, flags }));
+            let fresh = content.clone().map(|content| Fresh { envelope: envelope.clone(), content, flags });
             let group = Group::new(indexes);
-            let arrived_micros = envelope.arrived_micros;
+            let schedule = envelope.schedule();
             self.send(Handover {
                 id,
                 next_hop,
                 group,
                 attempts: 0,
                 notified: false,
-                arrived_micros,
+                arrived_micros: began_micros(envelope.arrived_micros, &schedule),
+                release_micros: schedule.release_micros,
+                priority: schedule.priority,
                 tried_micros: None,
-                fresh,
+                luggage: Luggage::new(fresh, schedule.deliver_by),
             });
         }
     }
@@ -176,9 +182,11 @@ impl IngestShard {
                 group: Group::new(indexes),
                 attempts: first.part.state.attempts,
                 notified: first.part.state.notified,
-                arrived_micros: subject.arrived_micros,
+                arrived_micros: began_micros(subject.arrived_micros, &subject.schedule),
+                release_micros: subject.schedule.release_micros,
+                priority: subject.schedule.priority,
                 tried_micros: first.tried_micros.filter(|_| all_wait),
-                fresh: None,
+                luggage: Luggage::new(None, subject.schedule.deliver_by),
             });
         }
     }
@@ -197,7 +205,7 @@ impl IngestShard {
         };
         if let Some(mut what) = refused {
             if let ToDelivery::Handover(handover) = &mut what {
-                handover.fresh = None;
+                handover.luggage = handover.luggage.stored();
             }
             overflow.push_back((shard, Some(what)));
             self.overflow_grew.raise();

@@ -62,6 +62,7 @@ pub(crate) async fn serve_inbox(shard: Rc<IngestShard>, mut inbox: Receiver<ToIn
                 let _ = reply.send(restore::take_in(spool, turn, source, dry_run, items, each).await);
             }),
             ToIngest::Tls(tls) => *shard.tls.borrow_mut() = tls,
+            ToIngest::Trace(trace) => shard.traces.begin(trace),
             ToIngest::Stop => shard.stop.stop(),
             ToIngest::Finish => return,
         }

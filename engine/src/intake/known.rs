@@ -33,6 +33,7 @@ fn shown(facts: &Facts<'_>, each: impl FnOnce(&Subject<'_>, &[Known<'_>])) {
         content_bytes: facts.content_bytes(),
         sender: facts.sender(),
         damaged: facts.damaged(),
+        schedule: facts.schedule(),
     };
     let mut recipients = facts.recipients().map(Known::from);
     if facts.recipients_count() == 1

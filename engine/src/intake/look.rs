@@ -8,7 +8,7 @@ use super::{IngestShard, ShardSpool};
 use crate::clock;
 use crate::shard::links::{QueueItem, QueueRecipient};
 use crate::steering::{Condition, HopNames, Part, State, Subject, SummaryOptions, Tally};
-use sluice_queue::{QueueId, RecipientStatus};
+use sluice_queue::{ByMode, Notify, QueueId, RecipientStatus, Ret};
 use std::rc::Rc;
 
 /// Messages looked at between two yields.
@@ -106,6 +106,27 @@ pub fn tell_origin(item: &mut QueueItem, envelope: &sluice_queue::Envelope) {
     item.client = envelope.client.clone();
     item.helo = envelope.helo.clone();
     item.listener = envelope.listener.clone();
+    if let Some(of) = &envelope.parameters {
+        item.ret = match of.ret {
+            Some(Ret::Full) => "FULL".into(),
+            Some(Ret::Headers) => "HDRS".into(),
+            None => String::new(),
+        };
+        item.envid = of.envid.clone();
+        (item.smtputf8, item.require_tls) = (of.smtputf8, of.require_tls);
+    }
+    for (told, recipient) in item.recipients.iter_mut().zip(&envelope.recipients) {
+        let Some(of) = &recipient.parameters else { continue };
+        told.notify = of.notify.map(notify_words).unwrap_or_default();
+        told.orcpt = of.orcpt.clone();
+    }
+}
+
+/// As RCPT writes it.
+fn notify_words(notify: Notify) -> String {
+    let words = [(notify.success, "SUCCESS"), (notify.failure, "FAILURE"), (notify.delay, "DELAY")];
+    let words: Vec<&str> = words.iter().filter(|word| word.0).map(|word| word.1).collect();
+    if words.is_empty() { "NEVER".into() } else { words.join(",") }
 }
 
 /// Reasons that found no room in memory.
@@ -130,6 +151,8 @@ pub fn describe<'a>(
         next_hop: if part.state.is_finished() { String::new() } else { hops.name(&part).into_owned() },
         rerouted: part.via.is_some(),
         reason: part.reason.unwrap_or_default().to_owned(),
+        notify: String::new(),
+        orcpt: String::new(),
     });
     QueueItem {
         id: subject.id.to_string(),
@@ -140,6 +163,14 @@ pub fn describe<'a>(
         helo: String::new(),
         listener: String::new(),
         origin: None,
+        priority: subject.schedule.priority,
+        release_micros: subject.schedule.release_micros.filter(|release| *release > clock::wall_micros()),
+        deliver_by_micros: subject.schedule.deliver_by.map(|by| by.deadline_micros),
+        deliver_by_returns: subject.schedule.deliver_by.is_some_and(|by| by.mode == ByMode::Return),
+        ret: String::new(),
+        envid: String::new(),
+        smtputf8: false,
+        require_tls: false,
         damaged: subject.damaged,
         recipients: recipients.collect(),
     }

@@ -14,6 +14,7 @@ mod compact;
 mod handover;
 mod inbox;
 pub mod known;
+pub mod limits;
 mod look;
 mod outcomes;
 mod recovery;
@@ -26,14 +27,17 @@ mod transport;
 mod turn;
 
 use crate::config::Config;
+use crate::load::{self, Load};
 use crate::observe::counters;
 use crate::session::{self, Refusal};
 use crate::shard::event::{Event, Stop};
 use crate::shard::links::{Budget, Links, ToDelivery};
 use crate::space::Space;
 use crate::tls;
+use crate::trace::Traces;
 use adoption::Relatives;
 use buffers::Buffers;
+use limits::Limiter;
 use shares::Shares;
 use sluice_queue::{GlommioStorage, QueueId, Spool, SpoolNumber};
 use std::cell::{Cell, RefCell};
@@ -90,6 +94,14 @@ pub struct IngestShard {
     /// Of the room for mail, by client.
     shares: Rc<Shares>,
     sessions: Cell<usize>,
+    /// Kept by the service thread: how busy the relay is.
+    pub load: Arc<Load>,
+    /// Of the last tick.
+    load_level: Cell<load::Level>,
+    pub limiter: Arc<Limiter>,
+    pub traces: Traces,
+    /// The second of the last line about a client that was turned away, and how many had none since.
+    turned_away: Cell<(u64, u64)>,
     session_ended: Event,
     buffers: Buffers,
     /// What found a delivery shard's mailbox full, in order; `None` in front while that one is on its way.
@@ -114,6 +126,8 @@ pub struct Parts {
     pub space: Arc<Space>,
     pub tls: tls::Listeners,
     pub budget: Arc<Budget>,
+    pub load: Arc<Load>,
+    pub limiter: Arc<Limiter>,
 }
 
 impl IngestShard {
@@ -137,6 +151,11 @@ impl IngestShard {
             budget: parts.budget,
             shares: Rc::default(),
             sessions: Cell::new(0),
+            load: parts.load,
+            load_level: Cell::default(),
+            limiter: parts.limiter,
+            traces: Traces::default(),
+            turned_away: Cell::default(),
             session_ended: Event::default(),
             buffers: Buffers::default(),
             overflow: RefCell::default(),
@@ -198,6 +217,11 @@ impl IngestShard {
         self.counters.messages_moved_total.set(moved);
         self.counters.sessions.set(self.sessions.get() as u64);
         self.look_at_spools();
+        self.traces.sweep();
+        let level = self.load.level();
+        if self.load_level.replace(level) != level {
+            self.stop.stir();
+        }
     }
 
     /// A session that ended by a fault while its message was being committed has told nobody of it.

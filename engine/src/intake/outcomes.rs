@@ -10,7 +10,9 @@ use crate::dsn::{self, Action, Dsn, ReportedRecipient};
 use crate::observe::{line, log};
 use crate::schedule::retry;
 use crate::shard::links::{Disposition, Fate, Report};
-use sluice_queue::{CommitError, ContentFlags, Draft, Message, Outcome, OutcomeKind, QueueId};
+use sluice_queue::{
+    ByMode, CommitError, ContentFlags, Draft, Message, Outcome, OutcomeKind, QueueId, Recipient, Ret,
+};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -40,12 +42,24 @@ pub fn apply_report(shard: &Rc<IngestShard>, report: Report) {
     }
 }
 
-/// The sender hears of it, if there is one.
+/// The sender hears of it, if there is one, unless NOTIFY says otherwise.
 fn is_told(fate: &Fate) -> bool {
     match fate.disposition {
         Disposition::Delivered => false,
         Disposition::Deferred { notice, .. } => notice,
-        Disposition::Bounced | Disposition::Expired => true,
+        Disposition::Relayed | Disposition::Bounced | Disposition::Expired => true,
+    }
+}
+
+/// Whether the sender wants to hear of it (RFC 3461 section 4.1); without NOTIFY, of failures and delays.
+fn is_wanted(recipient: &Recipient, disposition: Disposition) -> bool {
+    let Some(notify) = recipient.notify() else { return true };
+    match disposition {
+        Disposition::Delivered => false,
+        // Also what a deadline asks for (RFC 2852).
+        Disposition::Relayed => !notify.is_never(),
+        Disposition::Deferred { .. } => notify.delay,
+        Disposition::Bounced | Disposition::Expired => notify.failure,
     }
 }
 
@@ -77,7 +91,7 @@ fn outcomes(fates: &[Fate], now: u64) -> Vec<Outcome> {
         .iter()
         .map(|fate| {
             let (kind, notified) = match fate.disposition {
-                Disposition::Delivered => (OutcomeKind::Delivered, false),
+                Disposition::Delivered | Disposition::Relayed => (OutcomeKind::Delivered, false),
                 Disposition::Deferred { notified, .. } => (OutcomeKind::Deferred, notified),
                 Disposition::Bounced => (OutcomeKind::Bounced, false),
                 Disposition::Expired => (OutcomeKind::Expired, false),
@@ -112,8 +126,13 @@ pub async fn tell(shard: &IngestShard, spool: &ShardSpool, report: Report, now: 
             return spool.record(report.id, outcomes(&report.fates, now));
         }
     };
-    let header = spool.read(report.id, 0, dsn::HEADER_BYTES_MAX).await.unwrap_or_default();
-    let Some(dsn) = compose(shard, &message, &report, &header, now) else {
+    let whole = wants_whole(&message, &report);
+    let header = match whole {
+        true => read_whole(spool, &message).await,
+        false => spool.read(report.id, 0, dsn::HEADER_BYTES_MAX).await.unwrap_or_default(),
+    };
+    let whole = whole && header.len() as u64 == message.content_bytes;
+    let Some(dsn) = compose(shard, &message, &report, (&header, whole), now) else {
         return spool.record(report.id, outcomes(&report.fates, now));
     };
     loop {
@@ -124,6 +143,25 @@ pub async fn tell(shard: &IngestShard, spool: &ShardSpool, report: Report, now: 
             Err(error) => return log::note("ingest", &format!("{}: error: no DSN: {error}", report.id)),
         }
     }
+}
+
+/// RET=FULL is about failures only (RFC 3461 section 4.3).
+fn wants_whole(message: &Message, report: &Report) -> bool {
+    let full = message.envelope.parameters.as_ref().is_some_and(|of| of.ret == Some(Ret::Full));
+    let fails = |fate: &Fate| matches!(fate.disposition, Disposition::Bounced | Disposition::Expired);
+    full && message.content_bytes <= dsn::FULL_BYTES_MAX as u64 && report.fates.iter().any(fails)
+}
+
+/// As far as it can be read.
+async fn read_whole(spool: &ShardSpool, message: &Message) -> Vec<u8> {
+    let mut content = Vec::with_capacity(message.content_bytes as usize);
+    while (content.len() as u64) < message.content_bytes {
+        match spool.read_loaded(message, content.len() as u64, dsn::FULL_BYTES_MAX).await {
+            Ok(more) if !more.is_empty() => content.extend_from_slice(&more),
+            _ => break,
+        }
+    }
+    content
 }
 
 async fn commit(
@@ -190,25 +228,42 @@ fn host_name(remote: &str) -> Option<String> {
 }
 
 /// The DSN about those recipients of a report that the sender hears of; `None` for a null reverse-path.
-fn compose(shard: &IngestShard, message: &Message, report: &Report, header: &[u8], now: u64) -> Option<Dsn> {
+fn compose(
+    shard: &IngestShard,
+    message: &Message,
+    report: &Report,
+    (header, whole): (&[u8], bool),
+    now: u64,
+) -> Option<Dsn> {
     let date = clock::mail_date(now);
     let retry = &shard.config.retry;
-    let until = clock::mail_date(retry::expires_micros(retry, message.envelope.arrived_micros));
+    let schedule = message.envelope.schedule();
+    let began = message.envelope.arrived_micros.max(schedule.release_micros.unwrap_or(0));
+    let returns = schedule.deliver_by.filter(|by| by.mode == ByMode::Return);
+    let ends = retry::expires_micros(retry, began);
+    let until = clock::mail_date(returns.map_or(ends, |by| ends.min(by.deadline_micros)));
     let expired = Status::EXPIRED.to_string();
-    let told: Vec<&Fate> = report.fates.iter().filter(|fate| is_told(fate)).collect();
+    let wanted = |fate: &&Fate| {
+        let recipient = message.envelope.recipients.get(fate.recipient as usize);
+        is_told(fate) && recipient.is_some_and(|recipient| is_wanted(recipient, fate.disposition))
+    };
+    let told: Vec<&Fate> = report.fates.iter().filter(wanted).collect();
     let remotes: Vec<Option<String>> = told.iter().map(|fate| host_name(&fate.remote)).collect();
     let recipients: Vec<_> = told
         .iter()
         .enumerate()
         .filter_map(|(index, fate)| {
-            let address = &message.envelope.recipients.get(fate.recipient as usize)?.address;
+            let recipient = message.envelope.recipients.get(fate.recipient as usize)?;
+            let address = &recipient.address;
             let (action, status) = match fate.disposition {
                 Disposition::Bounced => (Action::Bounced, &fate.dsn),
                 Disposition::Expired => (Action::Expired, &expired),
+                Disposition::Relayed => (Action::Relayed, &fate.dsn),
                 _ => (Action::Delayed { until_date: &until }, &fate.dsn),
             };
             Some(ReportedRecipient {
                 address,
+                orcpt: recipient.parameters.as_ref().map_or("", |of| &of.orcpt),
                 action,
                 status,
                 text: &fate.text,
@@ -224,6 +279,7 @@ fn compose(shard: &IngestShard, message: &Message, report: &Report, header: &[u8
         queue_id: &report.id.to_string(),
         original: &message.envelope,
         header,
+        whole,
         arrival_date: &clock::mail_date(message.envelope.arrived_micros),
         date: &date,
         now_micros: now,

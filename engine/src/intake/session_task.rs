@@ -3,79 +3,48 @@
 //!
 //! One task per connection. A fault in it ends this session with 421 and no other.
 
+mod arrival;
+mod login;
 mod message;
+mod watching;
+
+pub use arrival::start;
 
 use super::IngestShard;
+use super::limits::Admitted;
 use super::shares::Share;
 use super::transport::Transport;
 use crate::clock;
 use crate::config::TlsMode;
+use crate::load::Level;
 use crate::observe::{line, log};
-use crate::session::{self, Refusal, Session, Step};
+use crate::session::{Note, Refusal, Session, Step};
 use crate::shard::event::Place;
 use crate::tls::TlsFacts;
-use futures_lite::{AsyncWriteExt, FutureExt as _};
-use glommio::net::TcpStream;
+use crate::trace::Trace;
+use futures_lite::FutureExt as _;
 use sluice_queue::Draft;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-/// A peer that takes none of our replies for this long is gone.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
 /// Octets of reply buffer that an idle session keeps.
 const OUT_OCTETS_KEPT: usize = 1024;
 /// How long, and for how many reads, a client may go on sending after its session was closed.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_READS_MAX: usize = 16;
 
-/// Starts the session of a connection that was just accepted.
-pub fn start(shard: &Rc<IngestShard>, listener: usize, stream: TcpStream) {
-    shard.counters.connections_total.add(1);
-    let Ok(client) = stream.peer_addr() else { return };
-    let _ = stream.set_nodelay(true);
-    let _ = stream.set_write_timeout(Some(WRITE_TIMEOUT));
-    let shard = shard.clone();
-    if shard.stop.is_stopped() {
-        return turn_away(stream, |reply| session::shutting_down(&shard.contexts[listener], reply));
-    }
-    if shard.sessions.get() >= shard.config.limits.sessions_max {
-        shard.counters.connections_refused_total.add(1);
-        return turn_away(stream, |reply| session::too_many_sessions(&shard.contexts[listener], reply));
-    }
-    shard.sessions.set(shard.sessions.get() + 1);
-    let mut stream = Transport::Plain(stream);
-    glommio::spawn_local(async move {
-        let session = AssertUnwindSafe(run(&shard, listener, &mut stream, client)).catch_unwind().await;
-        if session.is_err() {
-            shard.counters.session_panics_total.add(1);
-            log::note(
-                "ingest",
-                &format!("error: a session with [{}] ended by an internal fault", client.ip()),
-            );
-            let mut reply = Vec::new();
-            session::fault(&shard.contexts[listener], &mut reply);
-            let _ = stream.write(&reply).await;
-        }
-        shard.sessions.set(shard.sessions.get() - 1);
-        shard.session_ended.raise();
-    })
-    .detach();
-}
-
-/// An answer in place of a session. It fits into an empty socket buffer, and a peer that is gone already
-/// needs none.
-fn turn_away(mut stream: TcpStream, put: impl FnOnce(&mut Vec<u8>)) {
-    let mut reply = Vec::new();
-    put(&mut reply);
-    glommio::spawn_local(async move { drop(stream.write_all(&reply).await) }).detach();
-}
-
-async fn run(shard: &Rc<IngestShard>, listener: usize, stream: &mut Transport, client: SocketAddr) {
+async fn run(
+    shard: &Rc<IngestShard>,
+    listener: usize,
+    stream: &mut Transport,
+    client: SocketAddr,
+    admitted: Option<Admitted>,
+) {
     let mut out = Vec::with_capacity(256);
     let context = shard.contexts[listener].clone();
     let tls = match context.tls {
@@ -101,10 +70,21 @@ async fn run(shard: &Rc<IngestShard>, listener: usize, stream: &mut Transport, c
         share: None,
         lost: Refusal::Storage,
         unread: false,
+        admitted,
+        paused: None,
+        number: shard.counters.connections_total.get(),
+        watched: 0,
+        watchers: Vec::new(),
     };
+    if task.talks_early().await {
+        task.session.talked_early(&mut task.out);
+        task.log_refusals();
+    }
     // A connection that breaks is the end of its session, and worth a line only within a transaction.
     let ended = task.converse().await;
     task.log_loss();
+    task.settle_tally();
+    task.tell_end();
     if ended.is_ok() && task.session.is_closed() {
         task.linger().await;
     }
@@ -154,22 +134,41 @@ struct SessionTask<'a> {
     lost: Refusal,
     /// The client may have sent more than was read.
     unread: bool,
+    /// The client's place within its limits.
+    admitted: Option<Admitted>,
+    /// Milliseconds for which the next replies are held back; what was read meanwhile is carried.
+    paused: Option<u64>,
+    /// For those who watch: the number of its connection on this shard.
+    number: u64,
+    watched: u64,
+    watchers: Vec<Arc<Trace>>,
 }
 
 enum Input {
     Octets(Box<[u8]>, usize),
     Stopped,
     TimedOut,
+    /// Nothing has come; the load has changed.
+    Stirred,
 }
 
 impl SessionTask<'_> {
     async fn converse(&mut self) -> io::Result<()> {
         loop {
+            if let Some(millis) = self.paused {
+                self.pause(millis).await;
+            }
             self.flush().await?;
-            match self.read().await? {
+            if self.session.is_closed() {
+                self.unread = true;
+                return Ok(());
+            }
+            match self.next_input().await? {
+                Input::Stirred => {}
                 Input::Octets(_, 0) => return Ok(()),
-                Input::Octets(buffer, len) => {
+                Input::Octets(mut buffer, len) => {
                     let goes_on = self.use_input(&buffer[..len]).await;
+                    self.wipe(&mut buffer[..len]);
                     self.shard.buffers.give_back(buffer);
                     if !goes_on? {
                         // QUIT is the last thing that a client says; anything else may have more behind it.
@@ -209,8 +208,34 @@ impl SessionTask<'_> {
         self.shard.buffers.give_back(buffer);
     }
 
+    /// Holds replies back; a timer, and no buffer meanwhile.
+    async fn pause(&self, millis: u64) {
+        let stopped = poll_fn(|context| match self.place.poll_stopped(context) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        });
+        let slept = async {
+            glommio::timer::sleep(Duration::from_millis(millis)).await;
+        };
+        slept.or(stopped).await;
+    }
+
+    /// After a pause what is carried, else what the client sends.
+    async fn next_input(&mut self) -> io::Result<Input> {
+        if self.paused.take().is_none() || self.carried.is_empty() {
+            return self.read().await;
+        }
+        let mut buffer = self.shard.buffers.take();
+        let len = self.carried.len();
+        buffer[..len].copy_from_slice(&self.carried);
+        self.carried.clear();
+        Ok(Input::Octets(buffer, len))
+    }
+
     async fn flush(&mut self) -> io::Result<()> {
+        self.look_who_watches();
         if !self.out.is_empty() {
+            self.tell_dialogue();
             self.stream.write(&self.out).await?;
             self.out.clear();
             self.out.shrink_to(OUT_OCTETS_KEPT);
@@ -220,6 +245,8 @@ impl SessionTask<'_> {
 
     /// The next octets, with those carried over from the last read in front.
     async fn read(&mut self) -> io::Result<Input> {
+        let level = self.shard.load.level();
+        self.session.set_load(level);
         let remaining = self.session.deadline().saturating_sub(clock::monotonic_millis());
         if remaining == 0 {
             return Ok(Input::TimedOut);
@@ -230,6 +257,9 @@ impl SessionTask<'_> {
             // A message whose content is on its way may come to its end within the bound of the stop.
             if place.poll_stopped(context) && !session.is_in_message() {
                 return Poll::Ready(Ok(Input::Stopped));
+            }
+            if shard.load.level() != level {
+                return Poll::Ready(Ok(Input::Stirred));
             }
             let mut buffer = shard.buffers.take();
             buffer[..carried.len()].copy_from_slice(carried);
@@ -249,7 +279,15 @@ impl SessionTask<'_> {
                 }
             }
         });
-        match read.await {
+        // A timeout of the connection that has begun cannot be shortened.
+        let due = async {
+            match level {
+                Level::Normal => std::future::pending().await,
+                _ => glommio::timer::sleep(Duration::from_millis(remaining)).await,
+            };
+            Ok(Input::TimedOut)
+        };
+        match read.or(due).await {
             Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(Input::TimedOut),
             other => other,
         }
@@ -258,11 +296,19 @@ impl SessionTask<'_> {
     /// Lets the session work through `input`. False when the session is over.
     async fn use_input(&mut self, input: &[u8]) -> io::Result<bool> {
         let mut used = 0;
+        let mut working: Option<u64> = None;
+        self.look_who_watches();
+        self.grant();
         loop {
             let now = clock::monotonic_millis();
+            if let Some(since) = working.take() {
+                self.session.excuse(now.saturating_sub(since));
+            }
             self.session.refuse_mail(self.shard.refuses());
+            self.session.set_wall_clock(clock::wall_micros());
             let (consumed, step) = self.session.advance(now, &input[used..], &mut self.out);
             self.log_refusals();
+            self.settle_tally();
             let start = used;
             used += consumed;
             match step {
@@ -274,11 +320,26 @@ impl SessionTask<'_> {
                     self.flush().await?;
                     glommio::yield_if_needed().await;
                 }
+                Step::Pause(millis) => {
+                    self.paused = Some(millis);
+                    self.carried.extend_from_slice(&input[used..]);
+                    return Ok(true);
+                }
+                Step::Readmit => self.readmit(),
                 Step::Open => self.open().await,
-                Step::Content(range) => self.append(&input[start + range.start..start + range.end]).await,
+                Step::Content(range) => {
+                    #[cfg(debug_assertions)]
+                    fault_on_demand(&self.session);
+                    working = Some(now);
+                    self.append(&input[start + range.start..start + range.end]).await;
+                }
                 Step::Insert(octets) => self.append(octets).await,
                 Step::Abandon => (self.draft, self.share) = (None, None),
                 Step::Commit => self.commit().await?,
+                Step::Authenticate => {
+                    self.flush().await?;
+                    self.authenticate().await;
+                }
                 Step::StartTls => {
                     self.flush().await?;
                     return Ok(self.start_tls(input.len() - used).await);
@@ -292,15 +353,17 @@ impl SessionTask<'_> {
         for note in self.session.take_notes() {
             self.shard.counters.refusals_total.add(1);
             let listener = &self.session.context().listener_name;
-            log::write("ingest", |text| line::refused(text, &note, listener));
+            log::write("ingest", |text| match &note {
+                Note::Refused(note) => line::refused(text, note, listener),
+                Note::AuthFailed(note) => line::auth_failed(text, note, listener),
+            });
         }
     }
 
     fn log_loss(&self) {
-        let within_content = self.session.is_in_message();
-        if within_content || self.session.sender().is_some() {
+        if self.session.is_in_message() || self.session.sender().is_some() {
             let (client, listener) = (self.session.client(), &self.session.context().listener_name);
-            log::write("ingest", |text| line::lost(text, within_content, client, listener));
+            log::write("ingest", |text| line::lost(text, self.session.stage(), client, listener));
         }
     }
 
@@ -320,6 +383,18 @@ impl SessionTask<'_> {
             None => false,
         }
     }
+}
+
+/// A fault of the program where a test wants one: in the content of a message from this sender. Not
+/// compiled into a release, so nothing can switch it on there.
+#[cfg(debug_assertions)]
+fn fault_on_demand(session: &Session) {
+    static SENDER: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    let sender = SENDER.get_or_init(|| std::env::var("SLUICE_TEST_PANIC_SENDER").ok());
+    assert!(
+        sender.is_none() || sender.as_deref() != session.sender(),
+        "SLUICE_TEST_PANIC_SENDER asks for it"
+    );
 }
 
 /// The last of some lines that all end in CRLF.

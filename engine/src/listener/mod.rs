@@ -5,12 +5,13 @@
 
 use crate::config::Config;
 use crate::intake::{IngestShard, session_task};
-use glommio::net::TcpListener;
-use socket2::{Domain, Protocol, Socket, Type};
+use glommio::net::{TcpListener, TcpStream};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::fmt;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-use std::os::fd::{FromRawFd, IntoRawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -124,6 +125,16 @@ pub async fn accept_connections(shard: Rc<IngestShard>, bound: Bound) -> io::Res
             }
         }
     }
+}
+
+/// Whether octets of the peer wait to be read.
+#[allow(unsafe_code)]
+pub fn has_input(stream: &TcpStream) -> bool {
+    // SAFETY: the stream owns the descriptor and outlives this borrow of it.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) };
+    let mut octet = [MaybeUninit::uninit()];
+    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+    SockRef::from(&descriptor).recv_with_flags(&mut octet, flags).is_ok_and(|octets| octets > 0)
 }
 
 #[allow(unsafe_code)]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! QID: from=<SENDER>, size=OCTETS, nrcpt=N, client=[IP], helo=<NAME>, listener=NAME[, tls=VERSION/CIPHER]
-//!     [, repaired=bare CR+bare LF+NUL]
+//!     [, sasl_method=NAME, sasl_username=LOGIN][, repaired=bare CR+bare LF+NUL]
 //! QID: to=<RECIPIENT>, relay=HOST[IP]:PORT, delay=S, delays=A/B/C/D[, tls=VERSION/CIPHER/VERDICT], dsn=X.Y.Z,
 //!      status=sent (REPLY)
 //! QID: to=<RECIPIENT>, from=<SENDER>, size=OCTETS, status=deleted (by uid UID, pid PID)
@@ -36,6 +36,18 @@ pub fn tls(line: &mut Vec<u8>, tls: Option<&TlsFacts>) {
     }
 }
 
+/// Added to the line of an accepted message whose sender has proved who it is.
+pub fn login(line: &mut Vec<u8>, login: Option<(&str, &str)>) {
+    if let Some((login, mechanism)) = login {
+        let _ = write!(line, ", sasl_method={mechanism}, sasl_username={}", Shown(login));
+    }
+}
+
+/// A login that was refused, in the words of Postfix, by which fail2ban and its like know it.
+pub fn auth_failed(line: &mut Vec<u8>, note: &str, listener: &str) {
+    let _ = write!(line, "warning: {}, listener={listener}", Shown(note));
+}
+
 /// Added to the line of an accepted message whose content was repaired: what of.
 pub fn repaired(line: &mut Vec<u8>, bare_cr: bool, bare_lf: bool, nul: bool) {
     let found = [(bare_cr, "bare CR"), (bare_lf, "bare LF"), (nul, "NUL")];
@@ -56,8 +68,8 @@ pub fn refused(line: &mut Vec<u8>, note: &str, listener: &str) {
 }
 
 /// A client that went away within a transaction.
-pub fn lost(line: &mut Vec<u8>, within_content: bool, client: std::net::IpAddr, listener: &str) {
-    let stage = if within_content { "DATA" } else { "RCPT" };
+/// `stage`: the command whose reply or content it did not wait for or finish.
+pub fn lost(line: &mut Vec<u8>, stage: &str, client: std::net::IpAddr, listener: &str) {
     let _ = write!(line, "lost connection after {stage} from unknown[{client}], listener={listener}");
 }
 

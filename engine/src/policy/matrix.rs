@@ -125,7 +125,7 @@ fn clients(listener: &Listener) -> Vec<(IpAddr, bool)> {
     let mut clients: Vec<(IpAddr, bool)> = Vec::new();
     if let Some(network) = listener.clients.first() {
         clients.push((network.address, false));
-        if listener.relay == Relay::Authenticated {
+        if listener.auth && listener.relay != Relay::Any {
             clients.push((network.address, true));
         }
     }

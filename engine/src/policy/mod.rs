@@ -5,16 +5,22 @@
 //! what the relay does. It lives on no core: [`Rules`] are immutable and shared.
 //!
 //! What keeps the relay closed on a listener with `relay = "accepted"`: a domain is accepted only if it
-//! is listed, octet for octet in any case, or stands below a listed `.suffix`; an address literal never
-//! is; and a local part that could be read as a route onward by the internal server (`user%other@own`,
-//! `other!user@own`, `"user@other"@own`) is refused although its domain is accepted. Source routes are
+//! is listed, octet for octet in any case, U-labels by their A-labels, or stands below a listed `.suffix`;
+//! an address literal never is; and a local part that could be read as a route onward by the internal server
+//! (`user%other@own`, `other!user@own`, `"user@other"@own`) is refused although its domain is accepted.
+//! Source routes are
 //! dropped by the grammar before they come here (RFC 5321 section 4.1.1.3).
+//! A client that has proved by AUTH who
+//! it is may send to any domain through a listener that offers AUTH.
 
+mod identity;
 mod matrix;
 
+pub use identity::{Identity, SenderPattern};
 pub use matrix::{Matrix, Row, matrix};
 
 use crate::config::{Config, Listener, Network, Relay};
+use crate::smtp::idn;
 use crate::smtp::path::DOMAIN_OCTETS_MAX;
 use crate::smtp::reply::{self, Answer};
 use crate::smtp::{Domain, ForwardPath, Mailbox};
@@ -34,6 +40,8 @@ pub struct Rules {
 struct Door {
     clients: Vec<Network>,
     relay: Relay,
+    /// It offers AUTH.
+    auth: bool,
 }
 
 /// One client that wants to send to one recipient.
@@ -68,7 +76,7 @@ pub enum Rule {
     RoutedLocalPart,
     /// `relay = "any"`.
     RelayAny,
-    /// `relay = "authenticated"`, after AUTH.
+    /// After AUTH, through a listener with `relay = "authenticated"` or `"accepted"`.
     Authenticated,
     /// `relay = "authenticated"`, before AUTH.
     NotAuthenticated,
@@ -95,7 +103,7 @@ impl fmt::Display for Rule {
             Self::OtherDomain => f.write_str("not in domains.accepted"),
             Self::RoutedLocalPart => f.write_str("%, ! or @ in the local part"),
             Self::RelayAny => f.write_str("relay = \"any\""),
-            Self::Authenticated => f.write_str("relay = \"authenticated\", after AUTH"),
+            Self::Authenticated => f.write_str("after AUTH"),
             Self::NotAuthenticated => f.write_str("relay = \"authenticated\", before AUTH"),
         }
     }
@@ -103,7 +111,11 @@ impl fmt::Display for Rule {
 
 impl Rules {
     pub fn new(config: &Config) -> Self {
-        let door = |listener: &Listener| Door { clients: listener.clients.clone(), relay: listener.relay };
+        let door = |listener: &Listener| Door {
+            clients: listener.clients.clone(),
+            relay: listener.relay,
+            auth: listener.auth,
+        };
         let accepted = config.domains.accepted.iter().enumerate();
         Self {
             accepted: accepted.map(|(index, entry)| (entry.to_ascii_lowercase(), index)).collect(),
@@ -119,6 +131,9 @@ impl Rules {
 
     /// The entry that holds the domain: itself, else the longest `.suffix`. No entry holds everything.
     fn accepted(&self, domain: &str) -> Option<usize> {
+        if !domain.is_ascii() {
+            return self.accepted(&idn::a_labels(domain)?);
+        }
         let mut buffer = [0; DOMAIN_OCTETS_MAX];
         let lower = buffer.get_mut(..domain.len())?;
         lower.copy_from_slice(domain.as_bytes());
@@ -134,12 +149,15 @@ pub fn decide(rules: &Rules, question: &Question<'_>) -> Verdict {
     if !rules.admits(question.listener, question.client) {
         return Verdict::Refuse(&reply::CLIENT_DENIED, Rule::ClientNotListed);
     }
-    match rules.listeners[question.listener].relay {
+    let door = &rules.listeners[question.listener];
+    match door.relay {
         Relay::Any => Verdict::Accept(match question.recipient {
             ForwardPath::Postmaster => Rule::Postmaster,
             ForwardPath::Mailbox(_) => Rule::RelayAny,
         }),
-        Relay::Authenticated if question.authenticated => Verdict::Accept(Rule::Authenticated),
+        Relay::Authenticated | Relay::Accepted if door.auth && question.authenticated => {
+            Verdict::Accept(Rule::Authenticated)
+        }
         Relay::Authenticated => Verdict::Refuse(&reply::AUTHENTICATION_REQUIRED, Rule::NotAuthenticated),
         Relay::Accepted => match question.recipient {
             ForwardPath::Postmaster => Verdict::Accept(Rule::Postmaster),
@@ -155,11 +173,17 @@ fn own_domain(rules: &Rules, mailbox: &Mailbox<'_>) -> Verdict {
     };
     match entry {
         None => Verdict::Refuse(&reply::RELAY_DENIED, Rule::OtherDomain),
-        Some(_) if mailbox.local_characters().any(|c| matches!(c, '%' | '!' | '@')) => {
+        Some(_) if mailbox.local_characters().any(routes_onward) => {
             Verdict::Refuse(&reply::RELAY_DENIED_ROUTED, Rule::RoutedLocalPart)
         }
         Some(index) => Verdict::Accept(Rule::AcceptedDomain(index)),
     }
+}
+
+/// What an internal server may take for a route, also when it is written in a compatibility form that
+/// normalization makes one of.
+fn routes_onward(c: char) -> bool {
+    matches!(c, '%' | '!' | '@' | '\u{fe57}' | '\u{fe6a}' | '\u{fe6b}' | '\u{ff01}' | '\u{ff05}' | '\u{ff20}')
 }
 
 #[cfg(test)]

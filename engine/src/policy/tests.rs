@@ -4,6 +4,23 @@ use super::*;
 use crate::config::*;
 use std::time::Duration;
 
+/// AUTH with every mechanism.
+fn auth() -> Auth {
+    Auth {
+        backend: Backend::File("users".into()),
+        token: None,
+        mechanisms: crate::smtp::sasl::Mechanism::ALL.to_vec(),
+        domain: "winery.example".into(),
+        bind_senders: true,
+        senders: None,
+        patience: Duration::from_secs(10),
+        resolver: None,
+        guessing: Guessing::default(),
+        limits: LoginLimits::default(),
+        password: PasswordPolicy::default(),
+    }
+}
+
 /// The reference configuration of the project: outside, inside and submission.
 pub(crate) fn config() -> Config {
     let retry = Retry {
@@ -20,9 +37,14 @@ pub(crate) fn config() -> Config {
         clients: clients.to_vec(),
         relay,
         tls: TlsMode::Off,
+        extensions: Extensions::of(relay),
+        auth: relay == Relay::Authenticated,
         line_endings: Default::default(),
         binarymime: false,
         certificates: None,
+        limits: if relay == Relay::Any { ClientLimits::default().none() } else { ClientLimits::default() },
+        proxy: Vec::new(),
+        xclient: Vec::new(),
     };
     let seconds = Duration::from_secs;
     Config {
@@ -42,8 +64,10 @@ pub(crate) fn config() -> Config {
             sessions_max: 20_000,
             transactions_max: 100_000,
         },
+        load: LoadMarks::default(),
         timeouts: Timeouts {
             handshake: Duration::from_secs(30),
+            proxy_header: Duration::from_secs(10),
             command: seconds(300),
             content: seconds(180),
             connect: seconds(30),
@@ -54,6 +78,7 @@ pub(crate) fn config() -> Config {
             end_of_data: seconds(600),
         },
         delivery: Delivery {
+            own_addresses: vec![],
             chunking: true,
             connections_max: 20,
             connections_total_max: 2_000,
@@ -63,6 +88,7 @@ pub(crate) fn config() -> Config {
             drain: seconds(20),
         },
         tls: None,
+        auth: Some(auth()),
         admin: Admin { bind: None },
         log: Log { file: None },
         listeners: vec![
@@ -75,6 +101,8 @@ pub(crate) fn config() -> Config {
                 domains: vec!["winery.example".into(), ".cellar.example".into()],
                 target: Target::SmartHosts(vec![SmartHost { host: "10.1.0.10".into(), port: 25 }]),
                 resolver: None,
+                source: vec![],
+                private_addresses: false,
                 retry: retry.clone(),
                 tls: OutwardTls::default(),
                 login: None,
@@ -83,6 +111,8 @@ pub(crate) fn config() -> Config {
                 domains: vec!["*".into()],
                 target: Target::Mx { port: 25 },
                 resolver: None,
+                source: vec![],
+                private_addresses: false,
                 retry,
                 tls: OutwardTls::default(),
                 login: None,

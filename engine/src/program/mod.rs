@@ -5,6 +5,8 @@ pub mod check;
 pub mod queue;
 pub mod restore;
 pub mod run;
+pub mod trace;
+pub mod user;
 pub mod verify;
 
 use std::fmt;

@@ -252,6 +252,7 @@ fn print_whole(out: &mut impl Write, item: &QueueItem) -> io::Result<()> {
     if let Some([id, lineage]) = &item.origin {
         writeln!(out, "Origin:    {id}, spool {lineage}")?;
     }
+    print_parameters(out, item)?;
     for recipient in &item.recipients {
         write!(
             out,
@@ -267,6 +268,33 @@ fn print_whole(out: &mut impl Write, item: &QueueItem) -> io::Result<()> {
         } else {
             writeln!(out, "\n           {}", recipient.reason)?
         }
+        let words = [("NOTIFY", &recipient.notify), ("ORCPT", &recipient.orcpt)];
+        for (name, value) in words.iter().filter(|(_, value)| !value.is_empty()) {
+            writeln!(out, "           {name}={value}")?;
+        }
+    }
+    Ok(())
+}
+
+/// What the sender asked for by parameters of MAIL.
+fn print_parameters(out: &mut impl Write, item: &QueueItem) -> io::Result<()> {
+    if let Some(release) = item.release_micros {
+        writeln!(out, "Release:   {}, not tried before", clock::mail_date(release))?;
+    }
+    if let Some(deadline) = item.deliver_by_micros {
+        let then = if item.deliver_by_returns { "returned" } else { "its sender notified" };
+        writeln!(out, "Deadline:  {}, then {then}", clock::mail_date(deadline))?;
+    }
+    if item.priority != 0 {
+        writeln!(out, "Priority:  {}", item.priority)?;
+    }
+    let mut words: Vec<String> = Vec::new();
+    words.extend((!item.ret.is_empty()).then(|| format!("RET={}", item.ret)));
+    words.extend((!item.envid.is_empty()).then(|| format!("ENVID={}", item.envid)));
+    words.extend(item.smtputf8.then(|| "SMTPUTF8".to_owned()));
+    words.extend(item.require_tls.then(|| "REQUIRETLS".to_owned()));
+    if !words.is_empty() {
+        writeln!(out, "Asked for: {}", words.join(" "))?;
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use super::{Failed, IO_ERROR, NO_PERMISSION, OS_ERROR, SOFTWARE, UNAVAILABLE};
 use crate::channel::mailbox;
 use crate::config::Config;
 use crate::intake::Parts;
+use crate::intake::limits::Limiter;
 use crate::observe::log;
 use crate::service::{self, Service};
 use crate::session;
@@ -26,6 +27,7 @@ use sluice_tuning::notify::{Word, notify};
 use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -150,6 +152,8 @@ impl Relay {
             delivery: delivery_cpus.iter().map(|_| Arc::default()).collect(),
             changes: tokio::sync::Mutex::default(),
             space: Arc::default(),
+            load: Arc::default(),
+            traces: AtomicUsize::new(0),
         });
         let space = state.space.clone();
         let mut threads = Vec::new();
@@ -179,6 +183,7 @@ impl Relay {
         let contexts: Vec<_> = (0..config.listeners.len())
             .map(|listener| Arc::new(session::Context::new(config, listener)))
             .collect();
+        let limiter = Limiter::new(config.limits.sessions_max.saturating_mul(ingest_cpus.len()));
         for (index, (inbox, bound)) in ingest_inboxes.into_iter().zip(bound).enumerate() {
             let parts = Parts {
                 index,
@@ -189,6 +194,8 @@ impl Relay {
                 space: space.clone(),
                 tls: tls.clone(),
                 budget: budget.clone(),
+                load: state.load.clone(),
+                limiter: limiter.clone(),
             };
             threads.push(shard::start_ingest(ingest_cpus[index], parts, bound, inbox, tell.clone())?);
         }

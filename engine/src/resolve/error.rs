@@ -29,6 +29,10 @@ pub enum ResolveErrorKind {
     NoMxHostResolves { lasting: bool },
     /// The name exists and has neither MX nor address.
     NoAddress,
+    /// The hosts that have an address have none on the Internet.
+    NotPublic,
+    /// The best MX host is this relay itself (RFC 5321 section 5.1).
+    Loop,
     /// SERVFAIL, REFUSED, time-out, an answer that makes no sense, or no server reached.
     Temporary,
 }
@@ -42,7 +46,8 @@ impl ResolveErrorKind {
         match self {
             Self::BadName | Self::NoDomain => Status::NO_SUCH_DOMAIN,
             Self::NullMx => Status::NULL_MX,
-            Self::NoMxHostResolves { lasting: true } | Self::NoAddress => Status::NO_ROUTE,
+            Self::NoMxHostResolves { lasting: true } | Self::NoAddress | Self::NotPublic => Status::NO_ROUTE,
+            Self::Loop => Status::LOOP,
             Self::NoMxHostResolves { lasting: false } | Self::Temporary => Status::DNS_FAILURE,
         }
     }
@@ -79,6 +84,8 @@ mod tests {
             (NoMxHostResolves { lasting: true }, "5.4.4", Outcome::Bounced),
             (NoMxHostResolves { lasting: false }, "4.4.3", Outcome::Deferred),
             (NoAddress, "5.4.4", Outcome::Bounced),
+            (NotPublic, "5.4.4", Outcome::Bounced),
+            (Loop, "5.4.6", Outcome::Bounced),
             (Temporary, "4.4.3", Outcome::Deferred),
         ];
         for (kind, status, outcome) in table {

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::dnssec::Proof;
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::Name;
 
@@ -33,7 +34,9 @@ pub(super) fn classify(error: &NetError) -> (MissingReason, String, Option<Durat
     let failed = |said: String| (MissingReason::Failed, said, None);
     match error {
         NetError::Dns(DnsError::NoRecordsFound(none)) => {
-            let ttl = none.negative_ttl.map(|seconds| Duration::from_secs(seconds.into()));
+            // Where it validates, hickory-resolver leaves the TTL to the SOA record.
+            let of_soa = || none.soa.as_ref().map(|soa| soa.ttl.min(soa.data.minimum));
+            let ttl = none.negative_ttl.or_else(of_soa).map(|seconds| Duration::from_secs(seconds.into()));
             match none.response_code {
                 ResponseCode::NXDomain => (MissingReason::NoName, "no such domain (NXDOMAIN)".into(), ttl),
                 ResponseCode::NoError if none.soa.is_none() && none.ns.is_some() => {
@@ -43,6 +46,18 @@ pub(super) fn classify(error: &NetError) -> (MissingReason, String, Option<Durat
                 code => failed(answer_code(code)),
             }
         }
+        // The absence is proved (RFC 4035 section 5.4).
+        NetError::Dns(DnsError::Nsec { response, proof, .. }) if *proof != Proof::Bogus => {
+            let ttl = response.negative_ttl().map(|seconds| Duration::from_secs(seconds.into()));
+            match response.response_code {
+                ResponseCode::NXDomain => (MissingReason::NoName, "no such domain (NXDOMAIN)".into(), ttl),
+                ResponseCode::NoError => (MissingReason::NoData, "no such record".into(), ttl),
+                code => failed(answer_code(code)),
+            }
+        }
+        NetError::Dns(DnsError::Nsec { .. } | DnsError::DnssecBogus) => failed(
+            "the answer does not validate (DNSSEC): it was forged, or the zone is signed wrongly".into(),
+        ),
         NetError::Dns(DnsError::ResponseCode(code)) => failed(answer_code(*code)),
         NetError::Timeout => failed("no answer in time".into()),
         NetError::Busy => failed("too many questions to the servers at once".into()),

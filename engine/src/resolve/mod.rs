@@ -1,8 +1,11 @@
 //! From a domain or a host name to addresses (RFC 5321 section 5, RFC 7505).
 //!
-//! [`mx`] and [`error`] are pure. [`service`] answers questions and [`servers`] asks the DNS;
-//! both live on the service thread, the only part of the relay that knows hickory-resolver.
+//! [`mx`], [`choose`] and [`error`] are pure. [`service`] answers questions, [`servers`] asks the DNS and
+//! [`authentic`] listens to what the servers say of DNSSEC; these live on the service thread, the only part
+//! of the relay that knows hickory-resolver.
 
+mod authentic;
+pub mod choose;
 pub mod error;
 mod lookup;
 pub mod mx;

@@ -5,9 +5,15 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::error::ResolveError;
+use crate::tls::dane::Tlsa;
+
 /// Hosts of one domain that are looked at, the most preferred ones. Prevents a domain with a
 /// thousand MX records from costing a thousand look-ups and connections.
 pub const HOSTS_MAX: usize = 32;
+
+/// TLSA records of one host that are looked at.
+pub const TLSA_RECORDS_MAX: usize = 32;
 
 /// Addresses of one host that are looked at. Prevents the same with addresses.
 pub const ADDRESSES_MAX: usize = 16;
@@ -20,6 +26,15 @@ pub struct MxRecord {
     pub name: String,
 }
 
+/// Where mail for a domain goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MailHosts {
+    /// By preference; at least one, at most [`HOSTS_MAX`], also those whose name leads nowhere.
+    pub hosts: Vec<MxHost>,
+    /// The MX records are authentic (DNSSEC). For an implicit MX what the addresses are.
+    pub secure: bool,
+}
+
 /// A host that takes mail for a domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MxHost {
@@ -27,8 +42,28 @@ pub struct MxHost {
     pub name: String,
     /// 0 for an implicit MX or an address literal.
     pub preference: u16,
+    /// What the name leads to.
+    pub found: Result<Addresses, ResolveError>,
+}
+
+/// The addresses of a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addresses {
     /// At least one, at most [`ADDRESSES_MAX`], in the order in which they are to be tried.
-    pub addresses: Vec<IpAddr>,
+    pub list: Vec<IpAddr>,
+    /// Addresses and the aliases that led to them are authentic (DNSSEC).
+    pub secure: bool,
+    /// The name at the end of the aliases; `None` when there was none. For DANE (RFC 7672 section 2.2.2).
+    pub canonical: Option<String>,
+}
+
+/// The TLSA records of a port of a host (RFC 6698).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsaRecords {
+    /// At most [`TLSA_RECORDS_MAX`]; none when the name or the type does not exist.
+    pub records: Vec<Tlsa>,
+    /// The records are authentic (DNSSEC); false when there is none.
+    pub secure: bool,
 }
 
 /// What the MX records of a domain say.
@@ -83,20 +118,20 @@ fn next_random(state: &mut u64) -> u64 {
     bits ^ (bits >> 31)
 }
 
-/// The addresses of a host in the order in which they are to be tried, each once: IPv4 before IPv6,
-/// since they are tried one after the other and a broken IPv6 path would cost a whole time-out.
-pub fn order_addresses(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
-    let mut seen = Vec::with_capacity(addresses.len().min(2 * ADDRESSES_MAX));
-    addresses.retain(|address| {
-        let is_new = seen.len() < 2 * ADDRESSES_MAX && !seen.contains(address);
-        if is_new {
-            seen.push(*address);
+/// The addresses of a host in the order in which they are to be tried, each once: IPv6 first, then the
+/// families by turns (RFC 8305 section 4), so that a family whose path is broken costs one step.
+pub fn order_addresses(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+    let mut families: [Vec<IpAddr>; 2] = Default::default();
+    for address in addresses {
+        let family = &mut families[usize::from(address.is_ipv4())];
+        if family.len() < ADDRESSES_MAX && !family.contains(&address) {
+            family.push(address);
         }
-        is_new
-    });
-    addresses.sort_by_key(IpAddr::is_ipv6);
-    addresses.truncate(ADDRESSES_MAX);
-    addresses
+    }
+    let [six, four] = families;
+    let longer = six.len().max(four.len());
+    let turns = (0..longer).flat_map(|turn| [six.get(turn), four.get(turn)]);
+    turns.flatten().take(ADDRESSES_MAX).copied().collect()
 }
 
 /// Reads the domain of a mailbox as an address literal: `None` when it is none (no `[` in front),
@@ -188,7 +223,11 @@ mod tests {
 
     #[test]
     fn each_attempt_orders_the_hosts_anew() {
-        let host = |name: &str, preference| MxHost { name: name.into(), preference, addresses: vec![] };
+        let host = |name: &str, preference| MxHost {
+            name: name.into(),
+            preference,
+            found: Ok(Addresses { list: vec![], secure: false, canonical: None }),
+        };
         let mut hosts = [host("a", 10), host("b", 10), host("c", 5)];
         let mut firsts = std::collections::BTreeSet::new();
         for seed in 0..40 {
@@ -200,10 +239,21 @@ mod tests {
     }
 
     #[test]
-    fn addresses_come_once_ipv4_first_and_bounded() {
-        let parse = |text: &str| text.split(' ').map(|a| a.parse().unwrap()).collect::<Vec<IpAddr>>();
-        let given = parse("2001:db8::1 192.0.2.2 192.0.2.1 2001:db8::1 192.0.2.2");
-        assert_eq!(order_addresses(given), parse("192.0.2.2 192.0.2.1 2001:db8::1"));
+    fn addresses_come_once_the_families_by_turns_and_bounded() {
+        let parse = |text: &str| text.split_whitespace().map(|a| a.parse().unwrap()).collect::<Vec<IpAddr>>();
+        let table = [
+            ("192.0.2.2 192.0.2.1 2001:db8::1 192.0.2.2", "2001:db8::1 192.0.2.2 192.0.2.1"),
+            (
+                "2001:db8::1 2001:db8::2 2001:db8::3 192.0.2.1",
+                "2001:db8::1 192.0.2.1 2001:db8::2 2001:db8::3",
+            ),
+            ("192.0.2.1", "192.0.2.1"),
+            ("2001:db8::1 2001:db8::1", "2001:db8::1"),
+            ("", ""),
+        ];
+        for (given, expected) in table {
+            assert_eq!(order_addresses(parse(given)), parse(expected), "{given}");
+        }
         let many = (0..u32::from(u16::MAX)).map(|n| IpAddr::from(n.to_be_bytes())).collect();
         assert_eq!(order_addresses(many).len(), ADDRESSES_MAX);
     }

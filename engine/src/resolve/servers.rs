@@ -5,22 +5,24 @@
 //! that answered last is asked first, so a dead one costs its time-out once.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{
     ConnectionConfig, NameServerConfig, ProtocolConfig, ResolveHosts, ResolverConfig,
 };
 use hickory_resolver::net::NetError;
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use hickory_resolver::proto::dnssec::TrustAnchors;
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+use hickory_resolver::proto::serialize::txt::ParseError;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::authentic::Listening;
 use super::lookup::{Missing, MissingReason, classify, host_name};
-use crate::config::Resolver;
+use crate::config::{Dnssec, Resolver};
 
 /// Look-ups in flight with one resolver. Prevents a run of new domains from flooding the servers.
 pub const LOOKUPS_MAX: usize = 256;
@@ -47,9 +49,14 @@ const VALID_MIN: Duration = Duration::from_secs(5);
 pub(super) const FAILURE_VALID: Duration = Duration::from_secs(10);
 
 /// Records of one type, and how long they hold.
+#[derive(Clone)]
 pub(super) struct Found {
     pub records: Vec<RData>,
     pub valid_for: Duration,
+    /// The records and the aliases that led to them are authentic (DNSSEC).
+    pub secure: bool,
+    /// The name at the end of the aliases.
+    pub canonical: Option<Name>,
     /// `192.0.2.53:53 (resolver external)`.
     pub said_by: String,
 }
@@ -65,21 +72,34 @@ pub(super) struct Servers {
 
 struct Server {
     address: SocketAddr,
-    dns: TokioResolver,
+    dns: hickory_resolver::Resolver<Listening>,
+}
+
+/// What one server has found.
+struct Told {
+    records: Vec<RData>,
+    valid_for: Duration,
+    secure: bool,
+    canonical: Option<Name>,
 }
 
 impl Servers {
     /// # Errors
-    /// What hickory-resolver has against a server.
-    pub fn new(
-        resolver: &Resolver,
-        permits: Arc<Semaphore>,
-        try_patience: Duration,
-    ) -> Result<Self, NetError> {
-        let server = |&address: &SocketAddr| Ok(Server { address, dns: build(address, try_patience)? });
+    /// What hickory-resolver has against a server, or what is wrong with the trust anchors.
+    pub fn new(resolver: &Resolver, permits: Arc<Semaphore>, try_patience: Duration) -> Result<Self, String> {
+        let anchors = match &resolver.trust_anchors {
+            Some(path) => trust_anchors(path).map_err(|sentence| format!("{} {sentence}", path.display()))?,
+            None => TrustAnchors::default(),
+        };
+        let validate = (resolver.dnssec == Dnssec::Validate).then(|| Arc::new(anchors));
+        let server = |&address: &SocketAddr| {
+            let provider = Listening::new(resolver.dnssec == Dnssec::TrustAd);
+            let dns = build(address, provider, validate.clone(), try_patience);
+            Ok(Server { address, dns: dns.map_err(|error| error.to_string())? })
+        };
         Ok(Self {
             name: resolver.name.clone(),
-            servers: resolver.servers.iter().map(server).collect::<Result<_, NetError>>()?,
+            servers: resolver.servers.iter().map(server).collect::<Result<_, String>>()?,
             preferred: AtomicUsize::new(0),
             permits,
         })
@@ -97,10 +117,10 @@ impl Servers {
             let left = LOOKUP_PATIENCE.saturating_sub(started.elapsed());
             let asked = timeout(left, server.ask(name, of_type)).await;
             let (reason, said, ttl) = match asked.unwrap_or_else(|_| Err(classify(&NetError::Timeout))) {
-                Ok((records, valid_for)) => {
+                Ok(Told { records, valid_for, secure, canonical }) => {
                     self.preferred.store(index, Ordering::Relaxed);
                     let said_by = format!("{} (resolver {})", server.address, self.name);
-                    return Ok(Found { records, valid_for, said_by });
+                    return Ok(Found { records, valid_for, secure, canonical, said_by });
                 }
                 Err(none) => none,
             };
@@ -126,19 +146,48 @@ impl Server {
         &self,
         name: &Name,
         of_type: RecordType,
-    ) -> Result<(Vec<RData>, Duration), (MissingReason, String, Option<Duration>)> {
+    ) -> Result<Told, (MissingReason, String, Option<Duration>)> {
         let lookup = self.dns.lookup(name.clone(), of_type).await.map_err(|error| classify(&error))?;
-        let wanted = lookup.answers().iter().filter(|record| record.record_type() == of_type);
-        let records: Vec<RData> = wanted.map(|record| record.data.clone()).collect();
-        if records.is_empty() {
+        let wanted: Vec<&Record> =
+            lookup.answers().iter().filter(|record| record.record_type() == of_type).collect();
+        let Some(first) = wanted.first() else {
             return Err((MissingReason::NoData, "no such record".to_owned(), None));
-        }
+        };
+        // Signatures are no part of what is asked; an alias that is not authentic spoils what it leads to.
+        let counts =
+            |record: &&Record| record.record_type() == of_type || record.record_type() == RecordType::CNAME;
+        let secure = lookup.answers().iter().filter(counts).all(|record| record.proof.is_secure());
         let left = lookup.valid_until().saturating_duration_since(Instant::now());
-        Ok((records, left.clamp(VALID_MIN, POSITIVE_VALID_MAX)))
+        Ok(Told {
+            records: wanted.iter().map(|record| record.data.clone()).collect(),
+            valid_for: left.clamp(VALID_MIN, POSITIVE_VALID_MAX),
+            secure,
+            canonical: (first.name != *name).then(|| first.name.clone()),
+        })
     }
 }
 
-fn build(address: SocketAddr, try_patience: Duration) -> Result<TokioResolver, NetError> {
+/// Keys that the relay trusts without proof.
+///
+/// # Errors
+/// What is wrong with the file and what is allowed.
+pub fn trust_anchors(path: &Path) -> Result<TrustAnchors, String> {
+    let allowed = "allowed: a file of DNSKEY records, as in a zone file";
+    let wrong = |error: &dyn std::fmt::Display| format!("cannot be used: {error}; {allowed}");
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
+    // Flags, protocol, algorithm and key follow; the parser lets a record without them pass as none.
+    if text.split_whitespace().skip_while(|word| *word != "DNSKEY").nth(4).is_none() {
+        return Err(wrong(&"it holds no DNSKEY record"));
+    }
+    text.parse().map_err(|error: ParseError| wrong(&error))
+}
+
+fn build(
+    address: SocketAddr,
+    provider: Listening,
+    validate: Option<Arc<TrustAnchors>>,
+    try_patience: Duration,
+) -> Result<hickory_resolver::Resolver<Listening>, NetError> {
     let connection = |protocol| {
         let mut connection = ConnectionConfig::new(protocol);
         connection.port = address.port();
@@ -147,7 +196,10 @@ fn build(address: SocketAddr, try_patience: Duration) -> Result<TokioResolver, N
     let connections = vec![connection(ProtocolConfig::Udp), connection(ProtocolConfig::Tcp)];
     let server = NameServerConfig::new(address.ip(), true, connections);
     let config = ResolverConfig::from_name_servers(vec![server]);
-    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+    let mut builder = hickory_resolver::Resolver::builder_with_config(config, provider);
+    if let Some(anchors) = validate {
+        builder = builder.with_trust_anchor(anchors);
+    }
     let options = builder.options_mut();
     options.use_hosts_file = ResolveHosts::Never;
     options.timeout = try_patience;

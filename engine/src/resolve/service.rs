@@ -11,21 +11,25 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::{Shared, join, join_all};
+use futures_util::future::{BoxFuture, Shared, join, join_all};
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use tokio::sync::Semaphore;
 
 use super::error::{ResolveError, ResolveErrorKind};
 use super::lookup::{Missing, MissingReason, host_name, parse_name};
-use super::mx::{Exchange, MxHost, MxRecord, exchange, literal, order_addresses};
+use super::mx::{
+    Addresses, Exchange, MailHosts, MxHost, MxRecord, TLSA_RECORDS_MAX, TlsaRecords, exchange, literal,
+    order_addresses,
+};
 use super::servers::{
-    FAILURE_VALID, LOOKUPS_MAX, NEGATIVE_VALID_MAX, POSITIVE_VALID_MAX, Servers, TRY_PATIENCE,
+    FAILURE_VALID, Found, LOOKUPS_MAX, NEGATIVE_VALID_MAX, POSITIVE_VALID_MAX, Servers, TRY_PATIENCE,
 };
 use crate::config::Resolver;
+use crate::tls::dane::Tlsa;
 
 /// What an address literal is good for.
 const LITERAL_VALID: Duration = POSITIVE_VALID_MAX;
@@ -37,8 +41,8 @@ const HOSTS_AT_ONCE: usize = 2;
 /// One question with all its look-ups and the wait for its turn.
 const QUESTION_PATIENCE: Duration = Duration::from_secs(40);
 
-/// Errors of MX hosts that are told in full when none of them resolves.
-const TOLD_MAX: usize = 3;
+/// Octets that are told of a name that is none.
+const BAD_NAME_BYTES_MAX: usize = 256;
 
 /// The answer to a question, and how long it may be kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,9 +62,15 @@ struct OneResolver {
     servers: Servers,
     /// Makes the order of equal MX hosts differ from one answer to the next.
     seed: AtomicU64,
-    mx_under_way: UnderWay<Vec<MxHost>>,
-    addresses_under_way: UnderWay<Vec<IpAddr>>,
+    mx_under_way: UnderWay<MailHosts>,
+    addresses_under_way: UnderWay<Addresses>,
+    tlsa_under_way: UnderWay<TlsaRecords>,
+    /// Of one name and type each: many domains have the same hosts.
+    lookups_under_way: Mutex<HashMap<LookupKey, SharedLookup>>,
 }
+
+type LookupKey = (Name, RecordType);
+type SharedLookup = Shared<BoxFuture<'static, Result<Found, Missing>>>;
 
 impl Resolvers {
     /// Opens nothing yet. `seed` is any number that differs from start to start.
@@ -84,15 +94,16 @@ impl Resolvers {
                 seed: AtomicU64::new(seed),
                 mx_under_way: UnderWay::default(),
                 addresses_under_way: UnderWay::default(),
+                tlsa_under_way: UnderWay::default(),
+                lookups_under_way: Mutex::default(),
             }))
         };
         Ok(Self { resolvers: resolvers.iter().map(one).collect::<Result<_, String>>()? })
     }
 
     /// The hosts that take mail for a domain (RFC 5321 section 5.1), in the order of an attempt, each
-    /// with its addresses; hosts without an address are left out. `resolver` is an index into the
-    /// configuration's resolvers.
-    pub async fn mx(&self, resolver: usize, domain: &str) -> Answer<Vec<MxHost>> {
+    /// with its addresses or why it has none. `resolver` is an index into the configuration's resolvers.
+    pub async fn mx(&self, resolver: usize, domain: &str) -> Answer<MailHosts> {
         let one = Arc::clone(&self.resolvers[resolver]);
         let domain = domain.to_ascii_lowercase();
         let find = patiently(domain.clone(), Arc::clone(&one).find_mx(domain.clone()));
@@ -100,11 +111,25 @@ impl Resolvers {
     }
 
     /// The addresses of a host name; an address or an address literal is its own answer.
-    pub async fn addresses(&self, resolver: usize, host: &str) -> Answer<Vec<IpAddr>> {
+    pub async fn addresses(&self, resolver: usize, host: &str) -> Answer<Addresses> {
         let one = Arc::clone(&self.resolvers[resolver]);
         let host = host.to_ascii_lowercase();
         let find = patiently(host.clone(), Arc::clone(&one).find_addresses(host.clone()));
         ask_once(&one.addresses_under_way, host, find).await
+    }
+
+    #[cfg(test)]
+    pub(super) fn lookups_under_way(&self) -> usize {
+        self.resolvers.iter().map(|one| one.under_way().len()).sum()
+    }
+
+    /// The TLSA records of a port of a host (RFC 6698 section 3). That there are none is an answer, not an
+    /// error: an error leaves open what the host demands (RFC 7672 section 2.1.2).
+    pub async fn tlsa(&self, resolver: usize, host: &str, port: u16) -> Answer<TlsaRecords> {
+        let one = Arc::clone(&self.resolvers[resolver]);
+        let name = format!("_{port}._tcp.{}", host.to_ascii_lowercase());
+        let find = patiently(name.clone(), Arc::clone(&one).find_tlsa(name.clone()));
+        ask_once(&one.tlsa_under_way, name, find).await
     }
 }
 
@@ -125,18 +150,42 @@ async fn ask_once<T: Clone>(
 }
 
 impl OneResolver {
-    async fn find_mx(self: Arc<Self>, domain: String) -> Answer<Vec<MxHost>> {
+    /// Joins a look-up that is under way, or puts it under way: as a task of its own, so that it goes on when
+    /// whoever asked first has lost patience.
+    async fn look_up(self: &Arc<Self>, name: &Name, of_type: RecordType) -> Result<Found, Missing> {
+        let key = (name.clone(), of_type);
+        let begin = || {
+            let (one, asked) = (Arc::clone(self), key.clone());
+            let task = tokio::spawn(async move { one.servers.look_up(&asked.0, asked.1).await });
+            let (one, asked) = (Arc::clone(self), key.clone());
+            let ended = tokio::spawn(async move {
+                let found = task.await;
+                one.under_way().remove(&asked);
+                found.unwrap_or_else(|_| Err(interrupted(&asked.0)))
+            });
+            let name = key.0.clone();
+            async move { ended.await.unwrap_or_else(|_| Err(interrupted(&name))) }.boxed().shared()
+        };
+        let shared = self.under_way().entry(key.clone()).or_insert_with(begin).clone();
+        shared.await
+    }
+
+    fn under_way(&self) -> MutexGuard<'_, HashMap<LookupKey, SharedLookup>> {
+        self.lookups_under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn find_mx(self: Arc<Self>, domain: String) -> Answer<MailHosts> {
         match literal(&domain) {
             Some(Ok(address)) => return implicit(&address.to_string(), literal_answer(address)),
             Some(Err(_)) => return bad_name(&domain),
             None => {}
         }
         let Some(name) = parse_name(&domain) else { return bad_name(&domain) };
-        match self.servers.look_up(&name, RecordType::MX).await {
+        match self.look_up(&name, RecordType::MX).await {
             Ok(found) => {
                 let records = found.records.iter().filter_map(mx_record).collect();
                 match exchange(records, self.seed.fetch_add(1, Ordering::Relaxed)) {
-                    Exchange::Hosts(hosts) => self.find_hosts(&domain, hosts, found.valid_for).await,
+                    Exchange::Hosts(hosts) => self.find_hosts(hosts, found.secure, found.valid_for).await,
                     Exchange::Implicit => implicit(&domain, self.find_addresses_of(&name).await),
                     Exchange::Null => null_mx(&domain, &found.said_by, found.valid_for),
                 }
@@ -149,33 +198,46 @@ impl OneResolver {
     }
 
     /// The addresses of all hosts of a domain, in the order of preference.
-    async fn find_hosts(&self, domain: &str, records: Vec<MxRecord>, valid: Duration) -> Answer<Vec<MxHost>> {
+    async fn find_hosts(
+        self: &Arc<Self>,
+        records: Vec<MxRecord>,
+        secure: bool,
+        valid: Duration,
+    ) -> Answer<MailHosts> {
         let mut answers = Vec::with_capacity(records.len());
         for some in records.chunks(HOSTS_AT_ONCE) {
-            let found = some.iter().map(|record| self.find_addresses_by_name(&record.name));
+            let found = some.iter().map(|record| self.find_exchange(&record.name));
             answers.extend(join_all(found).await);
         }
         let valid_for = answers.iter().map(|answer| answer.valid_for).fold(valid, Duration::min);
-        let mut hosts = Vec::new();
-        let mut errors = Vec::new();
-        for (MxRecord { name, preference }, answer) in records.into_iter().zip(answers) {
-            match answer.result {
-                Ok(addresses) => hosts.push(MxHost { name, preference, addresses }),
-                Err(error) => errors.push(error),
-            }
-        }
-        let result = if hosts.is_empty() { Err(no_host_resolves(domain, &errors)) } else { Ok(hosts) };
-        Answer { result, valid_for }
+        let host = |(record, answer): (MxRecord, Answer<Addresses>)| MxHost {
+            name: record.name,
+            preference: record.preference,
+            found: answer.result,
+        };
+        let hosts = records.into_iter().zip(answers).map(host).collect();
+        Answer { result: Ok(MailHosts { hosts, secure }), valid_for }
     }
 
-    async fn find_addresses(self: Arc<Self>, host: String) -> Answer<Vec<IpAddr>> {
+    /// An MX record names a host; an address in its place is a slip of the zone's owner (RFC 2181 section
+    /// 10.3) and is said so instead of asking for a name that cannot exist.
+    async fn find_exchange(self: &Arc<Self>, name: &str) -> Answer<Addresses> {
+        if name.parse::<IpAddr>().is_ok() || name.starts_with('[') {
+            let text = format!("the MX record names the address {name} where a host name must stand");
+            let error = ResolveError { kind: ResolveErrorKind::BadName, text };
+            return Answer { result: Err(error), valid_for: NEGATIVE_VALID_MAX };
+        }
+        self.find_addresses_by_name(name).await
+    }
+
+    async fn find_addresses(self: Arc<Self>, host: String) -> Answer<Addresses> {
         match (host.parse(), literal(&host)) {
             (Ok(address), _) | (_, Some(Ok(address))) => literal_answer(address),
             _ => self.find_addresses_by_name(&host).await,
         }
     }
 
-    async fn find_addresses_by_name(&self, host: &str) -> Answer<Vec<IpAddr>> {
+    async fn find_addresses_by_name(self: &Arc<Self>, host: &str) -> Answer<Addresses> {
         match parse_name(host) {
             Some(name) => self.find_addresses_of(&name).await,
             None => bad_name(host),
@@ -183,23 +245,39 @@ impl OneResolver {
     }
 
     /// A and AAAA side by side. One of them is enough; none of both is as good as the better reason.
-    async fn find_addresses_of(&self, name: &Name) -> Answer<Vec<IpAddr>> {
-        let both =
-            join(self.servers.look_up(name, RecordType::A), self.servers.look_up(name, RecordType::AAAA))
-                .await;
+    async fn find_addresses_of(self: &Arc<Self>, name: &Name) -> Answer<Addresses> {
+        let both = join(self.look_up(name, RecordType::A), self.look_up(name, RecordType::AAAA)).await;
         match both {
             (Ok(four), Ok(six)) => {
                 let valid_for = four.valid_for.min(six.valid_for);
-                found_addresses(four.records.iter().chain(&six.records), valid_for)
+                found_addresses(&[&four, &six], valid_for)
             }
             (Ok(one), Err(other)) | (Err(other), Ok(one)) => {
-                found_addresses(one.records.iter(), one.valid_for.min(other.valid_for))
+                found_addresses(&[&one], one.valid_for.min(other.valid_for))
             }
             (Err(four), Err(six)) => {
                 let valid_for = four.valid_for.min(six.valid_for);
                 let worse = if four.reason >= six.reason { four } else { six };
                 failed(Missing { valid_for, ..worse })
             }
+        }
+    }
+
+    async fn find_tlsa(self: Arc<Self>, name: String) -> Answer<TlsaRecords> {
+        let Some(name) = parse_name(&name) else { return bad_name(&name) };
+        match self.look_up(&name, RecordType::TLSA).await {
+            Ok(found) => {
+                let records = found.records.iter().filter_map(tlsa_record).take(TLSA_RECORDS_MAX).collect();
+                Answer {
+                    result: Ok(TlsaRecords { records, secure: found.secure }),
+                    valid_for: found.valid_for,
+                }
+            }
+            Err(missing) if missing.reason == MissingReason::Failed => failed(missing),
+            Err(missing) => Answer {
+                result: Ok(TlsaRecords { records: vec![], secure: false }),
+                valid_for: missing.valid_for,
+            },
         }
     }
 }
@@ -214,8 +292,18 @@ async fn patiently<T>(name: String, find: impl Future<Output = Answer<T>>) -> An
     })
 }
 
+fn interrupted(name: &Name) -> Missing {
+    let text = format!("looking up {}: interrupted by an internal fault", host_name(name));
+    Missing { reason: MissingReason::Failed, text, valid_for: FAILURE_VALID }
+}
+
 fn bad_name<T>(name: &str) -> Answer<T> {
-    let text = format!("{} is not a domain that can be looked up", name.escape_debug());
+    let shown = &name[..name.floor_char_boundary(BAD_NAME_BYTES_MAX)];
+    let more = if shown.len() < name.len() { "... " } else { "" };
+    let text = format!(
+        "{}{more} is not a domain that can be looked up: labels have 1 to 63 octets, names at most 253",
+        shown.escape_debug()
+    );
     let error = ResolveError { kind: ResolveErrorKind::BadName, text };
     Answer { result: Err(error), valid_for: NEGATIVE_VALID_MAX }
 }
@@ -232,23 +320,45 @@ fn mx_record(record: &RData) -> Option<MxRecord> {
     }
 }
 
-fn found_addresses<'a>(records: impl Iterator<Item = &'a RData>, valid_for: Duration) -> Answer<Vec<IpAddr>> {
-    let addresses = records.filter_map(|record| match record {
+fn tlsa_record(record: &RData) -> Option<Tlsa> {
+    match record {
+        RData::TLSA(tlsa) => Some(Tlsa {
+            usage: tlsa.cert_usage.into(),
+            selector: tlsa.selector.into(),
+            matching: tlsa.matching.into(),
+            data: tlsa.cert_data.clone(),
+        }),
+        _ => None,
+    }
+}
+
+fn found_addresses(families: &[&Found], valid_for: Duration) -> Answer<Addresses> {
+    let address = |record: &RData| match record {
         RData::A(address) => Some(IpAddr::V4(address.0)),
         RData::AAAA(address) => Some(IpAddr::V6(address.0)),
         _ => None,
-    });
-    Answer { result: Ok(order_addresses(addresses.collect())), valid_for }
+    };
+    let all = families.iter().flat_map(|found| found.records.iter().filter_map(address));
+    let addresses = Addresses {
+        list: order_addresses(all.collect()),
+        secure: families.iter().all(|found| found.secure),
+        canonical: families.iter().find_map(|found| found.canonical.as_ref()).map(host_name),
+    };
+    Answer { result: Ok(addresses), valid_for }
 }
 
-fn literal_answer(address: IpAddr) -> Answer<Vec<IpAddr>> {
-    Answer { result: Ok(vec![address]), valid_for: LITERAL_VALID }
+fn literal_answer(address: IpAddr) -> Answer<Addresses> {
+    let addresses = Addresses { list: vec![address], secure: false, canonical: None };
+    Answer { result: Ok(addresses), valid_for: LITERAL_VALID }
 }
 
 /// A name that is its own and only host.
-fn implicit(name: &str, answer: Answer<Vec<IpAddr>>) -> Answer<Vec<MxHost>> {
-    let host = |addresses| vec![MxHost { name: name.to_owned(), preference: 0, addresses }];
-    Answer { result: answer.result.map(host), valid_for: answer.valid_for }
+fn implicit(name: &str, answer: Answer<Addresses>) -> Answer<MailHosts> {
+    let hosts = |found: Addresses| MailHosts {
+        secure: found.secure,
+        hosts: vec![MxHost { name: name.to_owned(), preference: 0, found: Ok(found) }],
+    };
+    Answer { result: answer.result.map(hosts), valid_for: answer.valid_for }
 }
 
 fn failed<T>(missing: Missing) -> Answer<T> {
@@ -258,14 +368,4 @@ fn failed<T>(missing: Missing) -> Answer<T> {
         MissingReason::Failed => ResolveErrorKind::Temporary,
     };
     Answer { result: Err(ResolveError { kind, text: missing.text }), valid_for: missing.valid_for }
-}
-
-fn no_host_resolves(domain: &str, errors: &[ResolveError]) -> ResolveError {
-    let lasting = errors.iter().all(|error| error.kind.is_lasting());
-    let mut told: Vec<&str> = errors.iter().take(TOLD_MAX).map(|error| error.text.as_str()).collect();
-    if errors.len() > TOLD_MAX {
-        told.push("and so on");
-    }
-    let text = format!("no MX host of {domain} has an address: {}", told.join("; "));
-    ResolveError { kind: ResolveErrorKind::NoMxHostResolves { lasting }, text }
 }

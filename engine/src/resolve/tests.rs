@@ -1,19 +1,24 @@
 //! The service against a DNS server on loopback that answers from a table and counts questions.
 
+mod authentic;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hickory_resolver::proto::op::{Message, OpCode, ResponseCode};
-use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, MX, SOA};
+use hickory_resolver::proto::rr::rdata::tlsa::{CertUsage, Matching, Selector};
+use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, MX, SOA, TLSA};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
 
+use super::choose::{Allowed, choose};
 use super::error::ResolveErrorKind;
-use super::service::Resolvers;
-use crate::config::Resolver;
+use super::mx::MxHost;
+use super::service::{Answer, Resolvers};
+use crate::config::{Dnssec, Resolver};
 
 type Zone = fn(&str, RecordType) -> Result<Vec<RData>, ResponseCode>;
 type Counts = Arc<Mutex<HashMap<String, usize>>>;
@@ -45,9 +50,26 @@ fn zone(question: &str, of_type: RecordType) -> Result<Vec<RData>, ResponseCode>
         "a-rather-long-name-7.many.test" => vec![a("192.0.2.7")],
         "null.test" => vec![mx(0, "")],
         "empty.test" => vec![],
+        "_25._tcp.a.two.test" => {
+            vec![RData::TLSA(TLSA::new(CertUsage::DaneEe, Selector::Spki, Matching::Sha256, vec![7; 32]))]
+        }
+        "_25._tcp.servfail.test" => return Err(ResponseCode::ServFail),
+        "mixed.test" => vec![mx(10, "unsigned.test")],
+        "unsigned.test" => vec![mx(10, "a.two.test"), a("192.0.2.8")],
+        "aliased.test" => vec![mx(10, "alias.implicit.test")],
+        "forged.test" => vec![a("192.0.2.9")],
+        "halfforged.test" => vec![mx(10, "forged.test"), mx(20, "b.two.test")],
+        "numeric.test" => vec![mx(10, "192.0.2.1"), mx(20, "b.two.test")],
+        "onlynumeric.test" => vec![mx(10, "192.0.2.1")],
+        "looping.test" => vec![mx(10, "relay.test"), mx(10, "a.two.test"), mx(20, "b.two.test")],
+        "backup.test" => vec![mx(10, "a.two.test"), mx(20, "relay.test"), mx(30, "b.two.test")],
+        "private.test" => vec![mx(10, "inner.test"), mx(20, "b.two.test")],
+        "onlyprivate.test" => vec![mx(10, "inner.test")],
+        "inner.test" => vec![a("10.0.0.1"), a("::1")],
         "half.test" => vec![mx(10, "gone.test"), mx(20, "b.two.test")],
         "lost.test" => vec![mx(10, "gone.test"), mx(10, "empty.test")],
         "shaky.test" => vec![mx(10, "gone.test"), mx(10, "servfail.test")],
+        shared if shared.starts_with("shared-") => vec![mx(10, "b.two.test")],
         "servfail.test" => return Err(ResponseCode::ServFail),
         "refused.test" => return Err(ResponseCode::Refused),
         _ => return Err(ResponseCode::NXDomain),
@@ -65,6 +87,7 @@ fn respond(question: &[u8], zone: Zone, counts: &Counts) -> Vec<u8> {
     *counts.lock().unwrap().entry(format!("{asked} {}", query.query_type())).or_insert(0) += 1;
     let mut answer = Message::response(question.metadata.id, OpCode::Query);
     answer.metadata.recursion_available = true;
+    answer.metadata.authentic_data = question.metadata.authentic_data && !asked.starts_with("unsigned.");
     let mut owner = query.name().clone();
     if let Some(target) = asked.strip_prefix("alias.") {
         let cname = RData::CNAME(CNAME(name(target)));
@@ -86,10 +109,26 @@ fn respond(question: &[u8], zone: Zone, counts: &Counts) -> Vec<u8> {
     answer.to_vec().unwrap()
 }
 
+/// With a server that answers: a machine that is busy is no failure.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+fn resolver(name: &str, servers: Vec<SocketAddr>) -> Resolver {
+    Resolver { name: name.into(), servers, dnssec: Dnssec::Off, trust_anchors: None }
+}
+
+/// The hosts of a domain that may be tried, by an own name of `relay.test`.
+async fn hosts(resolvers: &Resolvers, domain: &str) -> Answer<Vec<MxHost>> {
+    let Answer { result, valid_for } = resolvers.mx(0, domain).await;
+    let is_own = |name: &str, _| name == "relay.test";
+    let result =
+        result.and_then(|found| choose(domain, found, &Allowed { is_own, private_addresses: false }));
+    Answer { result, valid_for }
+}
+
 async fn serve() -> (Resolvers, SocketAddr, Counts) {
     let (address, counts) = spawn_server(zone).await;
-    let resolver = Resolver { name: "external".into(), servers: vec![address] };
-    (Resolvers::new(&[resolver], 7).unwrap(), address, counts)
+    let resolver = resolver("external", vec![address]);
+    (Resolvers::with_patience(&[resolver], 7, PATIENCE).unwrap(), address, counts)
 }
 
 async fn spawn_server(zone: Zone) -> (SocketAddr, Counts) {
@@ -131,20 +170,24 @@ fn every_kind_of_domain_gets_its_hosts() {
     run(async {
         let (resolvers, ..) = serve().await;
         let table = [
-            ("two.test", "10 a.two.test 192.0.2.1 2001:db8::1, 20 b.two.test 192.0.2.2"),
-            ("TWO.test", "10 a.two.test 192.0.2.1 2001:db8::1, 20 b.two.test 192.0.2.2"),
+            ("two.test", "10 a.two.test 2001:db8::1 192.0.2.1, 20 b.two.test 192.0.2.2"),
+            ("TWO.test", "10 a.two.test 2001:db8::1 192.0.2.1, 20 b.two.test 192.0.2.2"),
             ("implicit.test", "0 implicit.test 192.0.2.3"),
             ("half.test", "20 b.two.test 192.0.2.2"),
-            ("alias.two.test", "10 a.two.test 192.0.2.1 2001:db8::1, 20 b.two.test 192.0.2.2"),
+            ("alias.two.test", "10 a.two.test 2001:db8::1 192.0.2.1, 20 b.two.test 192.0.2.2"),
             ("alias.implicit.test", "0 alias.implicit.test 192.0.2.3"),
             ("many.test", "7 a-rather-long-name-7.many.test 192.0.2.7"),
+            ("numeric.test", "20 b.two.test 192.0.2.2"),
+            ("backup.test", "10 a.two.test 2001:db8::1 192.0.2.1"),
+            ("private.test", "20 b.two.test 192.0.2.2"),
             ("[192.0.2.9]", "0 192.0.2.9 192.0.2.9"),
             ("[IPv6:2001:db8::9]", "0 2001:db8::9 2001:db8::9"),
         ];
         for (domain, expected) in table {
-            let hosts = resolvers.mx(0, domain).await.result.unwrap();
+            let hosts = hosts(&resolvers, domain).await.result.unwrap();
             let shown = hosts.iter().map(|host| {
-                let addresses: Vec<String> = host.addresses.iter().map(ToString::to_string).collect();
+                let addresses: Vec<String> =
+                    host.found.as_ref().unwrap().list.iter().map(ToString::to_string).collect();
                 format!("{} {} {}", host.preference, host.name, addresses.join(" "))
             });
             assert_eq!(shown.collect::<Vec<_>>().join(", "), expected, "{domain}");
@@ -163,21 +206,37 @@ fn every_kind_of_failure_names_the_name_the_server_and_the_answer() {
             ("empty.test", NoAddress, "of empty.test", "no such record"),
             ("servfail.test", Temporary, "looking up MX of servfail.test", "SERVFAIL"),
             ("refused.test", Temporary, "looking up MX of refused.test", "REFUSED"),
+            (
+                "onlynumeric.test",
+                NoMxHostResolves { lasting: true },
+                "names the address 192.0.2.1",
+                "MX record",
+            ),
+            ("looping.test", Loop, "mail for looping.test loops back", "relay.test (preference 10)"),
+            ("onlyprivate.test", NotPublic, "inner.test at ::1", "inner.test at 10.0.0.1"),
+            ("[127.0.0.1]", NotPublic, "[127.0.0.1]", "127.0.0.1 at 127.0.0.1"),
+            ("[10.1.2.3]", NotPublic, "[10.1.2.3]", "private addresses are refused"),
             ("lost.test", NoMxHostResolves { lasting: true }, "of gone.test", "of empty.test"),
             ("shaky.test", NoMxHostResolves { lasting: false }, "no MX host of shaky.test", "SERVFAIL"),
         ];
         for (domain, kind, one, other) in table {
-            let error = resolvers.mx(0, domain).await.result.unwrap_err();
+            let error = hosts(&resolvers, domain).await.result.unwrap_err();
             assert_eq!(error.kind, kind, "{error}");
             let at = server.to_string();
-            for part in [one, other, &at, "resolver external"] {
+            // What the route decides is no word of a server.
+            let of_route = matches!(kind, Loop | NotPublic) || domain == "onlynumeric.test";
+            let by: &[&str] = if of_route { &[] } else { &[&at, "resolver external"] };
+            for part in [one, other].iter().chain(by) {
                 assert!(error.text.contains(part), "{part:?} is not in: {error}");
             }
         }
-        for domain in ["", "[1.2]", "a..b", "a\r\nb"] {
-            let error = resolvers.mx(0, domain).await.result.unwrap_err();
+        let many_labels = "a.".repeat(10_000);
+        let many_octets = format!("{}.test", "a".repeat(10_000));
+        let long = [["a".repeat(60).as_str(); 4].join("."), "abcdefghij.test".into()].join(".");
+        for domain in ["", "[1.2]", "a..b", "a\r\nb", &many_labels, &many_octets, &long] {
+            let error = hosts(&resolvers, domain).await.result.unwrap_err();
             assert_eq!(error.kind, BadName);
-            assert!(!error.text.contains('\n'));
+            assert!(!error.text.contains('\n') && error.text.len() < 400, "{error}");
         }
     });
 }
@@ -186,7 +245,7 @@ fn every_kind_of_failure_names_the_name_the_server_and_the_answer() {
 fn answers_hold_as_long_as_their_ttl_says() {
     run(async {
         let (resolvers, ..) = serve().await;
-        let valid = async |domain: &str| resolvers.mx(0, domain).await.valid_for.as_secs();
+        let valid = async |domain: &str| hosts(&resolvers, domain).await.valid_for.as_secs();
         assert!((1..=300).contains(&valid("half.test").await));
         assert!((55..=60).contains(&valid("gone.test").await), "negative TTL of the SOA");
         assert_eq!(valid("servfail.test").await, 10);
@@ -208,12 +267,26 @@ fn the_same_question_is_asked_once() {
 }
 
 #[test]
+fn a_host_of_many_domains_is_asked_for_once() {
+    run(async {
+        let (resolvers, _, counts) = serve().await;
+        let all = (0..50).map(async |n| resolvers.mx(0, &format!("shared-{n}.test")).await.result.unwrap());
+        let answers = futures_util::future::join_all(all).await;
+        assert!(answers.iter().all(|found| found.hosts[0].found.is_ok()));
+        for question in ["b.two.test A", "b.two.test AAAA"] {
+            assert!((1..=5).contains(&counts.lock().unwrap()[question]), "{question}");
+        }
+        assert!(resolvers.lookups_under_way() == 0);
+    });
+}
+
+#[test]
 fn host_names_and_addresses_of_smart_hosts() {
     run(async {
         let (resolvers, _, counts) = serve().await;
-        let addresses = async |host: &str| resolvers.addresses(0, host).await.result;
+        let addresses = async |host: &str| resolvers.addresses(0, host).await.result.map(|found| found.list);
         let parse = |text: &str| text.parse::<IpAddr>().unwrap();
-        assert_eq!(addresses("A.two.test").await, Ok(vec![parse("192.0.2.1"), parse("2001:db8::1")]));
+        assert_eq!(addresses("A.two.test").await, Ok(vec![parse("2001:db8::1"), parse("192.0.2.1")]));
         let asked = counts.lock().unwrap().len();
         let table =
             [("10.1.0.10", "10.1.0.10"), ("2001:db8::5", "2001:db8::5"), ("[10.1.0.10]", "10.1.0.10")];
@@ -229,7 +302,7 @@ fn host_names_and_addresses_of_smart_hosts() {
 fn a_server_that_is_not_there_is_a_temporary_failure() {
     run(async {
         let unused = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let resolver = Resolver { name: "dead".into(), servers: vec![unused] };
+        let resolver = resolver("dead", vec![unused]);
         let resolvers = Resolvers::with_patience(&[resolver], 7, Duration::from_millis(500)).unwrap();
         let answer = resolvers.mx(0, "two.test").await;
         assert_eq!(answer.result.unwrap_err().kind, ResolveErrorKind::Temporary);
@@ -244,12 +317,12 @@ fn a_server_that_refuses_or_is_silent_gives_way_to_the_next() {
         let (refusing, refused) = spawn_server(|_, _| Err(ResponseCode::Refused)).await;
         let (answering, answered) = spawn_server(zone).await;
         let servers = vec![silent.local_addr().unwrap(), refusing, answering];
-        let resolver = Resolver { name: "external".into(), servers: servers.clone() };
+        let resolver = resolver("external", servers.clone());
         let resolvers = Resolvers::with_patience(&[resolver], 7, Duration::from_millis(500)).unwrap();
         let error = resolvers.mx(0, "gone.test").await.result.unwrap_err();
         assert_eq!(error.kind, ResolveErrorKind::NoDomain, "{error}");
         let before = refused.lock().unwrap().len();
-        assert_eq!(resolvers.mx(0, "two.test").await.result.unwrap().len(), 2);
+        assert_eq!(hosts(&resolvers, "two.test").await.result.unwrap().len(), 2);
         assert_eq!(refused.lock().unwrap().len(), before, "the server that answered is asked first");
         assert!(answered.lock().unwrap().contains_key("two.test MX"));
         let error = resolvers.mx(0, "servfail.test").await.result.unwrap_err();
@@ -265,7 +338,7 @@ fn a_server_that_refuses_or_is_silent_gives_way_to_the_next() {
 fn an_answer_too_large_for_udp_is_fetched_by_tcp() {
     run(async {
         let (resolvers, _, counts) = serve().await;
-        assert_eq!(resolvers.mx(0, "many.test").await.result.unwrap().len(), 1);
+        assert_eq!(hosts(&resolvers, "many.test").await.result.unwrap().len(), 1);
         assert!(counts.lock().unwrap()["many.test MX"] >= 2, "by UDP, then by TCP");
     });
 }

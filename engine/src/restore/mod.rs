@@ -9,6 +9,7 @@
 //! few items are under way at a time, and whoever is slow holds up whoever is before him.
 
 pub mod copy;
+mod parameters;
 pub mod wire;
 
 use serde::{Deserialize, Serialize};

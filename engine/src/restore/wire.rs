@@ -12,6 +12,7 @@
 //! | 5 unreadable | id 8 |
 //! | 6 finish | id 8, ancestry |
 
+use super::parameters;
 use serde::{Deserialize, Serialize};
 use sluice_queue::{
     Ancestry, Body, ContentFlags, Envelope, Incoming, Lineage, Origin, OutcomeKind, QueueId, Reason,
@@ -178,6 +179,8 @@ struct Meta {
     client: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     origin: Option<(String, u64)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    parameters: Option<parameters::Mail>,
     recipients: Vec<Person>,
 }
 
@@ -191,6 +194,8 @@ struct Person {
     held: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     via: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    parameters: Option<parameters::Rcpt>,
     /// Kind as in `KINDS`, time, text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reason: Option<(u8, u64, String)>,
@@ -232,6 +237,7 @@ impl Meta {
             notified: state.notified,
             held: state.held,
             via: via(at),
+            parameters: recipient.parameters.as_deref().map(parameters::Rcpt::of),
             reason: reason.as_ref().map(|of| (place(&KINDS, &of.kind), of.at_micros, of.text.clone())),
         });
         Self {
@@ -247,6 +253,7 @@ impl Meta {
             helo: envelope.helo.clone(),
             client: envelope.client.clone(),
             origin: envelope.origin.map(|origin| (origin.lineage.to_string(), origin.id.bits())),
+            parameters: envelope.parameters.as_deref().map(parameters::Mail::of),
             recipients: recipients.collect(),
         }
     }
@@ -270,7 +277,8 @@ impl Meta {
                 None => None,
             });
             vias.extend(person.via.map(|via| (at, via.into_boxed_str())));
-            recipients.push(Recipient { address: person.address });
+            let parameters = person.parameters.map(|of| Box::new(of.parameters()));
+            recipients.push(Recipient { address: person.address, parameters });
         }
         Some(Incoming {
             id: QueueId::from_bits(self.id),
@@ -287,6 +295,7 @@ impl Meta {
                 helo: self.helo,
                 client: self.client,
                 origin,
+                parameters: self.parameters.map(|of| Box::new(of.parameters())),
             },
             states,
             reasons,
@@ -300,6 +309,7 @@ impl Meta {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sluice_queue::{ByMode, DeliverBy, MailParameters, Notify, RcptParameters, Ret, Schedule};
 
     fn items() -> Vec<Item> {
         let id = QueueId::from_bits;
@@ -308,9 +318,21 @@ mod tests {
         let mut ancestry = Ancestry::default();
         ancestry.advance(lineage, id(9), [id(4)]);
         let people = STATUSES.into_iter().zip(KINDS);
+        let notify = Some(Notify { success: true, failure: false, delay: true });
+        let by = DeliverBy { deadline_micros: 5, mode: ByMode::Return, trace: true };
+        let parameters = MailParameters {
+            ret: Some(Ret::Headers),
+            envid: "QQ+2B".into(),
+            smtputf8: true,
+            require_tls: true,
+            schedule: Schedule { priority: -4, deliver_by: Some(by), release_micros: Some(9) },
+        };
+        let mut recipients: Vec<_> = STATUSES.iter().map(|_| Recipient::new("ü@y.example")).collect();
+        recipients[1].parameters = Some(Box::new(RcptParameters { notify, orcpt: "rfc822;o@x".into() }));
         let envelope = Envelope {
             sender: "a@x.example".into(),
-            recipients: STATUSES.iter().map(|_| Recipient { address: "ü@y.example".into() }).collect(),
+            recipients,
+            parameters: Some(Box::new(parameters)),
             body: Body::EightBit,
             arrived_micros: 3,
             listener: "outside".into(),
@@ -347,6 +369,18 @@ mod tests {
             Item::Unreadable(id(2)),
             Item::Finish { through: id(3), ancestry },
         ]
+    }
+
+    #[test]
+    fn the_body_survives_the_way_and_old_copies_have_no_binary_one() {
+        let Item::Message(mut incoming) = items().remove(1) else { panic!("a message") };
+        for body in [Body::SevenBit, Body::EightBit, Body::Binary] {
+            incoming.envelope.body = body;
+            let text = serde_json::to_string(&Meta::of(&incoming)).unwrap();
+            assert_eq!(text.contains("body_binary"), body == Body::Binary, "{text}");
+            let back = serde_json::from_str::<Meta>(&text).unwrap().incoming().unwrap();
+            assert_eq!(back.envelope.body, body);
+        }
     }
 
     #[test]

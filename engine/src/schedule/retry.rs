@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use sluice_queue::QueueId;
+use sluice_queue::{ByMode, DeliverBy, QueueId};
 
 use crate::config::Retry;
 
@@ -27,6 +27,8 @@ pub struct Deferral {
     pub attempts: u16,
     /// The sender has had a delay notice.
     pub notified: bool,
+    /// The sender's own deadline (RFC 2852).
+    pub by: Option<DeliverBy>,
 }
 
 /// What is to be done about it.
@@ -36,19 +38,33 @@ pub enum Next {
     Retry { at_micros: u64, notice_due: bool },
     /// It has waited for `expire`: give up, and tell the sender.
     Expire,
+    /// The sender's deadline has passed, and he wants the message back.
+    Late,
 }
 
 /// Decides. The last attempt falls on the moment of expiry, so that no message is given up without
 /// having been tried then.
 pub fn after_deferral(retry: &Retry, deferral: &Deferral) -> Next {
-    let Deferral { id, arrived_micros, now_micros, attempts, notified } = *deferral;
+    let Deferral { id, arrived_micros, now_micros, attempts, notified, by } = *deferral;
     let expires_micros = expires_micros(retry, arrived_micros);
+    if by.is_some_and(|by| by.mode == ByMode::Return && by.deadline_micros <= now_micros) {
+        return Next::Late;
+    }
     if now_micros >= expires_micros {
         return Next::Expire;
     }
     let at_micros = now_micros.saturating_add(wait_micros(retry, attempts, id)).min(expires_micros);
     let age_micros = now_micros.saturating_sub(arrived_micros);
-    Next::Retry { at_micros, notice_due: !notified && age_micros >= micros(retry.notice) }
+    let is_noticed = age_micros >= micros(retry.notice);
+    match by {
+        None => Next::Retry { at_micros, notice_due: !notified && is_noticed },
+        // An attempt falls on the deadline: what is told then is of that moment.
+        Some(by) if by.deadline_micros > now_micros => Next::Retry {
+            at_micros: at_micros.min(by.deadline_micros),
+            notice_due: !notified && is_noticed && by.mode == ByMode::Return,
+        },
+        Some(_) => Next::Retry { at_micros, notice_due: !notified },
+    }
 }
 
 /// When a message that arrived then is given up; `Will-Retry-Until` in a DSN.
@@ -101,7 +117,28 @@ mod tests {
             now_micros: ARRIVED + age_micros,
             attempts,
             notified,
+            by: None,
         }
+    }
+
+    /// RFC 2852.
+    #[test]
+    fn the_senders_deadline_goes_before_the_general_times() {
+        let retry = default_retry();
+        let next = |age: u64, deadline: u64, mode, notified| {
+            let by = Some(DeliverBy { deadline_micros: ARRIVED + deadline, mode, trace: false });
+            after_deferral(&retry, &Deferral { by, ..deferral(age, 9, notified) })
+        };
+        let retry_at = |at: u64, notice_due| Next::Retry { at_micros: ARRIVED + at, notice_due };
+        use ByMode::{Notify, Return};
+        assert_eq!(next(0, MINUTE, Return, false), retry_at(MINUTE, false));
+        assert_eq!(next(MINUTE, MINUTE, Return, false), Next::Late);
+        assert_eq!(next(6 * DAY, 7 * DAY, Return, true), Next::Expire);
+        assert_eq!(next(0, MINUTE, Notify, false), retry_at(MINUTE, false));
+        assert!(matches!(next(MINUTE, MINUTE, Notify, false), Next::Retry { notice_due: true, .. }));
+        assert!(matches!(next(2 * MINUTE, MINUTE, Notify, true), Next::Retry { notice_due: false, .. }));
+        assert!(matches!(next(5 * HOUR, 9 * HOUR, Notify, false), Next::Retry { notice_due: false, .. }));
+        assert_eq!(next(6 * DAY, MINUTE, Notify, true), Next::Expire);
     }
 
     #[test]
@@ -142,7 +179,7 @@ mod tests {
         let retry = default_retry();
         let notice = |age, notified| match after_deferral(&retry, &deferral(age, 9, notified)) {
             Next::Retry { notice_due, .. } => Some(notice_due),
-            Next::Expire => None,
+            Next::Expire | Next::Late => None,
         };
         let table = [
             (0, false, Some(false)),

@@ -1,15 +1,18 @@
-//! The service thread: everything that needs tokio and is not the hot path. Resolvers, signals, the
+//! The service thread: everything that needs tokio and is not the hot path. Resolvers, logins, signals, the
 //! admin interface, and a look at the free space.
 //!
 //! One tokio current-thread runtime. It reaches the shards through their mailboxes only.
 
 use crate::admin;
+use crate::auth::Keeper;
 use crate::channel::Receiver;
 use crate::config::Config;
+use crate::load;
 use crate::observe::{counters, log};
 use crate::resolve::service::Resolvers;
 use crate::shard::Happening;
 use crate::shard::links::{Links, Question, ToIngest};
+use crate::smtp::sasl::{Answer, Refusal};
 use crate::space::{self, Figures, Marks, Standing, judge};
 use crate::tls;
 use crossbeam::channel::Sender;
@@ -21,6 +24,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// How often the free space is looked at. What arrives meanwhile has its room reserved.
 const SPACE_LOOK: Duration = Duration::from_millis(500);
+/// How often the load is looked at.
+const LOAD_LOOK: Duration = Duration::from_millis(250);
 const LOG_FLUSH: Duration = Duration::from_millis(100);
 
 pub struct Service {
@@ -48,31 +53,55 @@ async fn run(service: Service, events: Sender<Happening>) -> std::io::Result<()>
     let seed = crate::clock::wall_micros();
     let resolvers = Resolvers::new(&service.config.resolvers, seed).map_err(std::io::Error::other)?;
     let resolvers = Arc::new(resolvers);
-    tokio::spawn(answer(resolvers, service.questions));
+    let keeper = service.config.auth.as_ref().map(|auth| {
+        let secret = crate::auth::secret(&service.config.spool.path);
+        secret.and_then(|secret| Keeper::open(auth, secret, &resolvers)).map_err(std::io::Error::other)
+    });
+    let keeper = keeper.transpose()?.map(Arc::new);
+    tokio::spawn(answer(resolvers, keeper.clone(), service.questions));
     tokio::spawn(watch_space(service.state.clone()));
+    tokio::spawn(watch_load(service.state.clone()));
     tokio::spawn(async {
         loop {
             tokio::time::sleep(LOG_FLUSH).await;
             log::flush();
         }
     });
-    let reload =
-        Reload { config: service.config, links: service.state.links.clone(), tickets: service.tickets };
+    let reload = Reload {
+        config: service.config,
+        links: service.state.links.clone(),
+        tickets: service.tickets,
+        keeper,
+    };
     tokio::spawn(admin::serve(service.admin, service.state));
     listen_to_signals(events, reload).await
 }
 
-async fn answer(resolvers: Arc<Resolvers>, mut questions: Receiver<Question>) {
+async fn answer(resolvers: Arc<Resolvers>, keeper: Option<Arc<Keeper>>, mut questions: Receiver<Question>) {
     loop {
         let question = questions.receive().await;
-        let resolvers = resolvers.clone();
+        let (resolvers, keeper) = (resolvers.clone(), keeper.clone());
         tokio::spawn(async move {
             match question {
                 Question::Mx { resolver, domain, reply } => {
                     drop(reply.send(resolvers.mx(resolver, &domain).await))
                 }
+                Question::Login { client, ask, reply } => {
+                    let answer = match keeper {
+                        Some(keeper) => keeper.answer(client, ask).await,
+                        None => Answer::Refused(Refusal::Unavailable),
+                    };
+                    drop(reply.send(answer));
+                }
+                Question::Spend { login, recipients, reply } => {
+                    let may = keeper.is_none_or(|keeper| keeper.spend(&login.login, recipients));
+                    let _ = reply.send(may);
+                }
                 Question::Addresses { resolver, host, reply } => {
                     drop(reply.send(resolvers.addresses(resolver, &host).await));
+                }
+                Question::Tlsa { resolver, host, port, reply } => {
+                    drop(reply.send(resolvers.tlsa(resolver, &host, port).await));
                 }
             }
         });
@@ -116,10 +145,33 @@ async fn watch_space(state: Arc<admin::State>) {
     }
 }
 
+async fn watch_load(state: Arc<admin::State>) {
+    let config = &state.config;
+    let memory_max = load::memory_max(config.load.memory_bytes_max);
+    let mut standing = load::Standing::default();
+    loop {
+        let figures = load::Figures {
+            sessions: state.ingest.iter().map(|shard| shard.sessions.get()).max().unwrap_or(0),
+            sessions_max: config.limits.sessions_max as u64,
+            memory: load::memory(),
+            memory_max,
+            space: state.space.level(),
+        };
+        let before = standing;
+        standing = load::judge(before, &figures, &config.load);
+        if before.level != standing.level {
+            log::note("service", &load::sentence(standing.level, &figures, &config.load));
+        }
+        state.load.publish(standing.level, &figures);
+        tokio::time::sleep(LOAD_LOOK).await;
+    }
+}
+
 struct Reload {
     config: Arc<Config>,
     links: Arc<Links>,
     tickets: Arc<dyn ProducesTickets>,
+    keeper: Option<Arc<Keeper>>,
 }
 
 impl Reload {
@@ -157,7 +209,12 @@ async fn listen_to_signals(events: Sender<Happening>, reload: Reload) -> std::io
         tokio::select! {
             _ = terminate.recv() => drop(events.send(Happening::Terminate)),
             _ = interrupt.recv() => drop(events.send(Happening::Terminate)),
-            _ = hangup.recv() => reload.certificates().await,
+            _ = hangup.recv() => {
+                if let Some(keeper) = &reload.keeper {
+                    keeper.reload();
+                }
+                reload.certificates().await;
+            }
             _ = reopen.recv() => log::reopen(),
         }
     }

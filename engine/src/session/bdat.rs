@@ -130,7 +130,10 @@ impl Session {
     pub(super) fn chunk(&mut self, input: &[u8], out: &mut Vec<u8>) -> (usize, Option<Step>) {
         self.since = self.now;
         if self.bdat.refused.is_some() {
-            return (self.bdat.chunk.skip(input), None);
+            let octets = self.bdat.chunk.skip(input);
+            self.content_came(octets);
+            self.tap_content(octets);
+            return (octets, None);
         }
         // Content that is refused goes on to be looked at, so that the answer does not depend on how its
         // octets come.
@@ -139,6 +142,8 @@ impl Session {
         while octets == 0 && matches!(piece, Piece::Insert(_)) && self.content_fault().is_some() {
             (octets, piece) = self.bdat.chunk.decode(&mut self.decoder, input);
         }
+        self.content_came(octets);
+        self.tap_content(octets);
         let step = match piece {
             _ if self.state == State::AwaitChunkEnd => None,
             _ if self.content_fault().is_some() => self.refuse_chunk(None, out),
@@ -153,6 +158,7 @@ impl Session {
     /// The chunk under way has come whole.
     pub(super) fn end_chunk(&mut self, out: &mut Vec<u8>) -> Option<Step> {
         self.since = self.now;
+        self.forget_content();
         if self.state == State::AwaitChunkEnd {
             return self.answer_chunk(false, out);
         }
@@ -191,7 +197,7 @@ impl Session {
         if !last {
             self.note_refusal(b"BDAT", &out[replied..]);
         }
-        if step.is_none() {
+        if step != Some(Step::Close) {
             let in_transaction = self.transaction.is_some();
             self.end_transaction();
             if self.hello.is_none() {

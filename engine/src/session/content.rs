@@ -1,6 +1,7 @@
 //! The content of a message and the reply to its end (RFC 5321 sections 4.1.1.4 and 4.5.3.1).
 //!
-//! Replies at end-of-data: 250 2.0.0 with the queue id when the rim has made the message durable;
+//! Replies at end-of-data: 250 2.0.0 with the queue id when the rim has made the message durable, 250 2.3.6
+//! when it has another priority than was asked for (RFC 6710 section 4.3);
 //! 452 4.3.1, 451 4.3.0, 451 4.3.2 or 421 4.3.2 when it could not; and, decided while the octets pass,
 //! the draft being dropped at once:
 //!
@@ -38,6 +39,8 @@ pub enum Refusal {
     Storage,
     /// A bound of this shard is reached, which will pass: 451 4.3.2.
     Busy,
+    /// The login has used up what it may send in an hour: 450 4.7.1.
+    LoginLimit,
     /// The relay stops: 421 4.3.2, and the session is closed.
     ShuttingDown,
 }
@@ -49,6 +52,7 @@ impl Refusal {
             Self::NoSpace => Some(&reply::NO_SPACE),
             Self::Storage => Some(&reply::STORAGE_FAILED),
             Self::Busy => Some(&reply::BUSY),
+            Self::LoginLimit => Some(&reply::LOGIN_LIMIT),
             Self::ShuttingDown => None,
         }
     }
@@ -65,6 +69,8 @@ impl Session {
         }
         if octets > 0 {
             self.since = self.now;
+            self.content_came(octets);
+            self.tap_content(octets);
         }
         let fault = self.content_fault();
         let abandon = fault.is_some() && self.state == State::AwaitContent;
@@ -142,8 +148,10 @@ impl Session {
         match result {
             Ok(()) => {
                 let id = self.queue_id.expect("opened() named the message");
-                reply::MESSAGE_OK.put_with(out, id);
-                self.errors = 0;
+                let lowered = self.priority_lowered;
+                let answer = if lowered { &reply::MESSAGE_OK_LOWERED } else { &reply::MESSAGE_OK };
+                answer.put_with(out, id);
+                self.forgive();
             }
             Err(why) => self.put_refusal(why, out),
         }
@@ -160,5 +168,6 @@ impl Session {
         self.transaction = None;
         self.state = State::AwaitMail;
         self.since = self.now;
+        self.forget_content();
     }
 }

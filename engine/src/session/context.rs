@@ -1,8 +1,9 @@
 //! What all sessions of one listener share: built once from the configuration, then immutable.
 
-use crate::config::{Config, Limits, LineEndings, TlsMode};
+use crate::config::{ClientLimits, Config, Extensions, Limits, LineEndings, Network, Relay, TlsMode};
 use crate::policy::Rules;
 use crate::smtp::reply;
+use crate::smtp::sasl::Mechanism;
 use std::time::Duration;
 
 /// The listener's side of every session.
@@ -14,12 +15,27 @@ pub struct Context {
     /// The mailbox behind `<Postmaster>` (RFC 5321 section 4.5.1).
     pub postmaster: String,
     pub tls: TlsMode,
+    pub extensions: Extensions,
+    /// `relay = "any"`: what its clients say of priorities and submitters counts.
+    pub(super) trusted: bool,
+    /// Bounds for clients that are not exempt.
+    pub guard: ClientLimits,
+    /// Anybody may connect, not only networks of the organisation.
+    pub strangers: bool,
+    pub(super) xclient: Vec<Network>,
+    /// Of AUTH; empty where the listener does not offer it.
+    pub mechanisms: Vec<Mechanism>,
     pub line_endings: LineEndings,
     pub binarymime: bool,
     pub(super) listener: usize,
     pub(super) rules: Rules,
     pub(super) command_millis: u64,
     pub(super) content_millis: u64,
+    pub(super) busy_command_millis: u64,
+    pub(super) busy_content_millis: u64,
+    /// 0: no end.
+    pub(super) session_millis: u64,
+    pub(super) slow_millis: u64,
 }
 
 impl Context {
@@ -35,14 +51,33 @@ impl Context {
             limits: config.limits.clone(),
             postmaster: config.postmaster.clone(),
             tls: config.listeners[listener].tls,
+            extensions: config.listeners[listener].extensions,
+            trusted: config.listeners[listener].relay == Relay::Any,
+            guard: config.listeners[listener].limits.clone(),
+            strangers: config.listeners[listener].relay != Relay::Any,
+            xclient: config.listeners[listener].xclient.clone(),
+            mechanisms: config
+                .auth
+                .iter()
+                .filter(|_| config.listeners[listener].auth)
+                .flat_map(mechanisms)
+                .collect(),
             line_endings: config.listeners[listener].line_endings,
             binarymime: config.listeners[listener].binarymime,
             listener,
             rules: Rules::new(config),
             command_millis: millis(config.timeouts.command),
             content_millis: millis(config.timeouts.content),
+            busy_command_millis: millis(config.load.command),
+            busy_content_millis: millis(config.load.content),
+            session_millis: millis(config.listeners[listener].limits.session_time_max),
+            slow_millis: millis(config.listeners[listener].limits.slow_window),
         }
     }
+}
+
+fn mechanisms(auth: &crate::config::Auth) -> Vec<Mechanism> {
+    auth.mechanisms.clone()
 }
 
 /// The answer in place of a greeting when `limits.sessions_max` is reached. Close afterwards.

@@ -54,7 +54,9 @@ impl Session {
             self.state = State::AwaitContent;
             reply::START_CONTENT.put(out);
         }
-        received::field(self, id, date)
+        let field = received::field(self, id, date);
+        self.received_utf8 = !field.is_ascii();
+        field
     }
 
     /// The rim could not open a message.

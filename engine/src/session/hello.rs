@@ -2,7 +2,7 @@
 //! it ends (section 4.1.4).
 //!
 //! Replies: 250, without enhanced codes (RFC 2034 section 4). The 501 to a bad name comes from the
-//! grammar.
+//! grammar. What EHLO announces, `extensions` decides.
 
 use super::{Handled, Hello, Session, State};
 use crate::smtp::reply;
@@ -15,15 +15,26 @@ pub(super) fn hello(session: &mut Session, name: &str, extended: bool, out: &mut
     let context = &session.context;
     if extended {
         let size = format_args!("SIZE {}", context.limits.message_bytes_max);
+        let xclient = format_args!("XCLIENT {}", crate::smtp::xclient::ATTRIBUTES);
         let mut lines: Vec<&dyn Display> =
             vec![&context.hostname, &"PIPELINING", &size, &"8BITMIME", &"CHUNKING"];
         if context.binarymime {
             lines.push(&"BINARYMIME");
         }
+        if session.may_xclient() {
+            lines.push(&xclient);
+        }
         if session.offers_starttls() {
             lines.push(&"STARTTLS");
         }
+        let auth = session.auth_line();
+        if let Some(auth) = &auth {
+            lines.push(auth);
+        }
         lines.push(&"ENHANCEDSTATUSCODES");
+        let mut more = Vec::new();
+        session.announce(&session.offers(), &mut more);
+        lines.extend(more.iter().map(|line| line as &dyn Display));
         reply::put_lines(out, reply::HELLO.code, &lines);
     } else {
         reply::HELLO.put_with(out, &context.hostname);

@@ -10,6 +10,7 @@
 //!  AwaitCommit ────────────────┘  │                                                   │ opened(): 354
 //!    ▲ end-of-data: Step::Commit  └─ end-of-data: 5yz ── AwaitEnd ◀─ Step::Abandon ─ AwaitContent
 //!    └────────────────────────────────────────────────────────────────────────────────┘
+//!  AwaitMail ──AUTH──▶ AwaitResponse ◀─▶ AwaitAnswer (Step::Authenticate) ──▶ AwaitMail
 //!  AwaitRcptOrData ──BDAT: Step::Open──▶ AwaitSpool ──opened()──▶ AwaitChunk ──its end: 250──▶ AwaitBdat
 //!                                                                  │    ▲ ◀────────BDAT──────────┘
 //!  AwaitMail ◀──its end: 4yz, 5yz── AwaitChunkEnd ◀─ Step::Abandon ┤    └ the end of the last one: Step::Commit
@@ -19,8 +20,8 @@
 //! Contract of [`Session::advance`]: it handles as many commands as the input holds until the rim has to
 //! do something, and appends their replies to `out` in order (PIPELINING, RFC 2920). The rim drops the
 //! octets that were consumed and brings the others again, in front of new ones. Octets that stay
-//! unconsumed with [`Step::Read`] are the start of a line, fewer than [`LINE_OCTETS_MAX`] (in content, one
-//! CR), so a buffer of 4 KiB suffices. `out` is written to the client before more is read, so it is
+//! unconsumed with [`Step::Read`] are the start of a line, fewer than [`LINE_OCTETS_MAX`] (in an AUTH exchange
+//! `AUTH_OCTETS_MAX`, in content one CR), so a buffer of 16 KiB suffices. `out` is written to the client before more is read, so it is
 //! bounded by one buffer of commands and, within a group of them, written whenever it has
 //! [`REPLIES_OCTETS_MAX`] octets ([`Step::Flush`]).
 //!
@@ -32,15 +33,20 @@
 //!   [`SWALLOWED_OCTETS_MAX`] the session is closed.
 //! - `limits.errors_max` errors are answered; the next one is 421 and the end. A message accepted sets
 //!   the count back.
+//! - Errors past `limits.soft_errors_max` are answered after a pause that grows ([`Step::Pause`]); `guard` has
+//!   this and all else about clients that waste time.
 //! - Octets that BDAT announces are never commands, whatever BDAT is answered; when it has no size they
 //!   could be taken for some, so the session is closed.
 //! - HTTP verbs: 500 and the end, lest a browser be made to talk SMTP.
 //! - A peer that `clients` does not admit gets 554 in place of a greeting, and the end.
 
+mod auth;
 mod bdat;
 mod content;
 mod context;
 mod data;
+mod extensions;
+mod guard;
 mod hello;
 mod help;
 mod line;
@@ -52,7 +58,9 @@ mod received;
 mod refused;
 mod rset;
 mod starttls;
+mod tap;
 mod vrfy;
+mod xclient;
 
 #[cfg(test)]
 mod tests;
@@ -60,14 +68,18 @@ mod tests;
 use bdat::Bdat;
 pub use content::Refusal;
 pub use context::{Context, fault, shutting_down, too_many_sessions};
+use guard::Guard;
+pub use guard::{Allowance, Tally, TurnedAway, turned_away};
+pub use refused::Note;
 use refused::{Argument, Refused};
 
 use crate::smtp::chunks::Chunk;
 use crate::smtp::command::{Command, Fault, LINE_OCTETS_MAX};
 use crate::smtp::content::{Decoder, Findings};
+use crate::smtp::parameters::ENVID_OCTETS_MAX;
 use crate::smtp::reply::{self, Answer};
 use crate::tls::TlsFacts;
-use sluice_queue::{Body, Envelope, QueueId, Recipient};
+use sluice_queue::{Body, Envelope, MailParameters, QueueId, Recipient};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
@@ -79,6 +91,10 @@ pub const SWALLOWED_OCTETS_MAX: usize = 64 * 1024;
 /// Octets of replies after which they are written before more commands are handled: a group of small
 /// commands with long replies must not take memory, nor the executor for long.
 pub const REPLIES_OCTETS_MAX: usize = 8 * 1024;
+
+/// More than what the spool needs for a recipient beside its texts, and for parameters of MAIL beside ENVID.
+const RECIPIENT_OCTETS: usize = 32;
+const PARAMETERS_OCTETS: usize = 64;
 
 /// What the rim does next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +117,14 @@ pub enum Step {
     /// Write `out`, drop the rest of the input, and make a TLS handshake; then call
     /// [`Session::tls_started`], or close the connection.
     StartTls,
+    /// Wait for so many milliseconds without reading, write `out`, then call [`Session::advance`] again with
+    /// the rest of the input.
+    Pause(u64),
+    /// XCLIENT has named another client: see whether it is within its limits, then call
+    /// [`Session::readmitted`].
+    Readmit,
+    /// Ask the keeper of passwords what [`Session::take_ask`] says, then call [`Session::answered`].
+    Authenticate,
     /// Drop the draft if there is one, write `out` and close the connection.
     Close,
 }
@@ -118,6 +142,10 @@ enum State {
     AwaitEnd,
     /// The rim commits the message.
     AwaitCommit,
+    /// A SASL message of the client.
+    AwaitResponse,
+    /// The rim asks the keeper of passwords.
+    AwaitAnswer,
     /// The rest of a chunk that is content.
     AwaitChunk,
     /// The end of a chunk that will be refused.
@@ -126,6 +154,8 @@ enum State {
     AwaitBdat,
     /// The rim makes a TLS handshake.
     AwaitHandshake,
+    /// The rim counts the client that XCLIENT has named.
+    AwaitAdmission,
     Closed,
 }
 
@@ -143,6 +173,7 @@ struct Transaction {
     sender: String,
     size: Option<u64>,
     body: Body,
+    parameters: Option<Box<MailParameters>>,
     recipients: Vec<Recipient>,
     /// Recipients refused because there were too many.
     recipients_over: usize,
@@ -153,8 +184,11 @@ struct Transaction {
 pub struct Session {
     context: Arc<Context>,
     client: IpAddr,
+    /// Who connected: the client, or a proxy that speaks for it.
+    proxy: IpAddr,
+    xclient: Option<Box<xclient::Known>>,
     state: State,
-    tls: Option<TlsFacts>,
+    tls: Option<Box<TlsFacts>>,
     hello: Option<Hello>,
     transaction: Option<Transaction>,
     decoder: Decoder,
@@ -166,8 +200,18 @@ pub struct Session {
     /// Why MAIL is refused.
     refusing: Option<Refusal>,
     /// Refusals that the rim has not taken yet.
-    notes: Vec<String>,
+    notes: Vec<Note>,
+    authentication: Box<auth::Authentication>,
     transactions: usize,
+    /// The present or last message has another priority than its client asked for.
+    priority_lowered: bool,
+    /// The Received field of the present or last message has UTF-8.
+    received_utf8: bool,
+    /// Microseconds since 1970, as the rim last said.
+    wall_micros: u64,
+    guard: Box<Guard>,
+    /// What the client has said, for those who watch it.
+    tap: Option<Box<tap::Tap>>,
     /// The time of the last call that brought one.
     now: u64,
     /// When waiting for what is awaited now began.
@@ -197,10 +241,14 @@ impl Session {
         }
         Self {
             decoder: Decoder::new(context.limits.line_bytes_max),
+            guard: Box::new(Guard::new(&context, client, now)),
+            tap: None,
             context,
             client,
+            proxy: client,
+            xclient: None,
             state: if admitted { State::AwaitHello } else { State::Closed },
-            tls,
+            tls: tls.map(Box::new),
             hello: None,
             transaction: None,
             bdat: Bdat::default(),
@@ -209,7 +257,11 @@ impl Session {
             errors: 0,
             refusing: None,
             notes: Vec::new(),
+            authentication: Box::default(),
             transactions: 0,
+            priority_lowered: false,
+            received_utf8: false,
+            wall_micros: 0,
             now,
             since: now,
         }
@@ -219,7 +271,8 @@ impl Session {
     /// the rim does next; the range of [`Step::Content`] counts from the start of `input`.
     ///
     /// # Panics
-    /// When the rim owes an answer to [`Step::Open`], [`Step::Commit`] or [`Step::StartTls`].
+    /// When the rim owes an answer to [`Step::Open`], [`Step::Commit`], [`Step::StartTls`] or
+    /// [`Step::Readmit`] or [`Step::Authenticate`].
     pub fn advance(&mut self, now: u64, input: &[u8], out: &mut Vec<u8>) -> (usize, Step) {
         self.now = now;
         let mut consumed = 0;
@@ -233,6 +286,8 @@ impl Session {
                 State::AwaitSpool => panic!("advance() before opened() or open_failed()"),
                 State::AwaitCommit => panic!("advance() before committed()"),
                 State::AwaitHandshake => panic!("advance() before tls_started()"),
+                State::AwaitAdmission => panic!("advance() before readmitted()"),
+                State::AwaitAnswer => panic!("advance() before answered()"),
                 State::AwaitChunk | State::AwaitChunkEnd if self.is_chunk_over() => match self.end_chunk(out)
                 {
                     Some(step) => (0, Some(step)),
@@ -259,22 +314,22 @@ impl Session {
     /// The time at which [`Session::timed_out`] is due; the largest number while the rim is at work.
     /// A command must be complete within its time; content must only go on.
     pub fn deadline(&self) -> u64 {
-        let millis = match self.state {
-            State::AwaitSpool | State::AwaitCommit | State::AwaitHandshake | State::Closed => {
-                return u64::MAX;
-            }
-            State::AwaitContent | State::AwaitEnd | State::AwaitChunk | State::AwaitChunkEnd => {
-                self.context.content_millis
-            }
-            _ => self.context.command_millis,
-        };
-        self.since.saturating_add(millis)
+        match self.state {
+            State::AwaitSpool
+            | State::AwaitCommit
+            | State::AwaitHandshake
+            | State::AwaitAdmission
+            | State::AwaitAnswer
+            | State::Closed => u64::MAX,
+            _ => self.due().0,
+        }
     }
 
     /// The deadline has passed (RFC 5321 section 4.5.3.2.7). The session is closed: as after
     /// [`Step::Close`], drop the draft if there is one.
     pub fn timed_out(&mut self, out: &mut Vec<u8>) {
-        self.close_with(&reply::TIMED_OUT, out);
+        let answer = self.lateness();
+        self.close_with(answer, out);
     }
 
     /// The relay stops (RFC 5321 section 3.8). The session is closed: as after [`Step::Close`], drop the
@@ -295,7 +350,17 @@ impl Session {
             State::AwaitSpool | State::AwaitContent | State::AwaitEnd | State::AwaitCommit => true,
             State::AwaitChunk | State::AwaitChunkEnd | State::AwaitBdat => true,
             State::AwaitHello | State::AwaitMail | State::AwaitRcpt | State::AwaitRcptOrData => false,
+            State::AwaitResponse | State::AwaitAnswer | State::AwaitAdmission => false,
             State::AwaitHandshake | State::Closed => false,
+        }
+    }
+
+    /// The command of the present transaction that came last, as Postfix names it of a lost connection.
+    pub fn stage(&self) -> &'static str {
+        match self.state {
+            State::AwaitChunk | State::AwaitChunkEnd | State::AwaitBdat => "BDAT",
+            _ if self.is_in_message() => "DATA",
+            _ => "RCPT",
         }
     }
 
@@ -315,6 +380,11 @@ impl Session {
     /// What was seen in the content of the present or last message.
     pub fn findings(&self) -> &Findings {
         self.decoder.findings()
+    }
+
+    /// Whether the present or last message has octets above 127, the Received field counted.
+    pub fn is_eight_bit(&self) -> bool {
+        self.findings().eight_bit || self.received_utf8
     }
 
     /// What the client called itself in EHLO or HELO.
@@ -344,15 +414,30 @@ impl Session {
         self.transaction.as_ref().is_some_and(|transaction| transaction.body == Body::Binary)
     }
 
-    /// Octets of the envelope's texts, and 16 for each recipient, for the same reservation.
+    /// The time of day, for what clients ask for by it (RFC 4865, RFC 2852): microseconds since 1970.
+    pub fn set_wall_clock(&mut self, micros: u64) {
+        self.wall_micros = micros;
+    }
+
+    /// The open message came with SMTPUTF8 (RFC 6531).
+    fn is_utf8(&self) -> bool {
+        let parameters = self.transaction.as_ref().and_then(|transaction| transaction.parameters.as_ref());
+        parameters.is_some_and(|parameters| parameters.smtputf8)
+    }
+
+    /// Octets of the envelope's texts, and some more for each recipient, for the same reservation.
     pub fn envelope_octets(&self) -> usize {
-        let recipients = self.recipients().iter().map(|recipient| recipient.address.len() + 16);
+        let recipients = self.recipients().iter().map(|recipient| {
+            let orcpt = recipient.parameters.as_ref().map_or(0, |parameters| parameters.orcpt.len());
+            recipient.address.len() + orcpt + RECIPIENT_OCTETS
+        });
         let texts = [
             &self.context.listener_name,
             self.hello_name().unwrap_or_default(),
             self.sender().unwrap_or_default(),
         ];
         let client = self.client.to_string().len();
+        let client = client + ENVID_OCTETS_MAX + PARAMETERS_OCTETS;
         recipients.sum::<usize>() + texts.iter().map(|text| text.len()).sum::<usize>() + client
     }
 
@@ -369,7 +454,7 @@ impl Session {
     pub fn take_envelope(&mut self, arrived_micros: u64) -> Envelope {
         assert_eq!(self.state, State::AwaitCommit, "an envelope is complete only at end-of-data");
         let transaction = self.transaction.take().expect("the envelope is taken once");
-        let eight_bit = self.decoder.findings().eight_bit;
+        let eight_bit = self.is_eight_bit();
         Envelope {
             sender: transaction.sender,
             recipients: transaction.recipients,
@@ -377,6 +462,7 @@ impl Session {
                 Body::SevenBit if eight_bit => Body::EightBit,
                 declared => declared,
             },
+            parameters: transaction.parameters,
             arrived_micros,
             listener: self.context.listener_name.clone(),
             helo: self.hello.as_ref().map_or_else(String::new, |hello| hello.name.clone()),
@@ -392,6 +478,8 @@ impl Session {
         followed: bool,
         out: &mut Vec<u8>,
     ) -> Option<Step> {
+        let (is_rcpt, is_junk) =
+            (matches!(command, Ok(Command::Rcpt(_)) | Err(Fault::ForwardPath(_))), guard::is_junk(&command));
         let handled = match command {
             Ok(Command::Bdat(chunk)) => return bdat::bdat(self, chunk, None, out),
             Err(Fault::ChunkMarker(octets)) => {
@@ -401,19 +489,28 @@ impl Session {
             Ok(Command::Ehlo(name)) => hello::hello(self, name, true, out),
             Ok(Command::Helo(name)) => hello::hello(self, name, false, out),
             Ok(Command::Mail(mail)) => mail::mail(self, &mail, out),
-            Ok(Command::Rcpt(path)) => rcpt::rcpt(self, &path, out),
+            Ok(Command::Rcpt(rcpt)) => rcpt::rcpt(self, &rcpt, out),
             Ok(Command::Data) => data::data(self, followed),
             Ok(Command::Rset) => rset::rset(self, out),
             Ok(Command::Noop) => noop::noop(out),
             Ok(Command::Vrfy) => vrfy::vrfy(out),
             Ok(Command::Help) => help::help(out),
             Ok(Command::Quit) => quit::quit(self, out),
+            Ok(Command::Auth(auth)) => auth::auth(self, &auth, out),
             Ok(Command::StartTls) => starttls::starttls(self, out),
+            Ok(Command::Xclient(argument)) => xclient::xclient(self, argument),
             Ok(Command::NotOffered(_)) => Err((&reply::NOT_OFFERED).into()),
             Err(fault) => Err(fault.into()),
         };
         self.since = self.now;
-        handled.unwrap_or_else(|refused| self.refuse(refused, out))
+        let step = handled.unwrap_or_else(|refused| {
+            let refused = if is_rcpt { self.guard_recipient(refused) } else { refused };
+            self.refuse(refused, out)
+        });
+        match step {
+            None if is_junk => self.count_junk(out),
+            step => step,
+        }
     }
 
     /// Closes the session with an answer whose argument, if any, is the host name.

@@ -17,6 +17,8 @@ pub(super) struct Refused {
     counted: bool,
     /// Whether the session ends with it.
     last: bool,
+    /// Whether the log knows of it already.
+    noted: bool,
 }
 
 pub(super) enum Argument {
@@ -28,7 +30,7 @@ pub(super) enum Argument {
 
 impl From<&'static Answer> for Refused {
     fn from(answer: &'static Answer) -> Self {
-        Self { answer, argument: Argument::None, counted: true, last: false }
+        Self { answer, argument: Argument::None, counted: true, last: false, noted: false }
     }
 }
 
@@ -39,6 +41,14 @@ impl Refused {
 
     pub(super) fn uncounted(self) -> Self {
         Self { counted: false, ..self }
+    }
+
+    pub(super) fn code(&self) -> u16 {
+        self.answer.code
+    }
+
+    pub(super) fn noted(self) -> Self {
+        Self { noted: true, ..self }
     }
 
     pub(super) fn last(self) -> Self {
@@ -76,8 +86,19 @@ impl From<Fault> for Refused {
     }
 }
 
+/// Something for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// A command or a message was refused.
+    Refused(String),
+    /// An authentication failed, in the words of Postfix: `unknown[IP]: SASL PLAIN authentication failed: …`.
+    AuthFailed(String),
+}
+
 /// The stage of a refusal at end-of-data.
 pub(super) const END_OF_MESSAGE: &[u8] = b"END-OF-MESSAGE";
+/// The stage of a refusal in place of the greeting.
+pub(super) const CONNECT: &[u8] = b"CONNECT";
 /// Octets of an argument in a note.
 const NOTED_OCTETS_MAX: usize = 512;
 /// Notes kept until the rim takes them. Prevents a group of bad commands from taking memory.
@@ -87,13 +108,20 @@ impl Session {
     /// Refusals since the last call, for the log, in the form of Postfix:
     /// `STAGE from unknown[IP]: CODE <ARGUMENT>: TEXT; from=<…> to=<…> proto=ESMTP helo=<…>`.
     /// The argument of MAIL and RCPT is shown; other lines may hold secrets.
-    pub fn take_notes(&mut self) -> Vec<String> {
+    pub fn take_notes(&mut self) -> Vec<Note> {
         std::mem::take(&mut self.notes)
+    }
+
+    pub(super) fn note(&mut self, note: Note) {
+        if self.notes.len() < NOTES_MAX {
+            self.notes.push(note);
+        }
     }
 
     /// Keeps a note when `reply` refuses the command in `line`.
     pub(super) fn note_refusal(&mut self, line: &[u8], reply: &[u8]) {
-        if !matches!(reply.first(), Some(b'4' | b'5')) || self.notes.len() >= NOTES_MAX {
+        let known = std::mem::take(&mut self.authentication.refusal_noted);
+        if known || !matches!(reply.first(), Some(b'4' | b'5')) || self.notes.len() >= NOTES_MAX {
             return;
         }
         let (stage, argument) = stage_and_argument(line);
@@ -102,7 +130,12 @@ impl Session {
         let (code, second, rest) = (words.next(), words.next(), words.next());
         let has_enhanced = second.is_some_and(|word| word.starts_with(['4', '5']) && word.contains('.'));
         let text = if has_enhanced { rest } else { reply.split_once(' ').map(|(_, text)| text) };
-        let mut note = format!("{stage} from unknown[{}]: {}", self.client, code.unwrap_or_default());
+        let mut note = format!(
+            "{stage} from {}[{}]: {}",
+            self.client_name().unwrap_or("unknown"),
+            self.client,
+            code.unwrap_or_default()
+        );
         if let (true, Some(enhanced)) = (has_enhanced, second) {
             note.push_str(&format!(" {enhanced}"));
         }
@@ -119,14 +152,15 @@ impl Session {
         if let Some(hello) = &self.hello {
             note.push_str(&format!(" proto={} helo=<{}>", self.protocol(), hello.name));
         }
-        self.notes.push(note);
+        self.notes.push(Note::Refused(note));
     }
 
     pub(super) fn refuse(&mut self, refused: Refused, out: &mut Vec<u8>) -> Option<Step> {
-        self.errors += usize::from(refused.counted);
-        if self.errors > self.context.limits.errors_max {
-            self.close_with(&reply::TOO_MANY_ERRORS, out);
-            return Some(Step::Close);
+        self.authentication.refusal_noted = refused.noted;
+        if refused.counted
+            && let Some(step) = self.count_error(out)
+        {
+            return Some(step);
         }
         match refused.argument {
             Argument::None => refused.answer.put(out),
@@ -138,7 +172,18 @@ impl Session {
             self.close();
             return Some(Step::Close);
         }
-        None
+        if refused.counted { self.tarpit() } else { None }
+    }
+
+    /// One more error; the end when it is one too many.
+    pub(super) fn count_error(&mut self, out: &mut Vec<u8>) -> Option<Step> {
+        self.errors += 1;
+        if self.errors <= self.context.limits.errors_max {
+            return None;
+        }
+        self.count_abuse();
+        self.close_with(&reply::TOO_MANY_ERRORS, out);
+        Some(Step::Close)
     }
 }
 

@@ -52,24 +52,27 @@ impl Session {
     /// When no handshake was asked for.
     pub fn tls_started(&mut self, now: u64, facts: TlsFacts) {
         assert_eq!(self.state, State::AwaitHandshake, "tls_started() answers Step::StartTls");
-        self.tls = Some(facts);
+        self.tls = Some(Box::new(facts));
         self.hello = None;
+        self.forget_login();
         self.state = State::AwaitHello;
         (self.now, self.since) = (now, now);
     }
 
     /// What is known of the session's TLS, if it has any.
     pub fn tls(&self) -> Option<&TlsFacts> {
-        self.tls.as_ref()
+        self.tls.as_deref()
     }
 
     /// What the client speaks (RFC 3848).
     pub(super) fn protocol(&self) -> &'static str {
         let extended = self.hello.as_ref().is_some_and(|hello| hello.extended);
-        match (extended, &self.tls) {
-            (false, _) => "SMTP",
-            (true, None) => "ESMTP",
-            (true, Some(_)) => "ESMTPS",
+        match (extended, &self.tls, self.identity()) {
+            (false, ..) => "SMTP",
+            (true, None, None) => "ESMTP",
+            (true, None, Some(_)) => "ESMTPA",
+            (true, Some(_), None) => "ESMTPS",
+            (true, Some(_), Some(_)) => "ESMTPSA",
         }
     }
 }

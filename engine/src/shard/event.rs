@@ -55,6 +55,11 @@ struct Places {
 impl Stop {
     pub fn stop(&self) {
         self.stopped.set(true);
+        self.stir();
+    }
+
+    /// Wakes all who wait, without a stop: something else that they look at has changed.
+    pub fn stir(&self) {
         let wakers: Vec<Waker> =
             self.places.borrow_mut().wakers.iter_mut().filter_map(Option::take).collect();
         wakers.into_iter().for_each(Waker::wake);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! ingest ──Handover, Steer──▶ delivery ──Load, Read, Report, Withdrawn──▶ ingest
-//!                             delivery ──Question──▶ service
+//!                      ingest, delivery ──Question──▶ service
 //!          admin (service) ──Page, Show, Summary, Change, Snapshot, Restore──▶ ingest
 //!          admin (service) ──Troubles──▶ delivery
 //! ```
@@ -11,13 +11,17 @@
 
 use crate::channel::Sender;
 use crate::config::SmartHost;
-use crate::resolve::mx::MxHost;
+use crate::policy::Identity;
+use crate::resolve::mx::{Addresses, MailHosts, TlsaRecords};
 use crate::resolve::service::Answer;
 use crate::restore::wire::Item;
 use crate::restore::{Knowledge, Report as RestoreReport};
+use crate::smtp::sasl::{self, Ask};
 use crate::steering::{self, Condition, HopTrouble, Request, SummaryOptions, Tally, Targets};
 use crate::tls;
-use sluice_queue::{Ancestry, ContentFlags, Envelope, Needed, QueueId, RecipientState, Source, SpoolNumber};
+use sluice_queue::{
+    Ancestry, ContentFlags, DeliverBy, Envelope, Needed, QueueId, RecipientState, Source, SpoolNumber,
+};
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -28,7 +32,7 @@ use tokio::sync::{mpsc, oneshot};
 pub const HANDOVERS_MAX: usize = 16 * 1024;
 /// Requests and reports waiting for an ingest shard; past it the delivery side waits.
 pub const REPORTS_MAX: usize = 16 * 1024;
-/// Questions waiting for the service thread; past it the delivery side waits.
+/// Questions waiting for the service thread; past it the delivery side waits, and logins cannot be verified.
 pub const QUESTIONS_MAX: usize = 4 * 1024;
 
 /// All mailboxes; every thread holds one of these.
@@ -98,11 +102,40 @@ pub struct Handover {
     pub group: Group,
     pub attempts: u16,
     pub notified: bool,
+    /// When its clock began: at its arrival, or at its release.
     pub arrived_micros: u64,
+    /// Not to be tried before (RFC 4865).
+    pub release_micros: Option<u64>,
+    /// RFC 6710.
+    pub priority: i8,
     /// The end of the last attempt, of a message that an earlier run put off; its wait goes on from there.
     pub tried_micros: Option<u64>,
-    /// The message itself when it has just come in and the budget allowed.
-    pub fresh: Option<Box<Fresh>>,
+    pub luggage: Luggage,
+}
+
+/// What most messages that wait do not have, at the cost of a pointer.
+#[derive(Default)]
+pub struct Luggage(Option<Box<(Option<Fresh>, Option<DeliverBy>)>>);
+
+impl Luggage {
+    /// `fresh`: the message itself, when it has just come in and the budget allowed.
+    pub fn new(fresh: Option<Fresh>, by: Option<DeliverBy>) -> Self {
+        Self((fresh.is_some() || by.is_some()).then(|| Box::new((fresh, by))))
+    }
+
+    pub fn fresh(&self) -> Option<&Fresh> {
+        self.0.as_ref()?.0.as_ref()
+    }
+
+    /// RFC 2852.
+    pub fn by(&self) -> Option<DeliverBy> {
+        self.0.as_ref()?.1
+    }
+
+    /// The same for what is read back from the spool.
+    pub fn stored(&self) -> Self {
+        Self::new(None, self.by())
+    }
 }
 
 /// A message that never left memory.
@@ -268,6 +301,8 @@ pub enum ToIngest {
     },
     /// Certificates that were read again: for handshakes from now on.
     Tls(tls::Listeners),
+    /// Somebody wants to see sessions.
+    Trace(Arc<crate::trace::Trace>),
     /// No new session; open ones end within the bound.
     Stop,
     /// The delivery shards are done: write out what is left and end.
@@ -327,6 +362,8 @@ pub struct Fate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disposition {
     Delivered,
+    /// Delivered to a next hop that will not tell the sender what he asked to be told: the relay does.
+    Relayed,
     /// `notice`: tell the sender now that it takes longer. `notified`: the sender has been told.
     Deferred {
         notice: bool,
@@ -369,6 +406,28 @@ pub struct QueueItem {
     /// The queue id that it had first, and in which spool (its lineage), when it came from another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<[String; 2]>,
+    /// MT-PRIORITY (RFC 6710); 0 is what everybody has.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub priority: i8,
+    /// Not tried before (RFC 4865), microseconds since 1970; there as long as that is in the future.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release_micros: Option<u64>,
+    /// BY (RFC 2852): the deadline, microseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deliver_by_micros: Option<u64>,
+    /// At the deadline the message is returned, and not only a notice sent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deliver_by_returns: bool,
+    /// `FULL` or `HDRS` (RFC 3461); this and the next three are read from the disk, as the client is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub ret: String,
+    /// In xtext, as it came.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub envid: String,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub smtputf8: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub require_tls: bool,
     pub recipients: Vec<QueueRecipient>,
 }
 
@@ -386,12 +445,48 @@ pub struct QueueRecipient {
     pub rerouted: bool,
     /// Why it is still here; empty before the first attempt.
     pub reason: String,
+    /// NOTIFY, as RCPT writes it; this and the next are read from the disk, for one message at a time.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub notify: String,
+    /// ORCPT, as it came.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub orcpt: String,
+}
+
+fn is_zero(priority: &i8) -> bool {
+    *priority == 0
 }
 
 /// Asked of the service thread.
 pub enum Question {
-    Mx { resolver: usize, domain: Arc<str>, reply: oneshot::Sender<Answer<Vec<MxHost>>> },
-    Addresses { resolver: usize, host: Arc<str>, reply: oneshot::Sender<Answer<Vec<IpAddr>>> },
+    Mx {
+        resolver: usize,
+        domain: Arc<str>,
+        reply: oneshot::Sender<Answer<MailHosts>>,
+    },
+    Addresses {
+        resolver: usize,
+        host: Arc<str>,
+        reply: oneshot::Sender<Answer<Addresses>>,
+    },
+    Tlsa {
+        resolver: usize,
+        host: Arc<str>,
+        port: u16,
+        reply: oneshot::Sender<Answer<TlsaRecords>>,
+    },
+    /// Of a session, for its client.
+    Login {
+        client: IpAddr,
+        ask: Ask,
+        reply: oneshot::Sender<sasl::Answer<Arc<Identity>>>,
+    },
+    /// May this login send one message more, to so many recipients?
+    Spend {
+        login: Arc<Identity>,
+        recipients: usize,
+        reply: oneshot::Sender<bool>,
+    },
 }
 
 #[cfg(test)]

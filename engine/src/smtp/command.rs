@@ -4,16 +4,18 @@
 //! `session`. Verbs and parameter names are taken in any case. Tolerated, because clients in use do it
 //! and nothing can be smuggled by it: white space before the end of a line (RFC 5321 section 4.1.1 asks
 //! for that), and spaces after `FROM:` and `TO:`. Not tolerated: control characters anywhere, NUL
-//! included, an address without angle brackets, a parameter that no extension announced.
+//! included, an address without angle brackets. What parameters say is [`parameters`](super::parameters)'s.
 
 use super::chunks::{Chunk, ChunkFault};
+use super::parameters::Parameters;
 use super::path::{self, ForwardPath, Mailbox, PathFault};
-use sluice_queue::Body;
 
 /// Octets of a command line with its CRLF (RFC 5321 section 4.5.3.1.4).
 pub const COMMAND_OCTETS_MAX: usize = 512;
 /// The same for MAIL and RCPT, whose parameters extensions make longer.
 pub const LINE_OCTETS_MAX: usize = 2048;
+/// The same for AUTH and for the lines of its exchange (RFC 4954 section 4).
+pub const AUTH_OCTETS_MAX: usize = 12_288;
 /// Octets of the name in EHLO and HELO.
 pub const HELLO_OCTETS_MAX: usize = path::DOMAIN_OCTETS_MAX;
 
@@ -24,7 +26,7 @@ pub enum Command<'a> {
     Ehlo(&'a str),
     Helo(&'a str),
     Mail(Mail<'a>),
-    Rcpt(ForwardPath<'a>),
+    Rcpt(Rcpt<'a>),
     Data,
     /// RFC 3030; what it announces follows the line.
     Bdat(Chunk),
@@ -35,6 +37,10 @@ pub enum Command<'a> {
     Quit,
     /// RFC 3207.
     StartTls,
+    /// Of Postfix; its argument is read by `smtp::xclient`.
+    Xclient(&'a [u8]),
+    /// RFC 4954.
+    Auth(Auth<'a>),
     /// A command that RFC 5321 or an extension defines and this server does not offer.
     NotOffered(NotOffered),
 }
@@ -44,22 +50,37 @@ pub enum Command<'a> {
 pub struct Mail<'a> {
     /// `None`: the null reverse-path `<>`.
     pub sender: Option<Mailbox<'a>>,
-    /// SIZE (RFC 1870); 20 digits that do not fit are the largest number.
-    pub size: Option<u64>,
-    /// BODY (RFC 6152, RFC 3030).
-    pub body: Option<Body>,
+    /// The path has other octets than ASCII, which needs SMTPUTF8 (RFC 6531).
+    pub utf8: bool,
+    pub parameters: Parameters<'a>,
 }
 
-impl Mail<'_> {
-    /// Whether the client used a service extension, which it may only after EHLO.
-    pub fn has_parameters(&self) -> bool {
-        self.size.is_some() || self.body.is_some()
+/// `RCPT TO:<forward-path> [SP parameters]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rcpt<'a> {
+    pub path: ForwardPath<'a>,
+    /// As in [`Mail`].
+    pub utf8: bool,
+    pub parameters: Parameters<'a>,
+}
+
+/// `AUTH SP mechanism [SP initial-response]`. Its `Debug` does not show the response.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Auth<'a> {
+    /// In the client's case.
+    pub mechanism: &'a str,
+    /// Base64, or `=` for an empty one; not yet looked at.
+    pub initial: Option<&'a str>,
+}
+
+impl std::fmt::Debug for Auth<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Auth {{ mechanism: {:?}, initial: {} }}", self.mechanism, self.initial.is_some())
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotOffered {
-    Auth,
     Etrn,
     Expn,
     Turn,
@@ -111,6 +132,8 @@ enum Verb {
     Help,
     Quit,
     StartTls,
+    Xclient,
+    Auth,
     NotOffered(NotOffered),
     Foreign,
 }
@@ -137,10 +160,11 @@ fn verb(word: &[u8]) -> Option<Verb> {
         b"VRFY" => Verb::Vrfy,
         b"HELP" => Verb::Help,
         b"QUIT" => Verb::Quit,
-        b"AUTH" => Verb::NotOffered(NotOffered::Auth),
+        b"AUTH" => Verb::Auth,
         b"ETRN" => Verb::NotOffered(NotOffered::Etrn),
         b"EXPN" => Verb::NotOffered(NotOffered::Expn),
         b"STARTTLS" => Verb::StartTls,
+        b"XCLIENT" => Verb::Xclient,
         b"TURN" => Verb::NotOffered(NotOffered::Turn),
         b"GET" | b"POST" | b"PUT" | b"HEAD" | b"OPTIONS" | b"CONNECT" => Verb::Foreign,
         _ => return None,
@@ -171,7 +195,7 @@ pub fn parse_command(line: &[u8]) -> Result<Command<'_>, Fault> {
 
 fn parse(line: &[u8]) -> Result<Command<'_>, Fault> {
     const CRLF_OCTETS: usize = 2;
-    if line.len() + CRLF_OCTETS > LINE_OCTETS_MAX {
+    if line.len() + CRLF_OCTETS > AUTH_OCTETS_MAX {
         return Err(Fault::TooLong);
     }
     if line.iter().any(u8::is_ascii_control) {
@@ -179,7 +203,12 @@ fn parse(line: &[u8]) -> Result<Command<'_>, Fault> {
     }
     let word = &line[..line.iter().position(|&b| b == b' ').unwrap_or(line.len())];
     let verb = verb(word).ok_or(Fault::UnknownVerb)?;
-    if !matches!(verb, Verb::Mail | Verb::Rcpt) && line.len() + CRLF_OCTETS > COMMAND_OCTETS_MAX {
+    let octets_max = match verb {
+        Verb::Auth => AUTH_OCTETS_MAX,
+        Verb::Mail | Verb::Rcpt => LINE_OCTETS_MAX,
+        _ => COMMAND_OCTETS_MAX,
+    };
+    if line.len() + CRLF_OCTETS > octets_max {
         return Err(Fault::TooLong);
     }
     let argument = line[word.len()..].trim_ascii();
@@ -196,6 +225,8 @@ fn parse(line: &[u8]) -> Result<Command<'_>, Fault> {
         Verb::Rset => alone(argument, Command::Rset),
         Verb::Quit => alone(argument, Command::Quit),
         Verb::StartTls => alone(argument, Command::StartTls),
+        Verb::Xclient => Ok(Command::Xclient(argument)),
+        Verb::Auth => auth(argument).map(Command::Auth),
         Verb::Noop => Ok(Command::Noop),
         Verb::Help => Ok(Command::Help),
         Verb::Vrfy if argument.is_empty() => Err(Fault::MissingArgument),
@@ -203,6 +234,14 @@ fn parse(line: &[u8]) -> Result<Command<'_>, Fault> {
         Verb::NotOffered(which) => Ok(Command::NotOffered(which)),
         Verb::Foreign => Err(Fault::ForeignProtocol),
     }
+}
+
+fn auth(argument: &[u8]) -> Result<Auth<'_>, Fault> {
+    let text = str::from_utf8(argument).map_err(|_| Fault::Argument)?;
+    let mut words = text.split(' ').filter(|word| !word.is_empty());
+    let mechanism = words.next().ok_or(Fault::MissingArgument)?;
+    let initial = words.next();
+    if words.next().is_some() { Err(Fault::Argument) } else { Ok(Auth { mechanism, initial }) }
 }
 
 fn alone<'a>(argument: &[u8], command: Command<'a>) -> Result<Command<'a>, Fault> {
@@ -237,76 +276,19 @@ fn mail(argument: &[u8]) -> Result<Mail<'_>, Fault> {
     let text = after_keyword(argument, "FROM:").ok_or(Fault::MailKeyword)?;
     let text = str::from_utf8(text).map_err(|_| Fault::ReversePath(PathFault::NonAscii))?;
     let (sender, rest) = path::reverse_path(text).map_err(Fault::ReversePath)?;
-    let mut mail = Mail { sender, size: None, body: None };
-    for parameter in parameters(rest)? {
-        let (name, value) = parameter?;
-        if name.eq_ignore_ascii_case("SIZE") {
-            let size = value.and_then(size).ok_or(Fault::Parameter)?;
-            once(&mut mail.size, size)?;
-        } else if name.eq_ignore_ascii_case("BODY") {
-            let body = value.and_then(body).ok_or(Fault::Parameter)?;
-            once(&mut mail.body, body)?;
-        } else {
-            return Err(Fault::UnknownParameter);
-        }
-    }
-    Ok(mail)
+    Ok(Mail { sender, utf8: has_utf8(text, rest), parameters: Parameters::after_path(rest)? })
 }
 
-fn rcpt(argument: &[u8]) -> Result<ForwardPath<'_>, Fault> {
+fn rcpt(argument: &[u8]) -> Result<Rcpt<'_>, Fault> {
     let text = after_keyword(argument, "TO:").ok_or(Fault::RcptKeyword)?;
     let text = str::from_utf8(text).map_err(|_| Fault::ForwardPath(PathFault::NonAscii))?;
     let (path, rest) = path::forward_path(text).map_err(Fault::ForwardPath)?;
-    match parameters(rest)?.next() {
-        None => Ok(path),
-        Some(parameter) => Err(parameter.err().unwrap_or(Fault::UnknownParameter)),
-    }
+    Ok(Rcpt { path, utf8: has_utf8(text, rest), parameters: Parameters::after_path(rest)? })
 }
 
-fn once<T>(slot: &mut Option<T>, value: T) -> Result<(), Fault> {
-    if slot.replace(value).is_some() { Err(Fault::Parameter) } else { Ok(()) }
-}
-
-type Parameter<'a> = Result<(&'a str, Option<&'a str>), Fault>;
-
-/// `SP esmtp-param *(SP esmtp-param)` (RFC 5321 section 4.1.2), as name and value.
-fn parameters(rest: &str) -> Result<impl Iterator<Item = Parameter<'_>>, Fault> {
-    if !rest.is_empty() && !rest.starts_with(' ') {
-        return Err(Fault::Argument);
-    }
-    Ok(rest.split(' ').filter(|word| !word.is_empty()).map(|word| {
-        let (name, value) = match word.split_once('=') {
-            Some((name, value)) => (name, Some(value)),
-            None => (word, None),
-        };
-        let name_ok = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-            && !name.is_empty()
-            && !name.starts_with('-');
-        let value_ok =
-            value.is_none_or(|v| !v.is_empty() && v.bytes().all(|b| b.is_ascii_graphic() && b != b'='));
-        if name_ok && value_ok { Ok((name, value)) } else { Err(Fault::Parameter) }
-    }))
-}
-
-/// `1*20DIGIT` (RFC 1870 section 6.2).
-fn size(value: &str) -> Option<u64> {
-    if value.len() > 20 || !value.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    Some(value.bytes().fold(0u64, |n, digit| n.saturating_mul(10).saturating_add(u64::from(digit - b'0'))))
-}
-
-/// RFC 6152 section 2, RFC 3030 section 3.
-fn body(value: &str) -> Option<Body> {
-    if value.eq_ignore_ascii_case("7BIT") {
-        Some(Body::SevenBit)
-    } else if value.eq_ignore_ascii_case("8BITMIME") {
-        Some(Body::EightBit)
-    } else if value.eq_ignore_ascii_case("BINARYMIME") {
-        Some(Body::Binary)
-    } else {
-        None
-    }
+/// Whether what stands before `rest` has other octets than ASCII.
+fn has_utf8(text: &str, rest: &str) -> bool {
+    !text[..text.len() - rest.len()].is_ascii()
 }
 
 #[cfg(test)]

@@ -149,10 +149,11 @@ impl Decoder {
             }
         }
         match self.rules {
-            Rules::Strict => self.lines(input, start, false),
+            Rules::Strict if self.framing == Framing::Dots => self.lines::<true, false>(input, start),
+            Rules::Strict => self.lines::<false, false>(input, start),
             Rules::Repair => self.repair(input, start),
             Rules::Binary if self.findings.header_octets.is_some() => self.anything(input),
-            Rules::Binary => self.lines(input, start, true),
+            Rules::Binary => self.lines::<false, true>(input, start),
         }
     }
 
@@ -182,18 +183,23 @@ impl Decoder {
     }
 
     /// Up to what may be end-of-data, and up to the end of the header section where only that is wanted.
-    fn lines(&mut self, input: &[u8], start: usize, header_only: bool) -> (usize, Piece) {
+    /// What differs is known when this is compiled, because the loop is what content costs.
+    fn lines<const DOTS: bool, const HEADER_ONLY: bool>(
+        &mut self,
+        input: &[u8],
+        start: usize,
+    ) -> (usize, Piece) {
         let mut at = start;
         while at < input.len() {
             if self.awaits == Awaits::LineStart && input[at] == b'.' {
-                if self.framing == Framing::Dots {
+                if DOTS {
                     break;
                 }
                 self.findings.dot_lines = true;
             }
             let octets = self.step(&input[at..]);
             at += octets;
-            if header_only && self.findings.header_octets.is_some() {
+            if HEADER_ONLY && self.findings.header_octets.is_some() {
                 break;
             }
         }
@@ -213,6 +219,7 @@ impl Decoder {
     }
 
     /// Takes the rest of a line with its CRLF, or as much of it as is sure; returns its octets.
+    #[inline(always)]
     fn step(&mut self, rest: &[u8]) -> usize {
         if self.awaits == Awaits::AfterCr {
             return self.after_cr(rest[0]);
@@ -252,6 +259,7 @@ impl Decoder {
         0
     }
 
+    #[inline(always)]
     fn text(&mut self, text: &[u8]) {
         self.awaits = Awaits::Text;
         self.findings.octets += text.len() as u64;
@@ -266,11 +274,13 @@ impl Decoder {
         self.grow(1);
     }
 
+    #[inline(always)]
     fn grow(&mut self, octets: usize) {
         self.column += octets;
         self.findings.long_line |= self.column > self.line_octets_max;
     }
 
+    #[inline(always)]
     fn end_line(&mut self) {
         if self.findings.header_octets.is_none() {
             if self.column == 0 {

@@ -9,9 +9,14 @@
 pub mod chunks;
 pub mod command;
 pub mod content;
+pub mod idn;
+pub mod parameters;
 pub mod path;
+pub mod proxy;
 pub mod reply;
+pub mod sasl;
 pub mod stuffing;
+pub mod xclient;
 
 pub use command::{Command, Fault, parse_command};
 pub use path::{Domain, ForwardPath, Mailbox, PathFault};

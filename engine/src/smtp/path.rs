@@ -1,12 +1,16 @@
-//! Paths and mailboxes (RFC 5321 sections 4.1.2, 4.1.3 and 4.5.3.1).
+//! Paths and mailboxes (RFC 5321 sections 4.1.2, 4.1.3 and 4.5.3.1; RFC 6531 section 3.3).
 //!
 //! Pure; values borrow from the command line. A [`Mailbox`] exists only if its text obeyed the
-//! grammar, so its canonical form (its `Display`) is printable ASCII without CR, LF or NUL, and can be
-//! put in an envelope, in a Received field and in another server's command line as it is.
+//! grammar, so its canonical form (its `Display`) is without CR, LF, NUL and other control characters, and
+//! can be put in an envelope, in a Received field and in another server's command line as it is. Its domain
+//! is always ASCII: U-labels become A-labels, so policy, routes and DNS know one form of a domain. Its local
+//! part may be UTF-8, for who asked for that: the caller says whether the client did.
 //!
 //! Read and dropped: source routes (RFC 5321 section 4.1.1.3 and appendix C). Taken though the grammar
-//! does not know it: underscores in domains. Not yet: UTF-8 (RFC 6531).
+//! does not know it: underscores in domains. Not taken though RFC 6531 would: characters that end lines or
+//! turn the direction of the text around them, lest an address be read as another one, and noncharacters.
 
+use super::idn;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -22,7 +26,7 @@ const LABEL_OCTETS_MAX: usize = 63;
 /// What stands right of the `@`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Domain<'a> {
-    /// A domain name in the sender's case, without a trailing dot.
+    /// A domain name as the sender wrote it, without a trailing dot; with U-labels when it is not ASCII.
     Name(&'a str),
     /// `[192.0.2.1]` or `[IPv6:2001:db8::1]`.
     Literal(IpAddr),
@@ -56,6 +60,8 @@ pub enum PathFault {
     Domain,
     DomainTooLong,
     Literal,
+    /// A literal of another kind than IPv4 and IPv6 (`General-address-literal`); none is registered.
+    UnknownLiteral,
     NullForwardPath,
 }
 
@@ -71,6 +77,7 @@ impl fmt::Display for PathFault {
             Self::Domain => "the domain is malformed",
             Self::DomainTooLong => "the domain is longer than 255 octets",
             Self::Literal => "the address literal is malformed",
+            Self::UnknownLiteral => "only IPv4 and IPv6: address literals are taken",
             Self::NullForwardPath => "a recipient cannot be the null path",
         })
     }
@@ -86,10 +93,11 @@ impl Domain<'_> {
     }
 }
 
-/// The canonical text: names in lower case, literals in their RFC 5321 section 4.1.3 form.
+/// The canonical text: names in lower case and with A-labels, literals in their RFC 5321 section 4.1.3 form.
 impl fmt::Display for Domain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Name(name) if !name.is_ascii() => f.write_str(&idn::a_labels(name).unwrap_or_default()),
             Self::Name(name) => {
                 name.chars().try_for_each(|c| fmt::Write::write_char(f, c.to_ascii_lowercase()))
             }
@@ -173,9 +181,6 @@ pub fn forward_path(text: &str) -> Result<(ForwardPath<'_>, &str), PathFault> {
 
 /// `"<" [ A-d-l ":" ] Mailbox ">"`.
 fn path(text: &str) -> Result<(Mailbox<'_>, &str), PathFault> {
-    if !text.is_ascii() {
-        return Err(PathFault::NonAscii);
-    }
     let inner = text.strip_prefix('<').ok_or(PathFault::NoBrackets)?;
     let (mailbox, rest) = mailbox(source_route(inner)?)?;
     let rest = rest.strip_prefix('>').ok_or(match mailbox.domain {
@@ -219,6 +224,11 @@ fn mailbox(text: &str) -> Result<(Mailbox<'_>, &str), PathFault> {
     Ok((Mailbox { local, domain }, rest))
 }
 
+/// Reads a mailbox with nothing around it.
+pub fn whole_mailbox(text: &str) -> Option<Mailbox<'_>> {
+    mailbox(text).ok().filter(|(_, rest)| rest.is_empty()).map(|(mailbox, _)| mailbox)
+}
+
 /// Octets of the quoted string at the start, quotes included.
 fn quoted_string(text: &str) -> Result<usize, PathFault> {
     let bytes = text.as_bytes();
@@ -231,6 +241,10 @@ fn quoted_string(text: &str) -> Result<usize, PathFault> {
                 _ => return Err(PathFault::LocalPart),
             },
             b' '..=b'~' => at += 1,
+            0x80.. => match text[at..].chars().next() {
+                Some(c) if is_local_utf8(c) => at += c.len_utf8(),
+                _ => return Err(PathFault::LocalPart),
+            },
             _ => return Err(PathFault::LocalPart),
         }
     }
@@ -239,7 +253,11 @@ fn quoted_string(text: &str) -> Result<usize, PathFault> {
 
 /// Octets of the dot string at the start.
 fn dot_string(text: &str) -> Result<usize, PathFault> {
-    let octets = text.bytes().position(|b| !is_atext(b) && b != b'.').unwrap_or(text.len());
+    let ends = |c: char| match u8::try_from(c) {
+        Ok(byte) if byte.is_ascii() => !is_atext(byte) && byte != b'.',
+        _ => !is_local_utf8(c),
+    };
+    let octets = text.find(ends).unwrap_or(text.len());
     if is_dot_string(text[..octets].chars()) { Ok(octets) } else { Err(PathFault::LocalPart) }
 }
 
@@ -250,7 +268,7 @@ fn is_dot_string(characters: impl Iterator<Item = char>) -> bool {
         match c {
             '.' if atom_is_empty => return false,
             '.' => atom_is_empty = true,
-            _ if u8::try_from(c).is_ok_and(is_atext) => atom_is_empty = false,
+            _ if !c.is_ascii() || is_atext(c as u8) => atom_is_empty = false,
             _ => return false,
         }
     }
@@ -262,32 +280,77 @@ fn is_atext(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&byte)
 }
 
+/// `UTF8-non-ascii`, but for C1 controls, line and paragraph separators, what turns the direction of the text
+/// around it (Unicode's `Bidi_Control`), the byte order mark, and noncharacters.
+fn is_local_utf8(c: char) -> bool {
+    let refused = matches!(
+        c,
+        '\u{80}'..='\u{9f}'
+            | '\u{61c}'
+            | '\u{200e}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}'
+            | '\u{feff}'
+            | '\u{fdd0}'..='\u{fdef}'
+    );
+    !c.is_ascii() && !refused && u32::from(c) & 0xfffe != 0xfffe
+}
+
 fn domain(text: &str) -> Result<(Domain<'_>, &str), PathFault> {
     if let Some(inner) = text.strip_prefix('[') {
         let (literal, rest) = inner.split_once(']').ok_or(PathFault::Literal)?;
-        let address = address_literal(literal).ok_or(PathFault::Literal)?;
+        let address = address_literal(literal).ok_or_else(|| literal_fault(literal))?;
         return Ok((Domain::Literal(address), rest));
     }
-    let octets = text.bytes().position(|b| !is_domain_octet(b)).unwrap_or(text.len());
+    let octets = text.bytes().position(|b| b.is_ascii() && !is_domain_octet(b)).unwrap_or(text.len());
     let (name, rest) = text.split_at(octets);
     if name.len() > DOMAIN_OCTETS_MAX {
         return Err(PathFault::DomainTooLong);
     }
-    if !is_domain(name) {
+    let sound = if name.is_ascii() { is_domain(name) } else { idn::a_labels(name).is_some() };
+    if !sound {
         return Err(if name.is_empty() { PathFault::NoDomain } else { PathFault::Domain });
     }
     Ok((Domain::Name(name), rest))
 }
 
-/// What stands between the brackets of an address literal (RFC 5321 section 4.1.3). General address
-/// literals, for which no tag is registered, are none.
+/// What stands between the brackets of an address literal (RFC 5321 section 4.1.3), in all textual forms of
+/// IPv6. General address literals, for which no tag is registered, are none.
 pub fn address_literal(text: &str) -> Option<IpAddr> {
     const TAG: &str = "IPv6:";
-    match text.get(..TAG.len()) {
-        Some(tag) if tag.eq_ignore_ascii_case(TAG) => {
-            text[TAG.len()..].parse::<Ipv6Addr>().ok().map(IpAddr::V6)
+    let address = match text.get(..TAG.len()) {
+        Some(tag) if tag.eq_ignore_ascii_case(TAG) => &text[TAG.len()..],
+        _ => return snum4(text).map(IpAddr::V4),
+    };
+    let Some((head, tail)) = address.rsplit_once(':').filter(|(_, tail)| tail.contains('.')) else {
+        return address.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
+    };
+    // The IPv4 part may have zeros in front.
+    let tail = snum4(tail)?;
+    format!("{head}:{tail}").parse::<Ipv6Addr>().ok().map(IpAddr::V6)
+}
+
+/// `Snum 3("." Snum)`, a `Snum` being one to three digits of a decimal number up to 255.
+fn snum4(text: &str) -> Option<Ipv4Addr> {
+    let mut octets = [0; 4];
+    let mut parts = text.split('.');
+    for octet in &mut octets {
+        let part = parts.next()?;
+        let sound = (1..=3).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit());
+        *octet = if sound { part.parse().ok()? } else { return None };
+    }
+    parts.next().is_none().then(|| octets.into())
+}
+
+/// `Standardized-tag ":" 1*dcontent` is a literal, only of a kind that nobody knows.
+fn literal_fault(text: &str) -> PathFault {
+    let is_tag = |tag: &str| !tag.is_empty() && tag.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let is_known = |tag: &str| tag.eq_ignore_ascii_case("IPv6");
+    match text.split_once(':') {
+        Some((tag, content)) if is_tag(tag) && !is_known(tag) && !content.is_empty() => {
+            PathFault::UnknownLiteral
         }
-        _ => text.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
+        _ => PathFault::Literal,
     }
 }
 
@@ -352,6 +415,22 @@ mod tests {
             ("<@one.example,@[192.0.2.7]:joe@x.example>", "joe@x.example"),
             ("<Postmaster>", "Postmaster"),
             ("<pOSTMASTER>", "Postmaster"),
+            ("<joe@[192.000.2.001]>", "joe@[192.0.2.1]"),
+            ("<joe@[IPv6:2001:DB8:0:0:0:0:0:1]>", "joe@[IPv6:2001:db8::1]"),
+            ("<joe@[IPv6:2001:0db8::0001:0]>", "joe@[IPv6:2001:db8::1:0]"),
+            ("<joe@[IPv6:::]>", "joe@[IPv6:::]"),
+            ("<joe@[IPv6:1::]>", "joe@[IPv6:1::]"),
+            ("<joe@[IPv6:64:ff9b:0:0:0:0:192.0.2.033]>", "joe@[IPv6:64:ff9b::c000:221]"),
+            ("<joe@[IPv6:64:ff9b::192.0.2.33]>", "joe@[IPv6:64:ff9b::c000:221]"),
+            ("<joe@[IPv6:::ffff:192.0.2.1]>", "joe@[192.0.2.1]"),
+            ("<jörg@x.example>", "jörg@x.example"),
+            (r#"<"jörg"@x.example>"#, "jörg@x.example"),
+            (r#"<"j ö"@x.example>"#, r#""j ö"@x.example"#),
+            ("<用户@例え.テスト>", "用户@xn--r8jz45g.xn--zckzah"),
+            ("<joe@BÜCHER.Example>", "joe@xn--bcher-kva.example"),
+            ("<joe@ｗｉｎｅｒｙ.example>", "joe@winery.example"),
+            ("<@bücher.example:jö@x.example>", "jö@x.example"),
+            ("<j\u{200d}e@x.example>", "j\u{200d}e@x.example"),
             ("<postmaster@x.example>", "postmaster@x.example"),
         ] {
             assert_eq!(canonical(path).as_deref(), Ok(expected), "{path}");
@@ -393,12 +472,42 @@ mod tests {
             ("<joe@[1.2.3]>", Literal),
             ("<joe@[1.2.3.256]>", Literal),
             ("<joe@[IPv6:1.2.3.4]>", Literal),
-            ("<joe@[2001:db8::1]>", Literal),
-            ("<joe@[tag:content]>", Literal),
+            ("<joe@[2001:db8::1]>", UnknownLiteral),
+            ("<joe@[tag:content]>", UnknownLiteral),
+            ("<joe@[IPv6:]>", Literal),
+            ("<joe@[IPv6:1:2:3:4:5:6:7]>", Literal),
+            ("<joe@[IPv6:1:2:3:4:5:6:7:8:9]>", Literal),
+            ("<joe@[IPv6:1::2::3]>", Literal),
+            ("<joe@[IPv6:12345::]>", Literal),
+            ("<joe@[IPv6:fe80::1%eth0]>", Literal),
+            ("<joe@[IPv6:::1.2.3]>", Literal),
+            ("<joe@[IPv6:1.2.3.4]>", Literal),
+            ("<joe@[]>", Literal),
+            ("<joe@[:x]>", Literal),
+            ("<joe@[0001.2.3.4]>", Literal),
+            ("<joe@[1.2.3.4.5]>", Literal),
             ("<joe@[1.2.3.4>", Literal),
             ("<joe@[1.2.3.4]x>", Literal),
-            ("<jö@x>", NonAscii),
-            ("<joe@bücher.example>", NonAscii),
+            ("<jö", NoBrackets),
+            ("<jö>", NoDomain),
+            ("<jö..e@x>", LocalPart),
+            ("<\"j\\ö\"@x>", LocalPart),
+            ("<j\u{80}e@x>", LocalPart),
+            ("<\"j\u{9f}e\"@x>", LocalPart),
+            ("<j\u{2028}e@x>", LocalPart),
+            ("<j\u{2029}e@x>", LocalPart),
+            ("<j\u{202e}e@x>", LocalPart),
+            ("<j\u{2066}e@x>", LocalPart),
+            ("<j\u{feff}e@x>", LocalPart),
+            ("<j\u{fdd0}e@x>", LocalPart),
+            ("<j\u{ffff}e@x>", LocalPart),
+            ("<j\u{10fffe}e@x>", LocalPart),
+            ("<joe@ü..x>", Domain),
+            ("<joe@-ü>", Domain),
+            ("<joe@ü\u{2028}x>", Domain),
+            ("<joe@\u{202e}ü>", Domain),
+            ("<joe@ü。>", Domain),
+            ("<joe＠x>", NoDomain),
         ] {
             assert_eq!(canonical(path), Err(fault), "{path}");
         }
@@ -410,6 +519,9 @@ mod tests {
         let local = |n| format!("<{}@x.example>", "l".repeat(n));
         assert!(canonical(&local(64)).is_ok());
         assert_eq!(canonical(&local(65)), Err(PathFault::LocalPartTooLong));
+        let utf8 = |n: usize| format!("<{}@x.example>", "ö".repeat(n));
+        assert!(canonical(&utf8(32)).is_ok(), "octets count, not characters");
+        assert_eq!(canonical(&utf8(33)), Err(PathFault::LocalPartTooLong));
         let label = |n| format!("<joe@{}.example>", "d".repeat(n));
         assert!(canonical(&label(63)).is_ok());
         assert_eq!(canonical(&label(64)), Err(PathFault::Domain));
@@ -422,7 +534,9 @@ mod tests {
 
     #[test]
     fn the_canonical_form_is_a_fixed_point() {
-        for path in [r#"<"a\ b"@X>"#, r#"<"\""@[192.0.2.1]>"#, "<a@B.c>", r#"<"x\@y"@z>"#] {
+        for path in
+            [r#"<"a\ b"@X>"#, r#"<"\""@[192.0.2.1]>"#, "<a@B.c>", r#"<"x\@y"@z>"#, "<ö@Ü.é>", r#"<"ö ö"@x>"#]
+        {
             let once = canonical(path).unwrap();
             assert_eq!(canonical(&format!("<{once}>")).unwrap(), once);
         }

@@ -75,6 +75,23 @@ answers! {
     /// The host name.
     TOO_MANY_SESSIONS = 421 "4.7.0" "{} Too many connections, try again later";
     /// The host name.
+    OVERLOADED = 421 "4.3.2" "{} Overloaded, try again later";
+    /// The host name.
+    TOO_MANY_FROM_ADDRESS = 421 "4.7.0" "{} Too many connections from your address, try again later";
+    /// The host name.
+    TOO_MANY_FROM_NETWORK = 421 "4.7.0" "{} Too many connections from your network, try again later";
+    /// The host name.
+    TOO_OFTEN_FROM_ADDRESS = 421 "4.7.0" "{} Your address connects too often, try again later";
+    /// The host name.
+    TOO_OFTEN_FROM_NETWORK = 421 "4.7.0" "{} Your network connects too often, try again later";
+    EARLY_TALKER = 554 "5.5.0" "You sent octets before the greeting, wait for it";
+    /// The host name.
+    TOO_SLOW = 421 "4.4.2" "{} Octets come too slowly, try again over a better connection";
+    /// The host name.
+    SESSION_TOO_LONG = 421 "4.4.2" "{} This session has lasted too long, connect again";
+    /// The host name.
+    TOO_MANY_INVALID_RECIPIENTS = 421 "4.7.0" "{} Too many invalid recipients in this session";
+    /// The host name.
     CLOSING = 221 "2.0.0" "{} closing connection";
     /// The host name.
     SHUTTING_DOWN = 421 "4.3.2" "{} Service shutting down, try again later";
@@ -114,9 +131,15 @@ answers! {
     /// What is wrong.
     MAIL_ADDRESS = 501 "5.1.7" "Bad sender address: {}";
     MAIL_NON_ASCII = 553 "5.6.7" "Sender address with non-ASCII octets not permitted";
+    MESSAGE_RATE = 450 "4.7.1" "Too many messages from your address or network, try again later";
     MAIL_NESTED = 503 "5.5.1" "Sender already given, finish this message or send RSET";
     /// The limit in octets.
     MESSAGE_TOO_LARGE = 552 "5.3.4" "Message exceeds the size limit of {} octets";
+
+    /// In seconds.
+    BY_TOO_SHORT = 501 "5.5.4" "BY with return needs {} seconds or more";
+    /// In seconds.
+    HOLD_TOO_LONG = 501 "5.5.4" "Messages are held for at most {} seconds";
 
     // RCPT.
     RCPT_OK = 250 "2.1.5" "Recipient ok";
@@ -124,6 +147,7 @@ answers! {
     /// What is wrong.
     RCPT_ADDRESS = 501 "5.1.3" "Bad recipient address: {}";
     RCPT_NON_ASCII = 553 "5.6.7" "Recipient address with non-ASCII octets not permitted";
+    RECIPIENT_RATE = 450 "4.7.1" "Too many recipients from your address or network, try again later";
     MAIL_FIRST = 503 "5.5.1" "Send MAIL first";
     TOO_MANY_RECIPIENTS = 452 "4.5.3" "Too many recipients, send the message again for the others";
     RELAY_DENIED = 550 "5.7.1" "Relaying denied: the recipient's domain is not served here";
@@ -137,6 +161,8 @@ answers! {
     EARLY_CONTENT = 503 "5.5.0" "Octets after DATA before the reply to it: improper pipelining";
     /// The queue id.
     MESSAGE_OK = 250 "2.0.0" "Ok: queued as {}";
+    /// The queue id; a priority above 0 was asked for and not granted (RFC 6710 section 4.3).
+    MESSAGE_OK_LOWERED = 250 "2.3.6" "0 is the priority of the message; queued as {}";
     BARE_CR = 550 "5.5.2" "Message refused: bare CR in content, lines must end in CR LF";
     BARE_LF = 550 "5.5.2" "Message refused: bare LF in content, lines must end in CR LF";
     NUL_IN_CONTENT = 550 "5.6.0" "Message refused: NUL octet in content, encode it with base64";
@@ -166,6 +192,31 @@ answers! {
     TLS_READY = 220 "2.0.0" "Ready to start TLS";
     TLS_ACTIVE = 503 "5.5.1" "TLS is active already";
 
+    // XCLIENT.
+    XCLIENT_DENIED = 550 "5.7.1" "XCLIENT is not taken from your address";
+    XCLIENT_IN_TRANSACTION = 503 "5.5.1" "Finish this message or send RSET first";
+    XCLIENT_SYNTAX = 501 "5.5.4" "Syntax: XCLIENT attribute=value, each attribute once";
+    XCLIENT_ATTRIBUTE = 501 "5.5.4" "Attribute not announced";
+    XCLIENT_NO_ADDRESS = 501 "5.5.4" "ADDR must be an address";
+    XCLIENT_LOGIN = 550 "5.7.1" "LOGIN is not taken: the client must authenticate itself here";
+    // AUTH.
+    /// The challenge in base64.
+    AUTH_CHALLENGE = 334 "" "{}";
+    AUTH_OK = 235 "2.7.0" "Authentication successful";
+    AUTH_FAILED = 535 "5.7.8" "Authentication failed: check login and password";
+    AUTH_UNAVAILABLE = 454 "4.7.0" "Logins cannot be verified now, try again later";
+    AUTH_LOCKED = 454 "4.7.0" "Too many failed logins from your network, try again later";
+    AUTH_CANCELLED = 501 "5.7.0" "Authentication cancelled";
+    AUTH_NOT_BASE64 = 501 "5.5.2" "Not base64";
+    AUTH_LINE_TOO_LONG = 500 "5.5.6" "Authentication exchange line too long";
+    AUTH_MECHANISM_UNKNOWN = 504 "5.5.4" "Authentication mechanism not offered, EHLO lists those that are";
+    AUTH_HELLO_FIRST = 503 "5.5.1" "Send EHLO first";
+    AUTH_ACTIVE = 503 "5.5.1" "Already authenticated";
+    AUTH_IN_TRANSACTION = 503 "5.5.1" "AUTH is not permitted during a mail transaction";
+    AUTH_NEEDS_TLS = 538 "5.7.11" "Encryption required for authentication, send STARTTLS first";
+    SENDER_NOT_OWNED = 553 "5.7.1" "Sender address rejected: not owned by your login";
+    LOGIN_LIMIT = 450 "4.7.1" "Your login has sent as much as it may for now, try again later";
+
     // The others.
     RESET_OK = 250 "2.0.0" "Ok";
     NOOP_OK = 250 "2.0.0" "Ok";
@@ -194,7 +245,7 @@ mod tests {
     fn enhanced_codes_are_missing_only_where_they_must_be() {
         let without: Vec<_> =
             ANSWERS.iter().filter(|(_, answer)| answer.enhanced.is_empty()).map(|(name, _)| *name).collect();
-        assert_eq!(without, ["GREETING", "HELLO", "HELLO_NAME", "START_CONTENT"]);
+        assert_eq!(without, ["GREETING", "HELLO", "HELLO_NAME", "START_CONTENT", "AUTH_CHALLENGE"]);
     }
 
     /// RFC 5321 section 4.5.3.1.5, with the longest argument: a host name.

@@ -22,7 +22,7 @@ pub use pattern::Pattern;
 pub use summary::{AGES_MINUTES, HopRow, HopTrouble, ShapeRow, Summary, SummaryOptions, Tally};
 pub use targets::{Targets, Which};
 
-use sluice_queue::{QueueId, RecipientState};
+use sluice_queue::{QueueId, RecipientState, Schedule};
 
 /// What the index knows of one waiting message.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +35,8 @@ pub struct Subject<'a> {
     pub sender: &'a str,
     /// Set aside: not all of its octets can be read.
     pub damaged: bool,
+    /// When it is tried, as far as that is not the same for every message.
+    pub schedule: Schedule,
 }
 
 /// What the index knows of one recipient of it.

@@ -8,6 +8,7 @@
 
 mod client_certificates;
 pub mod dane;
+mod end_point;
 pub mod files;
 mod names;
 pub mod outward;
@@ -18,8 +19,10 @@ use rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifi
 use rustls::{ServerConfig, ServerConnection};
 
 use crate::config::{ClientCertificates, Config, Tls, TlsMode, TlsVersion};
+use crate::smtp::sasl::Bindings;
 use client_certificates::AskedClients;
 pub use client_certificates::Verdict;
+use end_point::end_point;
 use names::Names;
 
 /// What a listener needs to speak TLS.
@@ -27,6 +30,7 @@ use names::Names;
 pub struct ListenerTls {
     pub server: Arc<ServerConfig>,
     asked: Option<Arc<AskedClients>>,
+    names: Arc<Names>,
 }
 
 /// By listener; `None` where TLS is off.
@@ -42,6 +46,17 @@ pub fn listeners(config: &Config, tickets: &Arc<dyn ProducesTickets>) -> Result<
         (Some(tls), _) => server(tls, tickets).map(Some),
     };
     config.listeners.iter().map(of).collect()
+}
+
+/// For the relay as a client that demands a certificate by one of these authorities.
+///
+/// # Errors
+/// One sentence that names the file and what is wrong with it.
+pub fn client(authorities: &std::path::Path) -> Result<Arc<rustls::ClientConfig>, String> {
+    let roots = files::authorities(authorities)?;
+    let builder = rustls::ClientConfig::builder_with_provider(Arc::new(files::provider()));
+    let builder = builder.with_safe_default_protocol_versions().map_err(|error| format!("TLS: {error}"))?;
+    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
 }
 
 /// Fresh keys for tickets.
@@ -69,18 +84,19 @@ fn server(tls: &Tls, tickets: &Arc<dyn ProducesTickets>) -> Result<ListenerTls, 
             (Some(asked.clone()), asked.verifier())
         }
     };
+    let names = Arc::new(Names::load(tls)?);
     let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(versions);
     let mut server = builder
         .map_err(|error| format!("TLS: {error}"))?
         .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(Names::load(tls)?));
+        .with_cert_resolver(names.clone());
     if tls.tickets {
         server.ticketer = tickets.clone();
     } else {
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
     }
-    Ok(ListenerTls { server: Arc::new(server), asked })
+    Ok(ListenerTls { server: Arc::new(server), asked, names })
 }
 
 /// What a session knows of its TLS connection.
@@ -95,9 +111,20 @@ pub struct TlsFacts {
     pub name: Option<String>,
     /// Where certificates of clients are asked for: what came of it.
     pub client: Option<Verdict>,
+    /// What ties an AUTH exchange to this connection.
+    pub bindings: Bindings,
 }
 
 impl ListenerTls {
+    /// The exporter is unique to a connection from TLS 1.3 on (RFC 9266 section 2).
+    fn bindings(&self, connection: &ServerConnection) -> Bindings {
+        let new = connection.protocol_version() == Some(rustls::ProtocolVersion::TLSv1_3);
+        let export =
+            || connection.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", Some(&[])).ok();
+        let end_point = self.names.certificate(connection.server_name()).and_then(|shown| end_point(&shown));
+        Bindings { exporter: new.then(export).flatten(), end_point }
+    }
+
     /// After the handshake.
     pub fn facts(&self, connection: &ServerConnection) -> TlsFacts {
         let cipher = connection.negotiated_cipher_suite().map(|suite| suite.suite());
@@ -107,6 +134,7 @@ impl ListenerTls {
             resumed: connection.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
             name: connection.server_name().map(str::to_owned),
             client: self.asked.as_ref().map(|asked| asked.verdict(connection.peer_certificates())),
+            bindings: self.bindings(connection),
         }
     }
 }

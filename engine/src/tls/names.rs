@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use rustls::pki_types::CertificateDer;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
@@ -26,6 +27,12 @@ impl Names {
             by_name.extend(named.names.iter().map(|name| (name.clone(), key.clone())));
         }
         Ok(Self { by_name, general: load(&tls.pair)? })
+    }
+
+    /// The certificate that a client has been shown who asked for this name.
+    pub fn certificate(&self, name: Option<&str>) -> Option<CertificateDer<'static>> {
+        let shown = name.map_or(&self.general, |name| self.find(name));
+        shown.cert.first().cloned()
     }
 
     fn find(&self, name: &str) -> &Arc<CertifiedKey> {

@@ -167,7 +167,8 @@ fn spool() -> MemoryStorage {
 }
 
 fn envelope() -> Arc<Envelope> {
-    let recipient = |number| Recipient { address: format!("person{number}@winery.example") };
+    let recipient =
+        |number| Recipient { address: format!("person{number}@winery.example"), parameters: None };
     Arc::new(Envelope {
         sender: "sender@out.example".into(),
         recipients: (0..2).map(recipient).collect(),
@@ -177,5 +178,6 @@ fn envelope() -> Arc<Envelope> {
         helo: "mx.out.example".into(),
         client: "203.0.113.9".into(),
         origin: None,
+        parameters: None,
     })
 }

@@ -1,10 +1,11 @@
 //! What steering and listing see of a message without a read from disk. Borrows from the index.
 
+use super::Index;
 use super::entry::{Entry, Place};
 use super::shelf::{Chunk, Slot};
-use super::texts::Texts;
 use crate::envelope::RecipientState;
 use crate::id::QueueId;
+use crate::parameters::Schedule;
 use crate::reading::Reason;
 use crate::record::{ContentFlags, OutcomeKind};
 
@@ -13,7 +14,7 @@ use crate::record::{ContentFlags, OutcomeKind};
 pub struct Facts<'a> {
     pub(super) chunk: &'a Chunk,
     pub(super) slot: &'a Slot,
-    pub(super) texts: &'a Texts,
+    pub(super) index: &'a Index,
     pub(super) damaged: bool,
 }
 
@@ -75,7 +76,7 @@ impl<'a> Facts<'a> {
 
     /// All recipients in their order, the finished too.
     pub fn recipients(&self) -> impl Iterator<Item = RecipientFacts<'a>> + use<'a> {
-        let Self { chunk, slot, texts, .. } = *self;
+        let Self { chunk, slot, index: Index { texts, .. }, .. } = *self;
         let mut rest = &chunk.text(slot)[slot.sender_bytes as usize..];
         chunk.standings(slot).iter().zip(0..).map(move |(standing, index)| {
             let (address, behind) = rest.split_at(standing.address_bytes as usize);
@@ -95,6 +96,11 @@ impl<'a> Facts<'a> {
         })
     }
 
+    /// When it is to be tried, as far as that is not the same for every message.
+    pub fn schedule(&self) -> Schedule {
+        self.index.schedules.get(&self.slot.id).copied().unwrap_or_default()
+    }
+
     pub(crate) fn entry(&self) -> &'a Entry {
         &self.slot.entry
     }
@@ -105,7 +111,7 @@ impl<'a> Facts<'a> {
 
     pub(crate) fn vias(&self) -> Vec<(u32, Box<str>)> {
         let vias = self.slot.entry.detail.as_ref().map_or(&[][..], |detail| &detail.vias);
-        vias.iter().map(|(at, via)| (*at, self.texts.get(*via).into())).collect()
+        vias.iter().map(|(at, via)| (*at, self.index.texts.get(*via).into())).collect()
     }
 
     /// Per recipient: the reason, or where it lies.
@@ -114,7 +120,7 @@ impl<'a> Facts<'a> {
         let reason = |(standing, at): (&super::standing::Standing, u32)| {
             let last = standing.last();
             let here = last.and_then(|last| {
-                let text = self.texts.get(last.text?).to_owned();
+                let text = self.index.texts.get(last.text?).to_owned();
                 Some(Reason { kind: last.kind, at_micros: last.at_micros, text })
             });
             (here, self.slot.entry.reason_place(at).cloned())

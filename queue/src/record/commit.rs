@@ -3,22 +3,16 @@
 //! The same id may be committed again later, with the states of that time and other extents: the later
 //! record wins. So a message can be moved without another record type.
 
+use super::attributes::{self, Attributes};
 use super::{Cursor, ExtentAt, Pen};
 use crate::ancestry::Origin;
 use crate::envelope::{Body, Envelope, Recipient, RecipientState, RecipientStatus};
-use crate::id::QueueId;
-use crate::lineage::Lineage;
+use crate::parameters::Schedule;
 
 const FIXED: usize = 8 + 8 + 8 + 1 + 1 + 4 + 4 + 4 * 2;
 const EXTENT: usize = 8 + 4 + 4 + 4;
 const RECIPIENT: usize = 1 + 2 + 1 + 2;
-const ATTRIBUTE: usize = 2 + 4;
-const TAG_ORIGIN: u16 = 1;
-const ORIGIN: usize = 16 + 8;
 const _: () = assert!(FIXED == 42 && EXTENT == 20 && RECIPIENT == 6);
-
-/// The highest tag of an attribute that this version knows.
-pub(super) const TAGS: u16 = TAG_ORIGIN;
 
 /// What is known of the octets of a message without reading them again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,7 +43,7 @@ pub(crate) fn commit_bytes(envelope: &Envelope, extents: usize) -> Option<usize>
     for recipient in &envelope.recipients {
         total += RECIPIENT + fits(&recipient.address)?;
     }
-    total += envelope.origin.map_or(0, |_| ATTRIBUTE + ORIGIN);
+    total += attributes::bytes(envelope)?;
     u32::try_from(total).ok().map(|_| total)
 }
 
@@ -91,12 +85,7 @@ impl CommitToWrite<'_> {
             pen.u16(recipient.address.len() as u16);
             pen.bytes(recipient.address.as_bytes());
         }
-        if let Some(origin) = envelope.origin {
-            pen.u16(TAG_ORIGIN);
-            pen.u32(ORIGIN as u32);
-            pen.bytes(&origin.lineage.octets());
-            pen.u64(origin.id.bits());
-        }
+        attributes::put(envelope, pen);
     }
 }
 
@@ -147,9 +136,7 @@ pub(crate) struct CommitView<'a> {
     texts: [&'a str; 4],
     extents: Cursor<'a>,
     people: Cursor<'a>,
-    pub origin: Option<Origin>,
-    /// Attributes whose tag this version does not know.
-    pub unknown_attributes: u32,
+    attributes: Attributes<'a>,
 }
 
 impl<'a> CommitView<'a> {
@@ -169,15 +156,7 @@ impl<'a> CommitView<'a> {
         for _ in 0..recipients {
             take_recipient(&mut rest)?;
         }
-        let (mut origin, mut unknown_attributes) = (None, 0);
-        while !rest.rest.is_empty() {
-            let (tag, length) = (rest.u16()?, rest.u32()?);
-            let value = rest.take(length as usize)?;
-            match tag {
-                TAG_ORIGIN => origin = Some(origin_of(value)?),
-                _ => unknown_attributes += 1,
-            }
-        }
+        let attributes = Attributes::decode(rest, recipients)?;
         let view = Self {
             id,
             arrived_micros,
@@ -188,8 +167,7 @@ impl<'a> CommitView<'a> {
             texts,
             extents,
             people,
-            origin,
-            unknown_attributes,
+            attributes,
         };
         let sum = view.extents().try_fold(0u64, |sum, extent| sum.checked_add(extent.octets as u64));
         (sum == Some(content_bytes) && recipients > 0).then_some(view)
@@ -223,6 +201,19 @@ impl<'a> CommitView<'a> {
         self.texts[0]
     }
 
+    pub fn origin(&self) -> Option<Origin> {
+        self.attributes.origin
+    }
+
+    pub fn schedule(&self) -> Schedule {
+        self.attributes.schedule
+    }
+
+    /// Attributes whose tag this version does not know.
+    pub fn unknown_attributes(&self) -> u32 {
+        self.attributes.unknown
+    }
+
     /// Addresses and states.
     pub fn people(&self) -> impl Iterator<Item = (&'a str, RecipientState)> + Clone + use<'a> {
         let mut rest = self.people.clone();
@@ -231,24 +222,19 @@ impl<'a> CommitView<'a> {
 
     pub fn envelope(&self) -> Envelope {
         let [sender, listener, helo, client] = self.texts.map(str::to_owned);
-        Envelope {
+        let mut envelope = Envelope {
             sender,
-            recipients: self.people().map(|(address, _)| Recipient { address: address.to_owned() }).collect(),
+            recipients: self.people().map(|(address, _)| Recipient::new(address)).collect(),
             body: self.body,
             arrived_micros: self.arrived_micros,
             listener,
             helo,
             client,
-            origin: self.origin,
-        }
+            ..Envelope::default()
+        };
+        self.attributes.apply(&mut envelope);
+        envelope
     }
-}
-
-fn origin_of(value: &[u8]) -> Option<Origin> {
-    let mut rest = Cursor::new(value);
-    let lineage = Lineage::from_octets(rest.take(16)?.try_into().expect("sixteen octets"))?;
-    let id = QueueId::from_bits(rest.u64()?);
-    rest.rest.is_empty().then_some(Origin { lineage, id })
 }
 
 fn take_recipient<'a>(rest: &mut Cursor<'a>) -> Option<(&'a str, RecipientState)> {

@@ -6,14 +6,22 @@ const SEED: u32 = 77;
 fn envelope() -> Envelope {
     Envelope {
         sender: "a@out.example".into(),
-        recipients: ["b@in.example", "ü@in.example"].map(|a| Recipient { address: a.into() }).into(),
+        recipients: ["b@in.example", "ü@in.example"].map(Recipient::new).into(),
         body: Body::EightBit,
         arrived_micros: 1_795_000_000_000_000,
         listener: "outside".into(),
         helo: "mx.out.example".into(),
         client: "203.0.113.9".into(),
-        origin: None,
+        ..Envelope::default()
     }
+}
+
+#[test]
+fn every_body_has_a_code_of_its_own_and_an_unknown_one_is_read_as_7bit() {
+    for (code, body) in [(0, Body::SevenBit), (1, Body::EightBit), (2, Body::Binary)] {
+        assert_eq!((body.code(), Body::of(code)), (code, body));
+    }
+    assert_eq!(Body::of(255), Body::SevenBit);
 }
 
 fn outcomes() -> Vec<Outcome> {
@@ -147,9 +155,35 @@ fn extents_and_seals_survive_the_disk() {
     }
 }
 
+/// A commit record with every attribute.
+fn asking_record() -> Vec<u8> {
+    let envelope = &crate::tests::parameters::envelopes()[0];
+    let commit = CommitToWrite {
+        id: 42,
+        content_bytes: 0,
+        flags: ContentFlags::default(),
+        envelope,
+        extents: &[],
+        tail: None,
+        states: &[],
+    };
+    let mut out = vec![0xff; RECORD_HEADER + commit_bytes(envelope, 0).unwrap()];
+    assert_eq!(Pen::new(&mut out, 0, SEED).commit(&commit).bytes, out.len());
+    out
+}
+
+#[test]
+fn every_kind_of_parameter_survives_the_disk() {
+    let bytes = asking_record();
+    let Record::Commit(view) = read_record(SEED, &bytes).unwrap().record else { panic!("a commit") };
+    let envelope = &crate::tests::parameters::envelopes()[0];
+    assert_eq!((view.envelope(), view.schedule()), (Envelope::clone(envelope), envelope.schedule()));
+    assert_eq!(view.unknown_attributes(), 0);
+}
+
 #[test]
 fn every_truncation_and_every_flipped_bit_is_noticed() {
-    for bytes in [commit_record(&[]), outcome_record(), extent_record()] {
+    for bytes in [commit_record(&[]), asking_record(), outcome_record(), extent_record()] {
         for end in 0..bytes.len() {
             assert!(read_record(SEED, &bytes[..end]).is_err(), "cut at {end}");
         }
@@ -164,7 +198,7 @@ fn every_truncation_and_every_flipped_bit_is_noticed() {
 
 #[test]
 fn payloads_that_sum_rightly_but_lie_never_panic() {
-    for bytes in [commit_record(&[]), outcome_record(), extent_record()] {
+    for bytes in [commit_record(&[]), asking_record(), outcome_record(), extent_record()] {
         for at in 0..bytes.len() - RECORD_HEADER {
             for value in [0, 1, 0x7f, 0xff] {
                 let mut payload = bytes[RECORD_HEADER..].to_vec();
@@ -190,7 +224,7 @@ fn unknown_types_attributes_and_kinds_are_stepped_over() {
     let mut out = vec![0; RECORD_HEADER + payload.len()];
     Pen::new(&mut out, 0, SEED).record(TYPE_COMMIT, |pen| pen.bytes(&payload));
     let Record::Commit(view) = read_record(SEED, &out).unwrap().record else { panic!("a commit") };
-    assert_eq!((view.unknown_attributes, view.envelope()), (1, envelope()));
+    assert_eq!((view.unknown_attributes(), view.envelope()), (1, envelope()));
 
     let mut payload = outcome_record()[RECORD_HEADER..].to_vec();
     payload[12 + 4] = 99;

@@ -100,7 +100,7 @@ impl Replay {
 
     fn commit(&mut self, place: Place, commit: &CommitView<'_>) {
         self.seen(commit.id);
-        self.report.unknown += commit.unknown_attributes as u64;
+        self.report.unknown += commit.unknown_attributes() as u64;
         let id = QueueId::from_bits(commit.id);
         if let Some(replaced) = self.index.remove(id) {
             self.refer(place.segment.sequence, replaced.commit.segment.sequence);
@@ -131,9 +131,10 @@ impl Replay {
             extents,
         };
         self.index.enter(id, entry, !whole);
-        if let Some(origin) = commit.origin.filter(|_| self.index.get(id).is_some()) {
+        if let Some(origin) = commit.origin().filter(|_| self.index.get(id).is_some()) {
             self.index.origins.insert(id, origin);
         }
+        self.index.set_schedule(id, commit.schedule());
     }
 
     fn outcome(&mut self, place: Place, outcome: &OutcomeView<'_>) {

@@ -88,6 +88,10 @@ async fn written_down(spool: &Spool<MemoryStorage>) -> String {
                 vias.for_each(|(at, via)| write!(out, " via={at}:{via}").unwrap());
             }
         });
+        let asked: Vec<_> = of.recipients.iter().filter_map(|of| of.parameters.as_ref()).collect();
+        if of.parameters.is_some() || !asked.is_empty() {
+            write!(out, " mail={:?} rcpt={asked:?}", of.parameters).unwrap();
+        }
         out.push('\n');
     }
     out
@@ -175,6 +179,7 @@ fn check(name: &str, cut: bool) {
 fn spools_of_version_2_open_and_hold_what_is_written_down() {
     check("v2-closed", false);
     check("v2-crashed", true);
+    check("v2-parameters", false);
 }
 
 #[test]
@@ -188,10 +193,14 @@ fn spools_of_version_1_open_and_hold_what_is_written_down() {
 #[test]
 fn golden_spools_are_made_when_asked_for() {
     let Some(dir) = std::env::var_os("SLUICE_GOLDEN_DIR").map(PathBuf::from) else { return };
-    for (name, close) in [("v2-closed", true), ("v2-crashed", false)] {
+    for (name, close) in [("v2-closed", true), ("v2-crashed", false), ("v2-parameters", true)] {
         let storage = MemoryStorage::new();
         let (text, torn) = opened(storage.clone(), small(), |spool, _| async move {
-            history(&spool).await;
+            if name == "v2-parameters" {
+                super::parameters::deliver_all(&spool).await;
+            } else {
+                history(&spool).await;
+            }
             let text = written_down(&spool).await;
             if close {
                 spool.close().await.unwrap();

@@ -67,15 +67,13 @@ pub async fn together<'a, T: 'a>(futures: Vec<Pin<Box<dyn Future<Output = T> + '
 pub fn envelope(recipients: usize) -> Arc<Envelope> {
     Arc::new(Envelope {
         sender: "sender@out.example".into(),
-        recipients: (0..recipients)
-            .map(|at| Recipient { address: format!("person{at}@winery.example") })
-            .collect(),
+        recipients: (0..recipients).map(|at| Recipient::new(format!("person{at}@winery.example"))).collect(),
         body: Body::SevenBit,
         arrived_micros: 1_795_000_000_000_000,
         listener: "outside".into(),
         helo: "mx.out.example".into(),
         client: "203.0.113.9".into(),
-        origin: None,
+        ..Envelope::default()
     })
 }
 

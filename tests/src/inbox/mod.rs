@@ -2,7 +2,7 @@
 //! octet by octet, and answers or closes at any step as the test's script says.
 
 use std::collections::HashSet;
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
@@ -84,6 +84,7 @@ struct Shared {
     kept: Mutex<Kept>,
     changed: Condvar,
     sessions: AtomicUsize,
+    clients: Mutex<Vec<IpAddr>>,
     open: Mutex<Vec<TcpStream>>,
     stopping: AtomicBool,
 }
@@ -121,6 +122,7 @@ impl Inbox {
             kept: Mutex::default(),
             changed: Condvar::new(),
             sessions: AtomicUsize::new(0),
+            clients: Mutex::default(),
             open: Mutex::default(),
             stopping: AtomicBool::new(false),
         });
@@ -143,6 +145,11 @@ impl Inbox {
     /// Connections so far.
     pub fn sessions(&self) -> usize {
         self.shared.sessions.load(Ordering::SeqCst)
+    }
+
+    /// Where the connections so far came from, in their order.
+    pub fn clients(&self) -> Vec<IpAddr> {
+        self.shared.clients.lock().expect("clients").clone()
     }
 
     pub fn transactions(&self) -> Vec<Transaction> {
@@ -241,6 +248,8 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         let Ok(stream) = stream else { continue };
         let Ok(copy) = stream.try_clone() else { continue };
         shared.open.lock().expect("open").push(copy);
+        let client = stream.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
+        shared.clients.lock().expect("clients").push(client);
         let session = shared.sessions.fetch_add(1, Ordering::SeqCst);
         let shared = shared.clone();
         thread::spawn(move || {

@@ -73,13 +73,22 @@ impl RelayBuilder {
         self.smart_hosts(&["*"], &[host])
     }
 
-    /// The last route: everything else by MX, asked of this DNS server, delivered to this port.
-    pub fn outward_by_mx(mut self, dns: SocketAddr, port: u16) -> Self {
+    /// The last route: everything else by MX, asked of this DNS server, delivered to this port, also at
+    /// loopback addresses.
+    pub fn outward_by_mx(self, dns: SocketAddr, port: u16) -> Self {
+        self.outward_by_mx_with(dns, port, "private_addresses = true", "")
+    }
+
+    /// The same with these keys of the route and of the resolver, and without loopback addresses.
+    pub fn outward_by_mx_with(mut self, dns: SocketAddr, port: u16, route: &str, resolver: &str) -> Self {
         let _ = writeln!(
             self.routes,
-            "[[route]]\ndomains = [\"*\"]\nmx = true\nport = {port}\nresolver = \"external\"\n"
+            "[[route]]\ndomains = [\"*\"]\nmx = true\nport = {port}\nresolver = \"external\"\n{route}\n"
         );
-        let _ = writeln!(self.resolvers, "[[resolver]]\nname = \"external\"\nservers = [\"{dns}\"]\n");
+        let _ = writeln!(
+            self.resolvers,
+            "[[resolver]]\nname = \"external\"\nservers = [\"{dns}\"]\n{resolver}\n"
+        );
         self
     }
 
@@ -125,7 +134,15 @@ impl RelayBuilder {
         let (outside, inside) = (Port::reserve(), Port::reserve());
         let config = directory.path().join("relay.toml");
         fs::write(&config, self.toml(directory.path(), &outside, &inside)).expect("the configuration");
-        Relay { directory, config, outside, inside, start: self.start, running: None }
+        Relay {
+            directory,
+            config,
+            outside,
+            inside,
+            start: self.start,
+            environment: Vec::new(),
+            running: None,
+        }
     }
 
     /// Starts the relay and waits until it is ready.

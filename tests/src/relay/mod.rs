@@ -1,7 +1,9 @@
 //! The relay under test: its configuration, its process, its log and its queue.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread::JoinHandle;
@@ -34,6 +36,7 @@ pub struct Relay {
     outside: Port,
     inside: Port,
     start: Duration,
+    environment: Vec<(String, String)>,
     running: Option<Running>,
 }
 
@@ -61,6 +64,13 @@ impl Relay {
         }
     }
 
+    /// As [`Relay::start`], with these variables in its environment.
+    #[track_caller]
+    pub fn start_with_environment(&mut self, variables: &[(&str, &str)]) {
+        self.environment = variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        self.start();
+    }
+
     /// Starts the process and waits for nothing.
     pub fn launch(&mut self, arguments: &[&str]) {
         assert!(self.running.is_none(), "the relay runs already");
@@ -69,6 +79,7 @@ impl Relay {
             .args(["--pdeathsig", "KILL", "--"])
             .args(self.command_line())
             .args(arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -130,6 +141,33 @@ impl Relay {
         self.running
             .as_mut()
             .is_some_and(|running| running.child.try_wait().expect("a child of ours").is_none())
+    }
+
+    /// A metric, by its name without `sluice_`, summed over all shards.
+    ///
+    /// # Panics
+    /// When there is none of that name.
+    #[track_caller]
+    pub fn metric(&self, name: &str) -> u64 {
+        let text = self.metrics();
+        let value = text.lines().find_map(|line| line.strip_prefix(&format!("sluice_{name} "))?.parse().ok());
+        value.unwrap_or_else(|| panic!("no metric {name} in\n{text}"))
+    }
+
+    /// The page of metrics, as `admin.sock` has it.
+    fn metrics(&self) -> String {
+        let mut socket = UnixStream::connect(self.spool().join("admin.sock")).expect("admin.sock");
+        socket.set_read_timeout(Some(SOON)).expect("a positive time");
+        let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        socket.write_all(request).expect("a request");
+        let mut text = String::new();
+        socket.read_to_string(&mut text).expect("an answer");
+        text
+    }
+
+    /// CPU time of the process so far.
+    pub fn cpu_time(&self) -> Duration {
+        Duration::from_secs_f64(process::cpu_seconds(self.pid()))
     }
 
     pub fn resident_bytes(&self) -> u64 {

@@ -2,15 +2,20 @@
 //! own relay, spool, ports and neighbours.
 
 mod after_a_crash;
+mod auth;
 mod backlog;
 mod backups;
 mod bad_start;
 mod chunking;
 mod clients;
 mod compaction;
+mod connecting;
 mod content;
+mod extensions;
 mod failures;
 mod idle_sessions;
+mod interop;
+mod limits;
 mod log_lines;
 mod loops;
 mod mail_exchangers;
@@ -21,6 +26,7 @@ mod policy;
 mod postfix;
 mod power_cuts;
 mod program;
+mod proxy;
 mod refused_content;
 mod restore;
 mod retries;
@@ -29,6 +35,7 @@ mod small_file_system;
 mod smuggling;
 mod steering;
 mod tls;
+mod trace;
 mod transactions;
 mod vanishing_clients;
 mod verify;

@@ -247,13 +247,14 @@ fn a_listener_that_would_make_an_open_relay_is_refused() {
 }
 
 #[test]
-fn what_needs_a_later_release_is_refused_in_plain_words() {
+fn what_needs_another_section_is_refused_in_plain_words() {
     changed(&[
         (
             "relay = \"any\"",
             "relay = \"authenticated\"",
             &[
-                "13: listener.relay: \"authenticated\" needs AUTH, which this version does not have yet; allowed: accepted, any",
+                "13: listener.relay: \"authenticated\" needs somebody who verifies logins; allowed: with a section [auth]",
+                "13: listener.relay: \"authenticated\" needs TLS, lest passwords go over the wire in clear text; allowed: tls = \"require\", \"implicit\" or \"offer\"",
             ],
         ),
         (
@@ -296,6 +297,42 @@ fn routes_and_resolvers_belong_together() {
             "mx = true",
             "hosts = [\"10.1.0.9\"]",
             &["23: route.port: stands beside hosts; allowed: the port in each host, \"10.1.0.10:25\""],
+        ),
+        (
+            "mx = true\nport = 2525",
+            "hosts = [\"10.1.0.9\"]\nprivate_addresses = true",
+            &[
+                "23: route.private_addresses: stands beside hosts, which may be at any address; allowed: with mx = true",
+            ],
+        ),
+        (
+            "port = 2525",
+            "port = 2525\nsource = [\"192.0.2.7\", \"0.0.0.0\", \"::ffff:192.0.2.1\", \"ff02::1\", \"192.0.2.7:25\"]",
+            &[
+                "24: route.source: \"0.0.0.0\" is not the address of a host; allowed: 192.0.2.7, 2001:db8::7",
+                "24: route.source: \"::ffff:192.0.2.1\" is not the address of a host; allowed: 192.0.2.7, 2001:db8::7",
+                "24: route.source: \"ff02::1\" is not the address of a host; allowed: 192.0.2.7, 2001:db8::7",
+                "24: route.source: \"192.0.2.7:25\" is not the address of a host; allowed: 192.0.2.7, 2001:db8::7",
+            ],
+        ),
+        (
+            "name = \"external\"",
+            "name = \"external\"\ndnssec = \"yes\"",
+            &["30: resolver.dnssec: \"yes\" is not a value; allowed: off, trust-ad, validate"],
+        ),
+        (
+            "name = \"external\"",
+            "name = \"external\"\ntrust_anchors = \"/nowhere/anchors\"",
+            &[
+                "30: resolver.trust_anchors: means nothing unless the relay validates; allowed: with dnssec = \"validate\"",
+            ],
+        ),
+        (
+            "name = \"external\"",
+            "name = \"external\"\ndnssec = \"validate\"\ntrust_anchors = \"/nowhere/anchors\"",
+            &[
+                "31: resolver.trust_anchors: cannot be used: No such file or directory (os error 2); allowed: a file of DNSKEY records, as in a zone file",
+            ],
         ),
         (
             "mx = true",
@@ -552,4 +589,39 @@ fn certificate_and_key_are_matched() {
         "[tls]\nkey = \"/k\"",
         &["3: tls.certificate: is missing; allowed: the PEM file that belongs to tls.key"],
     )]);
+}
+
+/// AUTH lets nobody in by mistake, and sends no password in clear text.
+#[test]
+fn auth_says_what_it_needs() {
+    added(&[
+        ("[auth]", &["3: auth.backend: is missing; allowed: none, file, ldap, dovecot"]),
+        (
+            "[auth]\nbackend = \"none\"",
+            &[
+                "4: auth.backend: \"none\" lets nobody in; allowed: \"none\" with [auth.token], file, ldap, dovecot",
+            ],
+        ),
+        (
+            "[auth]\nbackend = \"ldap\"",
+            &["4: auth.ldap: is missing: backend = \"ldap\" needs it; allowed: a section [auth.ldap]"],
+        ),
+        (
+            "[auth]\nbackend = \"dovecot\"\nmechanisms = [\"SCRAM-SHA-256\", \"PLAIN\"]",
+            &[
+                "5: auth.mechanisms: SCRAM-SHA-256 needs backend = \"file\" and password.scram_iterations above 0",
+            ],
+        ),
+        (
+            "[auth]\nbackend = \"dovecot\"\n[auth.password]\nscram_iterations = 100",
+            &["6: auth.password.scram_iterations: 100 is too few; allowed: 0 for no SCRAM, or 4096 and more"],
+        ),
+        (
+            "[auth]\nbackend = \"ldap\"\n[auth.ldap]\nurl = \"ldap://10.1.0.3\"\ndn = \"uid={login}\"",
+            &[
+                "5: auth.ldap.url: would send passwords in clear text; allowed: ldaps://, starttls = true, or a loopback address",
+            ],
+        ),
+        ("[auth]\nbackend = \"dovecot\"", &[]),
+    ]);
 }

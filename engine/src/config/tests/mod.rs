@@ -42,6 +42,18 @@ fn good() -> Config {
 }
 
 #[test]
+fn resolvers_and_sources_are_read_as_written() {
+    let with = |from: &str, to: &str| Config::parse(&GOOD.replace(from, to), "f").expect(to);
+    let config = with("name = \"external\"", "name = \"external\"\ndnssec = \"trust-ad\"");
+    assert_eq!([0, 1].map(|index| config.resolvers[index].dnssec), [Dnssec::Off, Dnssec::TrustAd]);
+    let config = with("mx = true", "mx = true\nprivate_addresses = true\nsource = [\"2001:db8::7\"]");
+    assert_eq!([0, 1].map(|index| config.routes[index].private_addresses), [false, true]);
+    assert_eq!(config.routes[1].source[0].to_string(), "2001:db8::7");
+    let config = with("[domains]", "[delivery]\nown_addresses = [\"203.0.113.10\"]\n[domains]");
+    assert_eq!(config.delivery.own_addresses[0].to_string(), "203.0.113.10");
+}
+
+#[test]
 fn a_two_sided_gateway_loads_with_defaults_filled_in() {
     let config = good();
     assert_eq!(config.hostname, "relay.winery.example");

@@ -43,7 +43,9 @@ fn keys_shown() -> BTreeSet<String> {
             shown.insert(section.clone());
         } else if let Some((key, _)) = line.split_once('=') {
             let key = key.trim();
-            if !key.is_empty() && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') {
+            if !key.is_empty()
+                && key.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+            {
                 let path = if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") };
                 shown.insert(path);
             }
@@ -86,6 +88,10 @@ fn the_reference_file_shows_every_key_and_no_other() {
     let own = asked.iter().filter_map(|key| key.strip_prefix("listener.own_tls."));
     assert!(own.clone().count() > 0 && own.clone().all(|key| asked.contains(&format!("tls.{key}"))));
     asked.retain(|key| !key.starts_with("listener.own_tls."));
+    // And its own limits those of the general ones.
+    let own = asked.iter().filter_map(|key| key.strip_prefix("listener.limits."));
+    assert!(own.clone().count() > 20 && own.clone().all(|key| asked.contains(&format!("limits.{key}"))));
+    asked.retain(|key| !key.starts_with("listener.limits."));
     // So has a route's.
     let own = asked.iter().filter_map(|key| key.strip_prefix("route.tls."));
     assert!(own.clone().count() > 0 && own.clone().all(|key| asked.contains(&format!("delivery.tls.{key}"))));

@@ -18,8 +18,8 @@ pub enum Event {
     /// Write `out`, then stream the content and call `content_sent`: dot-stuffed and with end-of-data, or as
     /// it is, exactly as many octets as `begin` was told.
     Send(Framing),
-    /// The transaction is over, with one fate per recipient in the order given. The session is ready
-    /// again when [`Client::is_ready`](super::Client::is_ready) says so; otherwise close the connection.
+    /// The oldest transaction is over, with one fate per recipient in the order given. The session goes on
+    /// unless [`Client::is_closed`](super::Client::is_closed) says otherwise; then close the connection.
     Finished(Vec<Fate>),
     /// The session is over: close the connection.
     Failed(SessionFailure),

@@ -63,12 +63,13 @@ impl Client {
 
     pub(super) fn fail(&mut self, failure: Failure) -> SessionFailure {
         let failure = failure.cut();
-        let unanswered = self.open.as_ref().is_none_or(|open| !open.answered);
+        let unanswered = self.open.front().is_none_or(|open| !open.answered);
         let was_stale = self.transactions > 0 && unanswered && self.state != State::Closed;
-        let fates = self.open.take().map_or_else(Vec::new, |mut open| {
+        let fates = self.open.pop_front().map_or_else(Vec::new, |mut open| {
             open.fail_undecided(&failure);
             open.into_fates()
         });
+        self.open.clear();
         self.close();
         SessionFailure { failure, fates, was_stale }
     }

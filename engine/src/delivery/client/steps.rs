@@ -88,6 +88,8 @@ impl Client {
             return Some(self.out_of_order(reply));
         }
         self.reset_first = false;
+        // It says nothing of this transaction yet.
+        self.open().answered = false;
         self.send_next(out);
         self.enter(now, State::AwaitMail);
         None
@@ -175,7 +177,11 @@ impl Client {
     /// The reply to `BDAT n LAST`. Where no recipient was accepted it decides nothing: a peer that takes a
     /// message for nobody has delivered none.
     pub(super) fn on_chunk(&mut self, now: Millis, reply: Reply) -> Option<Event> {
-        if self.chunk == Chunk::Sending {
+        let unknown = matches!(reply.code, 500..=502 | 504);
+        if unknown || (reply.code == 503 && self.open().has_accepted()) {
+            return Some(self.misunderstood_chunk(reply));
+        }
+        if self.chunk == Chunk::Sending && self.open.len() == 1 {
             return self.on_early_reply(reply);
         }
         match reply.class() {
@@ -192,6 +198,25 @@ impl Client {
             }
         }
         Some(self.finish(now))
+    }
+
+    /// A peer, or something in front of it, announced CHUNKING and does not know BDAT: that is not about the
+    /// message, which waits; and what followed may be taken for commands, so the connection must go.
+    fn misunderstood_chunk(&mut self, reply: Reply) -> Event {
+        let mut failure = self.refusal(Scope::Host, reply, "BDAT");
+        failure.lasting = false;
+        failure.status.0 = 4;
+        failure
+            .text
+            .push_str("; it announced CHUNKING all the same: with delivery.chunking = false it gets DATA");
+        let failure = failure.cut();
+        self.open().fail_accepted(failure.clone());
+        // Those behind it were not tried.
+        if self.open.len() > 1 {
+            return Event::Failed(self.fail(failure));
+        }
+        self.close();
+        self.fates()
     }
 
     /// A peer that refuses while the content is still on its way has made up its mind; what is left

@@ -3,6 +3,7 @@
 //! Each script is played with the peer's octets whole, one by one, and split in two at every place.
 
 mod auth;
+mod pipelined;
 mod starttls;
 
 use super::*;
@@ -36,6 +37,19 @@ C: DATA
 fn settings() -> Arc<ClientSettings> {
     let timeouts = ClientTimeouts { greeting: 1, reply: 10, data: 100, block: 1_000, end_of_data: 10_000 };
     Arc::new(ClientSettings { hostname: "relay.example".into(), timeouts, chunking: true })
+}
+
+/// A transaction of which nothing was asked.
+fn plain<'a, R: Iterator<Item = Rcpt<'a>>>(sender: &'a str, recipients: R) -> Transaction<'a, R> {
+    Transaction {
+        sender,
+        recipients,
+        content_bytes: 1,
+        eight_bit: false,
+        binary: false,
+        asked: Asked::default(),
+        secure: false,
+    }
 }
 
 fn new_client(starttls: StartTls) -> Client {
@@ -124,9 +138,9 @@ impl Play {
                 Event::Send(Framing::Dots) => self.put("= send"),
                 Event::Send(Framing::Counted) => self.put("= send chunk"),
                 Event::Finished(fates) => {
-                    let open = if self.client.is_ready() { "" } else { ", close" };
+                    let open = if self.client.is_closed() { ", close" } else { "" };
                     self.put(&format!("= finished {}{open}", show_fates(&fates)));
-                    self.is_over = !self.client.is_ready();
+                    self.is_over = self.client.is_closed();
                 }
                 Event::Failed(end) => {
                     self.put(&show_end(&end));
@@ -148,9 +162,11 @@ impl Play {
             "begin" | "begin8" | "begin-binary" => {
                 let transaction = Transaction {
                     sender: words[1],
-                    recipients: words[3..].iter().copied(),
+                    recipients: words[3..].iter().copied().map(Rcpt::from),
                     content_bytes: words[2].parse().unwrap(),
                     eight_bit: words[0] == "begin8",
+                    asked: Asked::default(),
+                    secure: false,
                     binary: words[0] == "begin-binary",
                 };
                 self.client.begin(HOUR, transaction, &mut out);
@@ -433,7 +449,7 @@ fn a_transaction_left_half_way_is_reset_before_the_next() {
     let accepted = "S: 250 x\nS: 250 x\nS: 250 x\nS: 250 x\nS: 354 x\n= send\n> sent\n";
     let done = "S: 250 x\n= finished delivered 2.0.0, delivered 2.0.0\n";
     holds(&format!("{GREETED}{GROUP}{refused}{next}{accepted}{done}{GROUP}"));
-    let failed = "S: 250 x\n> eof\n= failed session 4.4.2: session 4.4.2, session 4.4.2\n";
+    let failed = "S: 250 x\n> eof\n= failed session 4.4.2 stale: session 4.4.2, session 4.4.2\n";
     holds(&format!("{GREETED}{GROUP}{refused}{next}{failed}"));
     let rset_refused = "S: 500 x\n= failed session 4.5.0: session 4.5.0, session 4.5.0\n";
     holds(&format!("{GREETED}{GROUP}{refused}{next}{rset_refused}"));
@@ -460,7 +476,7 @@ fn eight_bit_content_is_declared_where_the_peer_knows_it() {
     let rest = "C: RCPT TO:<r@b.example>\nC: DATA\n";
     let begin = "> begin8 s@a.example 5 r@b.example\n";
     holds(&format!("{GREETED}{begin}C: MAIL FROM:<s@a.example> SIZE=5 BODY=8BITMIME\n{rest}"));
-    holds(&format!("{GREETED_PLAIN}{begin}C: MAIL FROM:<s@a.example>\n"));
+    holds(&format!("{GREETED_PLAIN}{begin}= finished host 5.6.3\n"));
 }
 
 #[test]
@@ -477,7 +493,7 @@ S: 354 x
 = send
 > sent
 S: 250 x
-= finished recipient 5.1.3, delivered 2.0.0, recipient 5.1.3
+= finished recipient 5.1.3, delivered 2.0.0, host 5.6.7
 > begin s\u{7f}@a.example 1 r2@b.example
 = finished message 5.1.7
 "
@@ -488,11 +504,7 @@ S: 250 x
     client.advance(HOUR, b"250 mx\r\n", &mut out);
     out.clear();
     let recipients = ["a@b>\r\nRCPT TO:<c@d"].into_iter();
-    client.begin(
-        HOUR,
-        Transaction { sender: "", recipients, content_bytes: 1, eight_bit: false, binary: false },
-        &mut out,
-    );
+    client.begin(HOUR, plain("", recipients.map(Rcpt::from)), &mut out);
     assert!(out.is_empty());
 }
 
@@ -561,8 +573,7 @@ fn every_state_has_its_deadline() {
     client.advance(HOUR, b"250-mx\r\n250 PIPELINING\r\n", &mut out);
     assert_eq!(client.deadline(), Millis::MAX, "ready");
     let recipients = ["r@b.example"].into_iter();
-    let transaction =
-        Transaction { sender: "", recipients, content_bytes: 1, eight_bit: false, binary: false };
+    let transaction = plain("", recipients.map(Rcpt::from));
     client.begin(HOUR, transaction, &mut out);
     assert_eq!(client.deadline(), HOUR + 10, "MAIL");
     client.advance(HOUR + 5, b"250 x\r\n", &mut out);
@@ -674,11 +685,7 @@ fn drive(offers: &str, codes: &[u16]) -> Option<Vec<Fate>> {
     let ehlo = format!("250-mx\r\n{offers}250 HELP\r\n");
     client.advance(HOUR, ehlo.as_bytes(), &mut out);
     let recipients = ["r1@b.example", "r2@b.example"].into_iter();
-    client.begin(
-        HOUR,
-        Transaction { sender: "", recipients, content_bytes: 1, eight_bit: false, binary: false },
-        &mut out,
-    );
+    client.begin(HOUR, plain("", recipients.map(Rcpt::from)), &mut out);
     if let (_, Event::Send(_)) = client.advance(HOUR, b"", &mut out) {
         client.content_sent(HOUR);
     }
@@ -756,23 +763,45 @@ fn a_refusal_in_the_middle_of_the_content_is_no_stale_connection() {
     let (mut client, mut out) = (new_client(StartTls::Never), Vec::new());
     client.advance(0, b"220 mx ESMTP\r\n", &mut out);
     assert_eq!(client.advance(0, b"250-mx\r\n250 PIPELINING\r\n", &mut out).1, Event::Ready);
-    client.begin(
-        0,
-        Transaction {
-            sender: "a@x",
-            recipients: ["b@y"].into_iter(),
-            content_bytes: 9,
-            eight_bit: false,
-            binary: false,
-        },
-        &mut out,
-    );
+    client.begin(0, plain("a@x", ["b@y"].into_iter().map(Rcpt::from)), &mut out);
     let (_, event) = client.advance(0, b"250 ok\r\n250 ok\r\n354 go\r\n", &mut out);
     assert_eq!(event, Event::Send(Framing::Dots));
     let (_, event) = client.advance(0, b"552 5.3.4 too big\r\n", &mut out);
     assert!(matches!(&event, Event::Finished(fates) if fates.len() == 1), "{event:?}");
     let failed = client.disconnected();
     assert!(!failed.was_stale && failed.fates.is_empty(), "{failed:?}");
+}
+
+/// RFC 3461, RFC 6531: what the peer offers is passed on; without SMTPUTF8 only who needs it fails.
+#[test]
+fn what_was_asked_for_is_passed_on_to_who_offers_it() {
+    use sluice_queue::{MailParameters, Notify, RcptParameters};
+    let mail = MailParameters { envid: "QQ".into(), smtputf8: true, ..MailParameters::default() };
+    let rcpt = RcptParameters { notify: Some(Notify::NEVER), orcpt: "rfc822;o@x".into() };
+    let asked = Asked { parameters: Some(&mail), header_utf8: false, now_micros: 0 };
+    for (ehlo, expected, fates) in [
+        (
+            "250-mx\r\n250-PIPELINING\r\n250-DSN\r\n250 SMTPUTF8\r\n",
+            "MAIL FROM:<s@a> ENVID=QQ SMTPUTF8\r\nRCPT TO:<r@b> NOTIFY=NEVER ORCPT=rfc822;o@x\r\nRCPT TO:<\u{f6}@b>\r\nDATA\r\n",
+            "",
+        ),
+        ("250-mx\r\n250 PIPELINING\r\n", "MAIL FROM:<s@a>\r\nRCPT TO:<r@b>\r\nDATA\r\n", "host 5.6.7"),
+    ] {
+        let (mut client, mut out) = (new_client(StartTls::Never), Vec::new());
+        client.advance(HOUR, b"220 mx\r\n", &mut out);
+        client.advance(HOUR, ehlo.as_bytes(), &mut out);
+        out.clear();
+        let recipients = [Rcpt { address: "r@b", parameters: Some(&rcpt) }, Rcpt::from("\u{f6}@b")];
+        let transaction = Transaction { asked, ..plain("s@a", recipients.into_iter()) };
+        client.begin(HOUR, transaction, &mut out);
+        assert_eq!(String::from_utf8(std::mem::take(&mut out)).unwrap(), expected);
+        if !fates.is_empty() {
+            let replies = b"250 x\r\n250 x\r\n554 5.0.0 x\r\n";
+            let (_, event) = client.advance(HOUR, replies, &mut out);
+            let Event::Finished(found) = event else { panic!("{event:?}") };
+            assert_eq!(show_fates(&found[1..]), fates);
+        }
+    }
 }
 
 /// As `GREETED`, with CHUNKING.
@@ -856,6 +885,13 @@ fn every_class_of_reply_within_a_group_with_a_chunk() {
         ("S: 250 x\nS: 250 x\nS: 250 x\nS: 421 x", none),
         ("S: 250 x\nS: 250 x\nS: bad", "= failed session 4.5.0: session 4.5.0, session 4.5.0"),
     ];
+    for code in [500, 501, 502, 503, 504] {
+        // Nobody may be returned for that, nor may the octets of the chunk be commands.
+        let result = "= finished host 4.0.0, recipient 5.0.0, close";
+        holds(&format!(
+            "{GREETED_CHUNKING}{CHUNK_GROUP}S: 250 x\nS: 250 x\nS: 550 x\nS: {code} x\n{result}\n"
+        ));
+    }
     for (replies, result) in table {
         holds(&format!("{GREETED_CHUNKING}{CHUNK_GROUP}{replies}\n{result}\n"));
     }
@@ -884,6 +920,7 @@ fn a_peer_that_answers_or_closes_while_a_chunk_is_sent_leaves_a_defined_state() 
             "S: 250 x\nS: 550 x\nS: 250 x\nS: 250 x\n",
             "= failed session 4.5.0: recipient 5.0.0, session 4.5.0".into(),
         ),
+        ("S: 250 x\nS: 550 x\nS: 250 x\nS: 502 x\n", "= finished recipient 5.0.0, host 4.0.0, close".into()),
         ("S: 421 x\n", "= failed session 4.0.0: session 4.0.0, session 4.0.0".into()),
     ];
     for (rest, result) in &table {
@@ -929,7 +966,7 @@ fn chunking_that_is_switched_off_is_not_used() {
     for (binary, said) in [(false, "DATA\r\n"), (true, "")] {
         out.clear();
         let recipients = ["r@b.example"].into_iter();
-        let transaction = Transaction { sender: "", recipients, content_bytes: 1, eight_bit: false, binary };
+        let transaction = Transaction { binary, ..plain("", recipients.map(Rcpt::from)) };
         client.begin(0, transaction, &mut out);
         assert!(out.ends_with(said.as_bytes()) && (binary == out.is_empty()));
         client.advance(0, b"550 x\r\n503 x\r\n503 x\r\n", &mut out);
@@ -943,8 +980,7 @@ fn a_chunk_has_its_deadlines() {
     client.advance(HOUR, b"220 x\r\n", &mut out);
     client.advance(HOUR, b"250-x\r\n250-PIPELINING\r\n250 CHUNKING\r\n", &mut out);
     let recipients = ["r@b.example"].into_iter();
-    let transaction =
-        Transaction { sender: "", recipients, content_bytes: 1, eight_bit: false, binary: false };
+    let transaction = plain("", recipients.map(Rcpt::from));
     client.begin(HOUR, transaction, &mut out);
     assert_eq!(client.advance(HOUR, b"", &mut out), (0, Event::Send(Framing::Counted)));
     assert_eq!(client.deadline(), HOUR + 1_000, "block");

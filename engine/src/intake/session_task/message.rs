@@ -47,6 +47,7 @@ impl SessionTask<'_> {
     /// is plenty, and as much as a message may have while there is not.
     async fn reserve(&self) -> Result<(Reservation, Share), Refusal> {
         let shard = self.shard;
+        self.spend().await?;
         let level = shard.space.level();
         if level > Level::Open {
             glommio::timer::sleep(shard.space.delay()).await;
@@ -165,7 +166,7 @@ impl SessionTask<'_> {
         self.flush().await?;
         let envelope = self.session.take_envelope(clock::wall_micros());
         let findings = self.session.findings();
-        let flags = ContentFlags { eight_bit: findings.eight_bit, dot_lines: findings.dot_lines };
+        let flags = ContentFlags { eight_bit: self.session.is_eight_bit(), dot_lines: findings.dot_lines };
         // What else was found would have been refused.
         let (bare_cr, bare_lf, nul) = (findings.bare_cr, findings.bare_lf, findings.nul);
         // Until it is durable: so long the room is promised.
@@ -183,10 +184,11 @@ impl SessionTask<'_> {
                 let shard = self.shard;
                 shard.counters.messages_accepted_total.add(1);
                 shard.counters.message_bytes_accepted_total.add(stored.content_bytes);
-                let tls = self.session.tls();
+                let (tls, login) = (self.session.tls(), self.session.login());
                 log::write("ingest", |text| {
                     line::accepted(text, stored.id, &envelope, stored.content_bytes);
                     line::tls(text, tls);
+                    line::login(text, login);
                     line::repaired(text, bare_cr, bare_lf, nul);
                 });
                 shard.hand_over_fresh(stored.id, &envelope, stored.content, flags);

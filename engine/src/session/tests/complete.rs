@@ -59,7 +59,8 @@ rows! {
     Command::Help => "HELP", everywhere(214);
     Command::Quit => "QUIT", [(221, Closed); 5];
     Command::StartTls => "STARTTLS", everywhere(502);
-    Command::NotOffered(NotOffered::Auth) => "AUTH PLAIN", everywhere(502);
+    Command::Auth(_) => "AUTH PLAIN", everywhere(502);
+    Command::Xclient(_) => "XCLIENT NAME=x", everywhere(502);
     Command::NotOffered(NotOffered::Etrn) => "ETRN x", everywhere(502);
     Command::NotOffered(NotOffered::Expn) => "EXPN x", everywhere(502);
     Command::NotOffered(NotOffered::Turn) => "TURN", everywhere(502);
@@ -132,7 +133,7 @@ fn awaits_a_command(state: State) -> bool {
     match state {
         AwaitHello | AwaitMail | AwaitRcpt | AwaitRcptOrData | AwaitBdat => true,
         AwaitSpool | AwaitContent | AwaitEnd | AwaitChunk | AwaitChunkEnd => false,
-        AwaitCommit | AwaitHandshake | Closed => false,
+        AwaitCommit | AwaitHandshake | AwaitResponse | AwaitAnswer | AwaitAdmission | Closed => false,
     }
 }
 
@@ -157,9 +158,17 @@ fn shown() -> (String, Vec<String>) {
 /// Limits that no session knows of.
 const LIMITS_OF_THE_RIM: &[&str] = &["sessions_max"];
 
-/// Answers that no session gives: the first two come where there is none, and a client to whom the last one
-/// would be said is refused before.
-const ANSWERS_OF_OTHERS: &[&str] = &["TOO_MANY_SESSIONS", "INTERNAL_FAULT", "CLIENT_DENIED"];
+/// Answers that no dialogue shows: all but the last are said where there is no session, and a client to whom
+/// the last one would be said is refused before.
+const ANSWERS_OF_OTHERS: &[&str] = &[
+    "TOO_MANY_SESSIONS",
+    "OVERLOADED",
+    "TOO_MANY_FROM_NETWORK",
+    "TOO_OFTEN_FROM_ADDRESS",
+    "TOO_OFTEN_FROM_NETWORK",
+    "INTERNAL_FAULT",
+    "CLIENT_DENIED",
+];
 
 #[test]
 fn every_limit_is_set_in_a_dialogue() {

@@ -26,7 +26,10 @@ macro_rules! dialogues {
     };
 }
 
-dialogues! { basics syntax limits content sequence relay starttls bdat binarymime repair header }
+dialogues! {
+    basics syntax limits content sequence relay starttls bdat binarymime repair header extensions guard xclient
+    auth
+}
 
 fn session(script: &[&str]) -> Session {
     let context = Arc::new(Context::new(&config(), 0));
@@ -92,13 +95,17 @@ fn an_octet_of_a_command_does_not_buy_more_time() {
 /// 20,000 sessions of a shard must fit beside everything else.
 #[test]
 fn an_idle_session_is_small() {
-    assert!(size_of::<Session>() <= 512, "{} octets", size_of::<Session>());
+    assert!(size_of::<Session>() <= 448, "{} octets", size_of::<Session>());
 }
 
 /// A group of small commands with long replies neither takes memory nor is it handled at one go.
 #[test]
 fn replies_are_flushed_within_a_long_group_of_commands() {
-    let (mut session, mut out) = (session(&[]), Vec::new());
+    let mut config = config();
+    config.listeners[0].limits.junk_commands_max = 0;
+    let mut out = Vec::new();
+    let client = "192.0.2.9:4711".parse().unwrap();
+    let mut session = Session::new(Arc::new(Context::new(&config, 0)), client, None, 0, &mut out);
     let input = b"HELP\r\n".repeat(10_000);
     let (mut used, mut flushes) = (0, 0);
     loop {
@@ -114,6 +121,35 @@ fn replies_are_flushed_within_a_long_group_of_commands() {
     }
     assert_eq!(used, input.len());
     assert!(flushes > 10, "{flushes}");
+}
+
+/// RFC 8689 section 2: within TLS only; and only when the sending side can keep it.
+#[test]
+fn requiretls_is_announced_within_tls_by_who_can_keep_it() {
+    let mut plain = session(&["EHLO c"]);
+    let announced = |session: &Session, can: bool| {
+        let mut lines = Vec::new();
+        session.announce(&session.offers_with(can), &mut lines);
+        lines.contains(&"REQUIRETLS".to_owned())
+    };
+    assert_eq!((announced(&plain, false), announced(&plain, true)), (false, false));
+    let cipher = "TLS_AES_256_GCM_SHA384".into();
+    plain.tls = Some(Box::new(TlsFacts {
+        version: "TLSv1.3",
+        cipher,
+        resumed: false,
+        name: None,
+        client: None,
+        bindings: Default::default(),
+    }));
+    assert_eq!((announced(&plain, false), announced(&plain, true)), (false, true));
+}
+
+/// Up to where content may come.
+const OPENING: &[u8] = b"EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<joe@winery.example>\r\n";
+
+fn new_session(context: &Arc<Context>) -> Session {
+    Session::new(context.clone(), "192.0.2.9:4711".parse().unwrap(), None, 0, &mut Vec::new())
 }
 
 /// Feeds a stream in pieces of so many octets; gives the codes of the replies and the messages.
@@ -134,7 +170,12 @@ fn converse(session: &mut Session, stream: &[u8], piece: usize) -> (Vec<u16>, Ve
                     session.committed(Ok(()), &mut out);
                 }
                 Step::Close => draft.clear(),
-                Step::Read | Step::Flush | Step::StartTls => {}
+                Step::Read
+                | Step::Flush
+                | Step::Pause(_)
+                | Step::Readmit
+                | Step::StartTls
+                | Step::Authenticate => {}
             }
             input.drain(..consumed);
             if matches!(step, Step::Read | Step::Close) {
@@ -208,6 +249,7 @@ fn bdat_agrees_with_its_twin_on_every_short_stream() {
         b"\n",
         b".",
     ];
+    let context = Arc::new(Context::new(&config(), 0));
     let mut messages = 0;
     for number in 0..words.len().pow(5) {
         let stream: Vec<u8> =
@@ -215,7 +257,8 @@ fn bdat_agrees_with_its_twin_on_every_short_stream() {
         let expected = bdat_twin(&stream);
         messages += expected.1.len();
         for piece in [stream.len(), 1, 1 + number % stream.len()] {
-            let mut session = session(&["EHLO c", "MAIL FROM:<>", "RCPT TO:<joe@winery.example>"]);
+            let mut session = new_session(&context);
+            converse(&mut session, OPENING, OPENING.len());
             assert_eq!(converse(&mut session, &stream, piece), expected, "{}", stream.escape_ascii());
         }
     }
@@ -236,13 +279,12 @@ fn a_chunk_is_never_two_messages_whatever_it_holds() {
             let mut chunk = b"a".to_vec();
             chunk.extend(around);
             chunk.extend_from_slice(b"RSET\r\n.\r\n");
-            let mut stream = b"EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<joe@winery.example>\r\n".to_vec();
+            let mut stream = OPENING.to_vec();
             stream.extend(format!("BDAT {} LAST\r\n", chunk.len()).as_bytes());
             stream.extend_from_slice(&chunk);
             stream.extend_from_slice(b"NOOP\r\n");
             let piece = if number % 2 == 0 { stream.len() } else { 1 + number % 7 };
-            let client = "192.0.2.9:4711".parse().unwrap();
-            let mut session = Session::new(context.clone(), client, None, 0, &mut Vec::new());
+            let mut session = new_session(&context);
             let (codes, messages) = converse(&mut session, &stream, piece);
             let text = chunk.escape_ascii();
             assert_eq!((codes.len(), codes[4]), (5, 250), "{text}: {codes:?}");
@@ -269,10 +311,9 @@ fn repair_lets_no_second_message_in() {
         let mut content = b"a".to_vec();
         content.extend((0..6).map(|place| alphabet[number / alphabet.len().pow(place) % alphabet.len()]));
         content.extend_from_slice(b"RSET\r\n.\r\n");
-        let client = "192.0.2.9:4711".parse().unwrap();
-        let mut session = Session::new(context.clone(), client, None, 0, &mut Vec::new());
-        let head = b"HELO c\r\nMAIL FROM:<>\r\nRCPT TO:<joe@winery.example>\r\nDATA\r\n";
-        converse(&mut session, head, head.len());
+        let mut session = new_session(&context);
+        converse(&mut session, OPENING, OPENING.len());
+        converse(&mut session, b"DATA\r\n", 6);
         let (codes, messages) = converse(&mut session, &content, 1 + number % content.len());
         let end = content.windows(5).position(|w| w == b"\r\n.\r\n").unwrap();
         let ends_early = end + 5 < content.len();

@@ -4,21 +4,33 @@
 //!
 //! | word | means |
 //! |---|---|
-//! | `listener`, `client`, `limit`, `tls`, `line_endings`, `binarymime` | set before the session begins; `outside`, `192.0.2.9` and the defaults otherwise |
+//! | `listener`, `client`, `limit`, `tls`, `extension`, `line_endings`, `binarymime` | set before the session begins; `outside`, `192.0.2.9` and the defaults otherwise |
 //! | `C` | the client sends a line with CRLF |
 //! | `c` | the client sends octets as they are |
 //! | `S` | the server sends a line that begins so |
 //! | `S+` | the server sends one or more lines that begin so |
 //! | `opens`, `loses`, `commits` | how the next message fares in the spool: `no-space`, `storage`, `busy`, `stopping` |
 //! | `mail` | the spool refuses new mail for one of these reasons from now on, or `ok` |
+//! | `logins` | how every login fares from now on: `unavailable`, `locked`, or `ok`; ann@winery.example has the password `secret`, the token `good` and, by SCRAM, the password of RFC 7677 |
+//! | `noted` | what one of the notes for the log holds |
 //! | `stored` | the message committed last, without the Received field |
 //! | `received` | what the Received field of the message opened last holds |
 //! | `from`, `to`, `body` | its envelope |
+//! | `asked`, `rcpt` | what MAIL, and each RCPT, asked for by parameters |
+//! | `ehlo` | the server answers EHLO with, among others, these lines, parted by `; `; without those behind a `!` |
 //! | `dot_lines` | whether the message committed last has lines that begin with a dot |
 //! | `declared` | the size by which the message opened last was known |
 //! | `dropped` | so many drafts have been dropped so far |
 //! | `wait` | so many milliseconds pass |
 //! | `stop` | the relay shuts down |
+//! | `xclient` | set before the session begins: the network of proxies |
+//! | `early` | the client talks before the greeting |
+//! | `allow` | so many messages and recipients are allowed from now on |
+//! | `load` | `normal`, `busy` or `overloaded` from now on |
+//! | `excuse` | so many milliseconds pass in which the rim does not read |
+//! | `turned-away` | the next client that XCLIENT names is over a limit |
+//! | `paused` | for so many milliseconds replies have been held back so far |
+//! | `tapped` | what a watcher has seen of the client since the last time begins so, lines joined by ` / ` |
 //! | `closed` | the session is over |
 //!
 //! `C*3` and `S*3` repeat, and `{}` is the number; `\r`, `\n`, `\t`, `\0`, `\xff` and `\\` are octets, `\(x*9)`
@@ -27,9 +39,18 @@
 //! `whole:`; a message open at its end is a failure.
 
 use super::super::*;
-use crate::config::{LineEndings, TlsMode};
+use crate::config::{ClientLimits, Extensions, LineEndings, TlsMode};
+use crate::load::Level;
 use crate::policy::tests::config;
+use crate::policy::{Identity, SenderPattern};
+use crate::smtp::command::AUTH_OCTETS_MAX;
+use crate::smtp::sasl::scram::{Parameters, Verifier};
+use crate::smtp::sasl::{self, Answer, Ask, Bindings, Credentials};
 use sluice_queue::SpoolNumber;
+use std::time::Duration;
+
+/// 2026-11-22T12:00:00Z, all the time.
+const CLOCK: u64 = 1_795_348_800_000_000;
 
 #[derive(Debug)]
 pub(super) struct Dialogue {
@@ -110,6 +131,34 @@ struct Rim {
     opens: Option<Refusal>,
     loses: Option<Refusal>,
     commits: Option<Refusal>,
+    turned_away: Option<TurnedAway>,
+    paused: u64,
+    /// How logins are refused, whoever it is.
+    logins: Option<sasl::Refusal>,
+}
+
+/// RFC 7677 section 3.
+const SALT: &[u8] = b"\x5b\x6d\x99\x68\x9d\x12\x35\x8e\xec\xa0\x4b\x14\x12\x36\xfa\x81";
+
+fn verdict(credentials: &Credentials) -> Answer<Arc<Identity>> {
+    let senders = vec![SenderPattern::Address("ann@winery.example".into())];
+    let accepted = |signature| {
+        let login = "ann@winery.example".into();
+        Answer::Accepted { identity: Arc::new(Identity { login, senders: senders.clone() }), signature }
+    };
+    let refused = Answer::Refused(sasl::Refusal::Credentials);
+    match credentials {
+        Credentials::Password { login, password } => {
+            let right = login == "ann@winery.example" && password.expose() == b"secret";
+            if right { accepted(None) } else { refused }
+        }
+        Credentials::Scram { text, proof, .. } => {
+            let verifier = Verifier::derive("pencil", SALT, 4096);
+            verifier.verify(text, proof.expose()).map_or(refused, |signature| accepted(Some(signature)))
+        }
+        Credentials::Token { token, .. } if token.expose() == b"good" => accepted(None),
+        Credentials::Token { .. } => refused,
+    }
 }
 
 impl Rim {
@@ -145,7 +194,17 @@ impl Rim {
                     continue;
                 }
                 Step::Flush => self.flushed.append(&mut self.out),
-                Step::Read => assert!(self.buffer.len() - consumed < LINE_OCTETS_MAX),
+                Step::Pause(millis) => {
+                    self.paused += *millis;
+                    self.now += *millis;
+                    self.flushed.append(&mut self.out);
+                }
+                Step::Readmit => {
+                    let turned_away = self.turned_away.take().map_or(Ok(()), Err);
+                    self.session.readmitted(turned_away, &mut self.out);
+                }
+                Step::Authenticate => self.authenticate(),
+                Step::Read => assert!(self.buffer.len() - consumed < AUTH_OCTETS_MAX),
             }
             self.buffer.drain(..consumed);
             if matches!(step, Step::Read | Step::Close) {
@@ -177,6 +236,21 @@ impl Rim {
         self.session.committed(result, &mut self.out);
     }
 
+    /// Knows Ann and her password, as the RFC's user and its pencil.
+    fn authenticate(&mut self) {
+        assert_eq!(self.session.deadline(), u64::MAX);
+        let ask = self.session.take_ask();
+        let answer = match (self.logins, ask) {
+            (Some(refusal), _) => Answer::Refused(refusal),
+            (None, Ask::Parameters { .. }) => {
+                let nonce = "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0".into();
+                Answer::Parameters(Parameters { salt: SALT.to_vec(), iterations: 4096, nonce })
+            }
+            (None, Ask::Verify(credentials)) => verdict(&credentials),
+        };
+        self.session.answered(self.now, answer, &mut self.out);
+    }
+
     fn drop_draft(&mut self) {
         self.draft.take().expect("only a draft can be abandoned");
         self.dropped += 1;
@@ -186,6 +260,7 @@ impl Rim {
 fn refusal(word: &str) -> Option<Refusal> {
     Some(match word {
         "no-space" => Refusal::NoSpace,
+        "login-limit" => Refusal::LoginLimit,
         "storage" => Refusal::Storage,
         "busy" => Refusal::Busy,
         "stopping" => Refusal::ShuttingDown,
@@ -205,7 +280,22 @@ fn tls_mode(word: &str) -> TlsMode {
 /// What every handshake here comes to.
 fn facts() -> TlsFacts {
     let cipher = "TLS_AES_256_GCM_SHA384".into();
-    TlsFacts { version: "TLSv1.3", cipher, resumed: false, name: None, client: None }
+    let bindings = Bindings { exporter: Some([7; 32]), end_point: None };
+    TlsFacts { version: "TLSv1.3", cipher, resumed: false, name: None, client: None, bindings }
+}
+
+fn client_limit(limits: &mut ClientLimits, name: &str, value: usize) {
+    let millis = std::time::Duration::from_millis(value as u64);
+    match name {
+        "soft_errors_max" => limits.soft_errors_max = value,
+        "error_delay" => limits.error_delay = millis,
+        "junk_commands_max" => limits.junk_commands_max = value,
+        "invalid_recipients_max" => limits.invalid_recipients_max = value,
+        "session_time_max" => limits.session_time_max = millis,
+        "bytes_per_second_min" => limits.bytes_per_second_min = value as u64,
+        "slow_window" => limits.slow_window = millis,
+        other => panic!("unknown limit {other}"),
+    }
 }
 
 fn begin(dialogue: &Dialogue) -> Rim {
@@ -217,6 +307,7 @@ fn begin(dialogue: &Dialogue) -> Rim {
             "listener" => listener = config.listeners.iter().position(|one| one.name == *text).unwrap(),
             "client" => client = text,
             "tls" => mode = tls_mode(text),
+            "xclient" => config.listeners[listener].xclient = vec![crate::config::network(text).unwrap()],
             "line_endings" if text == "repair" => line_endings = LineEndings::Repair,
             "binarymime" if text == "true" => binarymime = true,
             "limit" => {
@@ -230,19 +321,25 @@ fn begin(dialogue: &Dialogue) -> Rim {
                     "received_max" => limits.received_max = value,
                     "errors_max" => limits.errors_max = value,
                     "transactions_max" => limits.transactions_max = value,
-                    other => panic!("unknown limit {other}"),
+                    other => client_limit(&mut config.listeners[listener].limits, other, value),
                 }
             }
             _ => {}
         }
     }
     config.listeners[listener].tls = mode;
+    config.listeners[listener].extensions = Extensions::of(config.listeners[listener].relay);
+    for (_, _, _, text) in dialogue.lines.iter().filter(|line| line.1 == "extension") {
+        extension(&mut config.listeners[listener].extensions, text);
+    }
     config.listeners[listener].line_endings = line_endings;
     config.listeners[listener].binarymime = binarymime;
     let tls = (mode == TlsMode::Implicit).then(facts);
     let mut out = Vec::new();
     let client = SocketAddr::new(client.parse().unwrap(), 4711);
-    let session = Session::new(Arc::new(Context::new(&config, listener)), client, tls, 0, &mut out);
+    let mut session = Session::new(Arc::new(Context::new(&config, listener)), client, tls, 0, &mut out);
+    session.set_wall_clock(CLOCK);
+    session.tap(true);
     Rim {
         session,
         now: 0,
@@ -254,10 +351,27 @@ fn begin(dialogue: &Dialogue) -> Rim {
         stored: Vec::new(),
         envelope: None,
         dropped: 0,
+        turned_away: None,
+        paused: 0,
         declared: None,
         opens: None,
         loses: None,
         commits: None,
+        logins: None,
+    }
+}
+
+fn extension(extensions: &mut Extensions, text: &str) {
+    let (name, value) = text.split_once(' ').unwrap();
+    let seconds = || Duration::from_secs(value.parse().unwrap());
+    match name {
+        "dsn" => extensions.dsn = value == "true",
+        "smtputf8" => extensions.smtputf8 = value == "true",
+        "mt_priority" => extensions.mt_priority = value == "true",
+        "deliver_by" => extensions.deliver_by = value == "true",
+        "deliver_by_min" => extensions.deliver_by_min = seconds(),
+        "hold_max" => extensions.hold_max = seconds(),
+        other => panic!("unknown extension {other}"),
     }
 }
 
@@ -281,6 +395,7 @@ fn play_cut(dialogue: &Dialogue, cut: Cut) -> Vec<u8> {
             match word.as_str() {
                 "C" => group.extend([&text[..], b"\r\n"].concat()),
                 "c" => group.extend(text),
+                "ehlo" => said += expect_ehlo(&rim.out[said..], &String::from_utf8_lossy(&text), &place()),
                 "S" => said += expect_line(&rim.out[said..], &text, &place()),
                 "S+" => {
                     said += expect_line(&rim.out[said..], &text, &place());
@@ -317,14 +432,107 @@ fn expect_line(out: &[u8], expected: &[u8], place: &str) -> usize {
     end + 2
 }
 
+/// All lines of a reply to EHLO.
+fn expect_ehlo(out: &[u8], expected: &str, place: &str) -> usize {
+    let text = str::from_utf8(out).unwrap();
+    let last = text.split_inclusive("\r\n").position(|line| line.starts_with("250 "));
+    let last = last.unwrap_or_else(|| panic!("{place}: the server says {text}"));
+    let lines: Vec<&str> = text.split_inclusive("\r\n").take(last + 1).collect();
+    assert!(lines.iter().all(|line| line.starts_with("250")), "{place}: {lines:?}");
+    for wanted in expected.split("; ").filter(|wanted| !wanted.is_empty()) {
+        match wanted.strip_prefix('!') {
+            Some(word) => assert!(lines.iter().all(|line| !line[4..].starts_with(word)), "{place}: {word}"),
+            None => assert!(lines.iter().any(|line| line[4..].trim_end() == wanted), "{place}: {lines:?}"),
+        }
+    }
+    lines.concat().len()
+}
+
+/// What MAIL asked for, in few words.
+fn asked(envelope: &Envelope) -> String {
+    let Some(of) = &envelope.parameters else { return String::new() };
+    let mut words = Vec::new();
+    words.extend(of.ret.map(|ret| format!("ret={ret:?}")));
+    words.extend((!of.envid.is_empty()).then(|| format!("envid={}", of.envid)));
+    words.extend(of.smtputf8.then(|| "smtputf8".into()));
+    words.extend(of.require_tls.then(|| "requiretls".into()));
+    words.extend((of.schedule.priority != 0).then(|| format!("priority={}", of.schedule.priority)));
+    let from_now = |micros: u64| (micros as i64 - CLOCK as i64) / 1_000_000;
+    words.extend(of.schedule.deliver_by.map(|by| {
+        let trace = if by.trace { ",trace" } else { "" };
+        format!("by={},{:?}{trace}", from_now(by.deadline_micros), by.mode)
+    }));
+    words.extend(of.schedule.release_micros.map(|micros| format!("release={}", from_now(micros))));
+    words.join(" ")
+}
+
+/// What each RCPT asked for.
+fn asked_by_rcpt(envelope: &Envelope) -> String {
+    let one = |recipient: &Recipient| match &recipient.parameters {
+        None => "-".to_owned(),
+        Some(of) => {
+            let notify = of.notify.map_or(String::new(), |of| {
+                let kinds = [(of.success, "success"), (of.failure, "failure"), (of.delay, "delay")];
+                kinds.iter().filter(|kind| kind.0).map(|kind| kind.1).collect::<Vec<_>>().join("+")
+            });
+            let notify = if of.notify.is_some() && notify.is_empty() { "never".into() } else { notify };
+            format!("{notify}/{}", of.orcpt)
+        }
+    };
+    envelope.recipients.iter().map(one).collect::<Vec<_>>().join(" ")
+}
+
 fn other(rim: &mut Rim, word: &str, text: &str, raw: &[u8], place: &str) {
     let envelope = || rim.envelope.as_ref().expect(place);
     match word {
-        "listener" | "client" | "limit" | "tls" | "line_endings" | "binarymime" => {}
+        "listener" | "client" | "limit" | "tls" | "extension" | "xclient" | "line_endings" | "binarymime" => {
+        }
+        "asked" => assert_eq!(asked(envelope()), text, "{place}"),
+        "rcpt" => assert_eq!(asked_by_rcpt(envelope()), text, "{place}"),
+        "early" => {
+            rim.session.talked_early(&mut rim.out);
+            rim.feed(b"");
+        }
+        "allow" => {
+            let (messages, recipients) = text.split_once(' ').unwrap();
+            let allowance =
+                Allowance { messages: messages.parse().unwrap(), recipients: recipients.parse().unwrap() };
+            rim.session.allow(allowance);
+        }
+        "load" => rim.session.set_load(match text {
+            "normal" => Level::Normal,
+            "busy" => Level::Busy,
+            "overloaded" => Level::Overloaded,
+            other => panic!("unknown level {other}"),
+        }),
+        "excuse" => {
+            let millis: u64 = text.parse().unwrap();
+            rim.now += millis;
+            rim.session.excuse(millis);
+        }
+        "turned-away" => rim.turned_away = Some(TurnedAway::AddressConnections),
+        "paused" => assert_eq!(rim.paused.to_string(), text, "{place}"),
+        "tapped" => {
+            let tapped = rim.session.take_tapped();
+            let tapped = tapped.trim_end().replace("C: ", "").replace('\n', " / ");
+            assert_eq!(tapped, text, "{place}");
+        }
         "mail" => rim.session.refuse_mail(Some(text).filter(|text| *text != "ok").and_then(refusal)),
         "loses" => rim.loses = refusal(text),
         "opens" => rim.opens = refusal(text),
         "commits" => rim.commits = refusal(text),
+        "logins" => {
+            rim.logins = match text {
+                "unavailable" => Some(sasl::Refusal::Unavailable),
+                "locked" => Some(sasl::Refusal::TooManyFailures),
+                "ok" => None,
+                other => panic!("unknown refusal {other}"),
+            }
+        }
+        "noted" => {
+            let notes: Vec<_> = rim.session.take_notes().iter().map(|note| format!("{note:?}")).collect();
+            assert!(notes.iter().any(|note| note.contains(text)), "{place}: {notes:?}");
+        }
         "stored" => {
             assert_eq!(rim.stored.escape_ascii().to_string(), raw.escape_ascii().to_string(), "{place}")
         }

@@ -7,26 +7,24 @@ const JOE: Mailbox<'static> = Mailbox { local: "joe", domain: Domain::Name("x.ex
 /// RFC 5321 section 4.1.1.
 #[test]
 fn every_verb_is_read_in_any_case() {
-    let mail = |size, body| Command::Mail(Mail { sender: Some(JOE), size, body });
+    let parameters = |text| Parameters::after_path(text).unwrap();
+    let mail = |text| Command::Mail(Mail { sender: Some(JOE), utf8: false, parameters: parameters(text) });
+    let rcpt = |path| Command::Rcpt(Rcpt { path, utf8: false, parameters: parameters("") });
     for (line, expected) in [
         ("EHLO client.example", Command::Ehlo("client.example")),
         ("ehlo [192.0.2.1]", Command::Ehlo("[192.0.2.1]")),
         ("EhLo [IPv6:2001:db8::1]", Command::Ehlo("[IPv6:2001:db8::1]")),
         ("HELO MY_PC", Command::Helo("MY_PC")),
         ("HELO odd+name=:/@!", Command::Helo("odd+name=:/@!")),
-        ("MAIL FROM:<joe@x.example>", mail(None, None)),
-        ("mail from:<joe@x.example>", mail(None, None)),
-        ("MAIL FROM: <joe@x.example>", mail(None, None)),
-        ("MAIL FROM:<joe@x.example>  ", mail(None, None)),
-        ("MAIL FROM:<joe@x.example> SIZE=12", mail(Some(12), None)),
-        ("MAIL FROM:<joe@x.example> SIZE=0", mail(Some(0), None)),
-        ("MAIL FROM:<joe@x.example> size=99999999999999999999", mail(Some(u64::MAX), None)),
-        ("MAIL FROM:<joe@x.example> Body=8bitMime SIZE=1", mail(Some(1), Some(Body::EightBit))),
-        ("MAIL FROM:<joe@x.example> BODY=7BIT", mail(None, Some(Body::SevenBit))),
-        ("MAIL FROM:<@a,@b:joe@x.example>", mail(None, None)),
-        ("MAIL FROM:<>", Command::Mail(Mail { sender: None, size: None, body: None })),
-        ("RCPT TO:<joe@x.example>", Command::Rcpt(ForwardPath::Mailbox(JOE))),
-        ("rcpt to:<postmaster>", Command::Rcpt(ForwardPath::Postmaster)),
+        ("MAIL FROM:<joe@x.example>", mail("")),
+        ("mail from:<joe@x.example>", mail("")),
+        ("MAIL FROM: <joe@x.example>", mail("")),
+        ("MAIL FROM:<joe@x.example>  ", mail("")),
+        ("MAIL FROM:<joe@x.example> SIZE=12 FOO", mail(" SIZE=12 FOO")),
+        ("MAIL FROM:<@a,@b:joe@x.example>", mail("")),
+        ("MAIL FROM:<>", Command::Mail(Mail { sender: None, utf8: false, parameters: parameters("") })),
+        ("RCPT TO:<joe@x.example>", rcpt(ForwardPath::Mailbox(JOE))),
+        ("rcpt to:<postmaster>", rcpt(ForwardPath::Postmaster)),
         ("DATA", Command::Data),
         ("data  ", Command::Data),
         ("RSET", Command::Rset),
@@ -40,12 +38,13 @@ fn every_verb_is_read_in_any_case() {
         ("ETRN x.example", Command::NotOffered(NotOffered::Etrn)),
         ("STARTTLS", Command::StartTls),
         ("starttls", Command::StartTls),
-        ("AUTH PLAIN", Command::NotOffered(NotOffered::Auth)),
+        ("AUTH PLAIN", Command::Auth(Auth { mechanism: "PLAIN", initial: None })),
+        ("auth  scram-sha-256  = ", Command::Auth(Auth { mechanism: "scram-sha-256", initial: Some("=") })),
+        ("AUTH PLAIN AGEAYg==", Command::Auth(Auth { mechanism: "PLAIN", initial: Some("AGEAYg==") })),
         ("BDAT 12 LAST", Command::Bdat(Chunk { octets: 12, last: true })),
         ("bdat  0  last ", Command::Bdat(Chunk { octets: 0, last: true })),
         ("BDAT 00000000000000000007", Command::Bdat(Chunk { octets: 7, last: false })),
         ("BDAT 18446744073709551616", Command::Bdat(Chunk { octets: u64::MAX, last: false })),
-        ("MAIL FROM:<joe@x.example> BODY=BinaryMIME", mail(None, Some(Body::Binary))),
         ("TURN", Command::NotOffered(NotOffered::Turn)),
     ] {
         assert_eq!(parse_command(line.as_bytes()), Ok(expected), "{line}");
@@ -79,16 +78,9 @@ fn what_is_no_command_says_why() {
         (b"MAIL FROM:", Fault::ReversePath(PathFault::NoBrackets)),
         (b"MAIL FROM:joe@x.example", Fault::ReversePath(PathFault::NoBrackets)),
         (b"MAIL FROM:<joe>", Fault::ReversePath(PathFault::NoDomain)),
-        (b"MAIL FROM:<j\xc3\xb6@x>", Fault::ReversePath(PathFault::NonAscii)),
+        (b"MAIL FROM:<j\xc3@x>", Fault::ReversePath(PathFault::NonAscii)),
         (b"MAIL FROM:<j\xf6@x>", Fault::ReversePath(PathFault::NonAscii)),
         (b"MAIL FROM:<joe@x.example>SIZE=1", Fault::Argument),
-        (b"MAIL FROM:<joe@x.example> SIZE", Fault::Parameter),
-        (b"MAIL FROM:<joe@x.example> SIZE=", Fault::Parameter),
-        (b"MAIL FROM:<joe@x.example> SIZE=1k", Fault::Parameter),
-        (b"MAIL FROM:<joe@x.example> SIZE=-1", Fault::Parameter),
-        (b"MAIL FROM:<joe@x.example> SIZE=000000000000000000001", Fault::Parameter),
-        (b"MAIL FROM:<joe@x.example> SIZE=1 SIZE=1", Fault::Parameter),
-        (b"MAIL FROM:<joe@x.example> BODY=BINARY", Fault::Parameter),
         (b"BDAT", Fault::ChunkSize),
         (b"BDAT LAST", Fault::ChunkSize),
         (b"BDAT -1", Fault::ChunkSize),
@@ -103,17 +95,9 @@ fn what_is_no_command_says_why() {
         (b"BDAT 5 LAS", Fault::ChunkMarker(5)),
         (b"BDAT 5 LAST LAST", Fault::ChunkMarker(5)),
         (b"BDAT 5 6", Fault::ChunkMarker(5)),
-        (b"MAIL FROM:<joe@x.example> =1", Fault::Parameter),
-        (b"MAIL FROM:<joe@x.example> -A=1", Fault::Parameter),
-        (b"MAIL FROM:<joe@x.example> A=b=c", Fault::Parameter),
-        (b"MAIL FROM:<joe@x.example> AUTH=<>", Fault::UnknownParameter),
-        (b"MAIL FROM:<joe@x.example> SMTPUTF8", Fault::UnknownParameter),
         (b"RCPT", Fault::RcptKeyword),
         (b"RCPT TO:<>", Fault::ForwardPath(PathFault::NullForwardPath)),
-        (b"RCPT TO:<joe@x.example> NOTIFY=NEVER", Fault::UnknownParameter),
         (b"RCPT TO:<joe@x.example> \xff", Fault::ForwardPath(PathFault::NonAscii)),
-        (b"RCPT TO:<joe@x.example> ?", Fault::Parameter),
-        (b"RCPT TO:<joe@x.example> <kim@x.example>", Fault::Parameter),
         (b"DATA now", Fault::Argument),
         (b"RSET x", Fault::Argument),
         (b"QUIT x", Fault::Argument),
@@ -144,8 +128,8 @@ fn no_line_of_few_octets_makes_the_parser_panic() {
         for number in 0..alphabet.len().pow(4) {
             let mut line = prefix.as_bytes().to_vec();
             line.extend((0..4).map(|place| alphabet[number / alphabet.len().pow(place) % alphabet.len()]));
-            if let Ok(Command::Mail(Mail { sender: Some(mailbox), .. })) = parse_command(&line) {
-                assert!(mailbox.to_string().is_ascii());
+            if let Ok(Command::Mail(Mail { sender: Some(mailbox), utf8, .. })) = parse_command(&line) {
+                assert_eq!(mailbox.to_string().is_ascii(), !utf8);
             }
         }
     }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::Config;
+use sluice_queue::Schedule;
 use sluice_queue::{RecipientState, RecipientStatus};
 use std::sync::Arc;
 
@@ -44,6 +45,7 @@ fn subject() -> Subject<'static> {
         content_bytes: 10_000,
         sender: "Bob@Winery.Example",
         damaged: false,
+        schedule: Schedule::default(),
     }
 }
 

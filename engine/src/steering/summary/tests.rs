@@ -1,5 +1,5 @@
 use super::*;
-use sluice_queue::{QueueId, RecipientState};
+use sluice_queue::{QueueId, RecipientState, Schedule};
 
 const NOW: u64 = 10_000 * MINUTE_MICROS;
 
@@ -10,6 +10,7 @@ fn subject(minutes: u64, sender: &'static str) -> Subject<'static> {
         content_bytes: 100,
         sender,
         damaged: false,
+        schedule: Schedule::default(),
     }
 }
 

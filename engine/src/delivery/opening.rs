@@ -1,0 +1,154 @@
+//! From candidates to a connection that may begin a transaction: the race to one of them, the greeting, TLS
+//! as the route wishes, and what all that shows of the hosts.
+//!
+//! Lives on one delivery shard, in the task of the connection.
+
+use super::client::StartTls;
+use super::connect::{self, ConnectError, Race};
+use super::connection::{Connection, Unopened, Wish};
+use super::failure::Failure;
+use super::hop::Hop;
+use super::lookup::Candidate;
+use super::shard::DeliveryShard;
+use super::verdict::Peer;
+use crate::clock::monotonic_millis;
+use crate::config::TlsRule;
+use crate::observe::log;
+use crate::shard::links::NextHop;
+use glommio::net::TcpStream;
+use std::time::Instant;
+
+/// Races the candidates of the first rank. Takes out of `left` what was used or has failed; the last failure
+/// is left in `last`. At least one candidate goes each time.
+pub async fn open_any(
+    shard: &DeliveryShard,
+    hop: &Hop,
+    left: &mut Vec<Candidate>,
+    last: &mut Option<(Failure, Peer)>,
+) -> Option<Connection> {
+    let start = Instant::now();
+    let first = left[0].rank;
+    let raced = left.iter().take_while(|candidate| candidate.rank == first);
+    let addresses: Vec<_> = raced.map(|candidate| candidate.peer.address).collect();
+    let race = connect::race(&addresses, &shard.sources(&hop.next_hop), shard.config.timeouts.connect).await;
+    remember(shard, left, &race);
+    // While the hop is down each probe fails; the log has said so.
+    let note = |failure: &Failure| {
+        if hop.trouble().is_none() {
+            log::note("delivery", &failure.text);
+        }
+    };
+    for (index, error) in &race.failed {
+        let peer = &left[*index].peer;
+        let failure = Failure::connect(peer, &error.reason);
+        note(&failure);
+        *last = Some((failure, peer.clone()));
+    }
+    let won = race.won.map(|(index, stream)| (index, left[index].peer.clone(), stream));
+    let mut index = 0;
+    left.retain(|_| {
+        let is_used = won.as_ref().is_some_and(|(winner, ..)| *winner == index);
+        let has_failed = race.failed.iter().any(|(failed, _)| *failed == index);
+        index += 1;
+        !is_used && !has_failed
+    });
+    let (_, peer, stream) = won?;
+    match greet(shard, &hop.next_hop, &peer, stream, start).await {
+        Ok(connection) => Some(connection),
+        Err(failure) => {
+            // A host that says why it does not want to talk works; silence is a failure.
+            if failure.reply.is_none() {
+                shard.memory.borrow_mut().failed(peer.address, monotonic_millis());
+            }
+            note(&failure);
+            *last = Some((failure, peer));
+            None
+        }
+    }
+}
+
+/// A connection to this host and no other.
+pub async fn open_one(shard: &DeliveryShard, next_hop: &NextHop, peer: &Peer) -> Result<Connection, Failure> {
+    let start = Instant::now();
+    let stream = connect_to(shard, next_hop, peer).await?;
+    greet(shard, next_hop, peer, stream, start).await
+}
+
+async fn connect_to(shard: &DeliveryShard, next_hop: &NextHop, peer: &Peer) -> Result<TcpStream, Failure> {
+    shard.counters.connections_out_total.add(1);
+    let source = shard.sources(next_hop).next_for(peer.address.ip());
+    let connected = connect::connect(peer.address, source, shard.config.timeouts.connect).await;
+    connected.map_err(|error| Failure::connect(peer, error.reason))
+}
+
+/// What a race has shown of its addresses, for the attempts of the next minute.
+fn remember(shard: &DeliveryShard, candidates: &[Candidate], race: &Race) {
+    let now = monotonic_millis();
+    let mut memory = shard.memory.borrow_mut();
+    let tried = race.failed.len() + race.overtaken.len() + usize::from(race.won.is_some());
+    shard.counters.connections_out_total.add(tried as u64);
+    for (index, ConnectError { host_at_fault, .. }) in &race.failed {
+        if *host_at_fault {
+            memory.failed(candidates[*index].peer.address, now);
+        }
+    }
+    race.overtaken.iter().for_each(|&index| memory.slow(candidates[index].peer.address, now));
+    race.won.iter().for_each(|(index, _)| memory.answered(candidates[*index].peer.address));
+}
+
+/// Greeting, EHLO and TLS. Where the route may do without TLS, a host whose TLS does not work is talked to in
+/// clear text, on a connection of its own.
+async fn greet(
+    shard: &DeliveryShard,
+    next_hop: &NextHop,
+    peer: &Peer,
+    stream: TcpStream,
+    start: Instant,
+) -> Result<Connection, Failure> {
+    let tls = shard.tls_of(next_hop);
+    let mut wish = Wish {
+        settings: shard.settings.clone(),
+        handshake_timeout: shard.config.timeouts.handshake,
+        starttls: match tls.rule {
+            _ if tls.implicit => StartTls::Never,
+            TlsRule::None => StartTls::Never,
+            TlsRule::May if shard.broken_tls.knows(peer.address) => StartTls::Never,
+            TlsRule::May => StartTls::May,
+            TlsRule::Encrypt | TlsRule::Verify | TlsRule::Fingerprint => StartTls::Must,
+        },
+        login: shard.login_of(next_hop),
+        tls,
+        domain: next_hop.domain.as_deref(),
+    };
+    match begin(shard, &wish, peer, stream, start).await {
+        Err(Unopened::Tls(failure)) if wish.starttls == StartTls::May => {
+            log::note("delivery", &format!("{}; going on in clear text", failure.text));
+            shard.broken_tls.remember(peer.address);
+            wish.starttls = StartTls::Never;
+            let start = Instant::now();
+            let stream = connect_to(shard, next_hop, peer).await?;
+            begin(shard, &wish, peer, stream, start).await.map_err(Failure::from)
+        }
+        other => other.map_err(Failure::from),
+    }
+}
+
+async fn begin(
+    shard: &DeliveryShard,
+    wish: &Wish<'_>,
+    peer: &Peer,
+    stream: TcpStream,
+    start: Instant,
+) -> Result<Connection, Unopened> {
+    let opened = Connection::open(wish, peer.clone(), stream, start, shard.scratch.clone()).await;
+    match &opened {
+        Ok(connection) => {
+            let tls = connection.tls.as_ref();
+            shard.counters.tls_out_handshakes_total.add(u64::from(tls.is_some()));
+            shard.counters.tls_out_resumed_total.add(u64::from(tls.is_some_and(|tls| tls.resumed)));
+        }
+        Err(Unopened::Tls(_)) => shard.counters.tls_out_failed_total.add(1),
+        Err(Unopened::Failed(_)) => {}
+    }
+    opened
+}

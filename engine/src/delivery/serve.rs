@@ -1,0 +1,338 @@
+//! Messages over one connection, one behind the other without waiting as far as the peer's extensions allow
+//! (see [`Client`](super::client::Client)), until it is used up, unused for too long, or broken.
+//!
+//! Lives on one delivery shard, in the task of the connection. A message is in `flights` from its first
+//! command until all its recipients are settled or have gone back to the hop. What a host has decided is
+//! settled before a backup host is asked. A fault of the program in one message puts that message off and ends
+//! the connection; the others go back untried.
+
+use super::client::Event;
+use super::connection::Connection;
+use super::hop::{Hop, Item};
+use super::lookup::Candidate;
+use super::message::Message;
+use super::opening::open_one;
+use super::settle::{Attempted, Tells, Timing, put_off_faulty, settle_attempt};
+use super::shard::DeliveryShard;
+use super::steer::InHands;
+use super::verdict::{Fate, Outcome, Peer, Verdict};
+use crate::clock::wall_micros;
+use crate::smtp::content::Framing;
+use crate::tls::outward::PeerTls;
+use futures_lite::FutureExt;
+use sluice_queue::RecipientState;
+use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+
+/// Content under way on one connection past which no further message begins. Bounds the memory, and what is
+/// sent once more when the connection breaks.
+const BYTES_UNDER_WAY_MAX: u64 = 512 * 1024;
+/// The same for recipients: their replies must fit into the buffers of the connection.
+const RECIPIENTS_UNDER_WAY_MAX: usize = 256;
+
+/// Serves until the connection has come to its end, which it says with QUIT where it can.
+pub async fn serve(shard: &Rc<DeliveryShard>, hop: &Rc<Hop>, connection: Connection, backups: &[Candidate]) {
+    let setup_micros = connection.setup_micros;
+    let flights = VecDeque::new();
+    let mut lane =
+        Lane { shard, hop, connection, backups, flights, taken: None, at: None, setup_micros, begun: 0 };
+    loop {
+        match AssertUnwindSafe(lane.step()).catch_unwind().await {
+            Ok(Step::On) => {}
+            Ok(Step::Idle) if wait_for_work(shard, hop).await => {}
+            Ok(Step::Idle | Step::UsedUp) => return lane.connection.quit(),
+            Ok(Step::Broken) => return lane.give_back(),
+            Err(_) => {
+                shard.counters.delivery_panics_total.add(1);
+                lane.after_a_fault();
+                return lane.give_back();
+            }
+        }
+    }
+}
+
+/// False when the connection has been unused for long enough, or the shard stops.
+async fn wait_for_work(shard: &DeliveryShard, hop: &Hop) -> bool {
+    let called = async {
+        hop.wait_for_call().await;
+        true
+    };
+    let unused = async {
+        glommio::timer::sleep(shard.config.delivery.idle).await;
+        false
+    };
+    called.or(unused).await
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    On,
+    /// Nothing is under way and nothing is ready.
+    Idle,
+    /// Nothing is under way and nothing more is to begin.
+    UsedUp,
+    Broken,
+}
+
+/// A connection and the messages on it, the oldest first.
+struct Lane<'a> {
+    shard: &'a Rc<DeliveryShard>,
+    hop: &'a Rc<Hop>,
+    connection: Connection,
+    backups: &'a [Candidate],
+    flights: VecDeque<Flight>,
+    /// A message that was taken from the hop and has not begun yet.
+    taken: Option<Item>,
+    /// The flight that is worked on, for a fault to be blamed on.
+    at: Option<usize>,
+    /// For the log line of the first message.
+    setup_micros: u64,
+    begun: usize,
+}
+
+/// A host, what its TLS is, and what it tells senders of.
+type Reached<'a> = (&'a Peer, Option<Rc<PeerTls>>, Tells);
+
+/// One message under way.
+struct Flight {
+    item: Item,
+    message: Message,
+    /// Those that are not decided yet.
+    recipients: Vec<u32>,
+    timing: Timing,
+    hands: InHands,
+}
+
+impl Lane<'_> {
+    async fn step(&mut self) -> Step {
+        if self.may_begin() {
+            if let Some(item) = self.hop.take() {
+                self.taken = Some(item);
+                return self.begin().await;
+            }
+            if self.flights.is_empty() {
+                return Step::Idle;
+            }
+        } else if self.flights.is_empty() {
+            return Step::UsedUp;
+        }
+        let event = self.connection.next_event().await;
+        self.handle(event).await
+    }
+
+    fn may_begin(&self) -> bool {
+        let bytes: u64 = self.flights.iter().map(|flight| flight.message.content_bytes).sum();
+        let recipients: usize = self.flights.iter().map(|flight| flight.recipients.len()).sum();
+        self.connection.can_begin()
+            && !self.shard.is_stopping()
+            && self.begun < self.shard.config.delivery.messages_per_connection_max
+            && bytes < BYTES_UNDER_WAY_MAX
+            && recipients < RECIPIENTS_UNDER_WAY_MAX
+    }
+
+    /// The message that was taken: its commands, and its content where no answer is needed for that.
+    async fn begin(&mut self) -> Step {
+        let (shard, hop) = (self.shard, self.hop);
+        let Some(item) = &self.taken else { return Step::On };
+        let hands = shard.in_hands(item);
+        shard.feed(hop);
+        let loaded = Message::of(item, &shard.links).await;
+        let Some(item) = self.taken.take() else { return Step::On };
+        let (message, states) = match loaded {
+            Ok(found) => found,
+            Err(error) => {
+                shard.unreadable(hop, item, &error);
+                return Step::On;
+            }
+        };
+        let mut open = still_waiting(&item, states.as_deref(), shard.config.delivery.recipients_max);
+        if let Some(rest) = open.rest.take() {
+            shard.give_back(hop, rest);
+            hands.cover(&open.now);
+            shard.feed(hop);
+        }
+        if open.now.is_empty() {
+            return Step::On;
+        }
+        let setup_micros = std::mem::take(&mut self.setup_micros);
+        let timing = Timing { began_micros: wall_micros(), setup_micros, ended_micros: 0 };
+        shard.transaction_began();
+        self.begun += 1;
+        self.connection.begin(&message, &open.now);
+        self.flights.push_back(Flight { item, message, recipients: open.now, timing, hands });
+        let event = self.connection.event_at_hand();
+        self.handle(event).await
+    }
+
+    async fn handle(&mut self, event: Event) -> Step {
+        let mut event = event;
+        loop {
+            event = match event {
+                Event::Read => return Step::On,
+                Event::Send(framing) => {
+                    let index = if framing == Framing::Dots { 0 } else { self.flights.len() - 1 };
+                    self.at = Some(index);
+                    match self.connection.send(&self.flights[index].message, framing).await {
+                        Ok(Some(event)) => event,
+                        Ok(None) => {
+                            self.at = None;
+                            return Step::On;
+                        }
+                        Err(error) => {
+                            self.unreadable(index, &error);
+                            return Step::Broken;
+                        }
+                    }
+                }
+                Event::Finished(fates) => {
+                    self.finish(fates).await;
+                    return if self.connection.is_closed() { Step::Broken } else { Step::On };
+                }
+                Event::Failed(failed) => {
+                    if !failed.was_stale && !self.flights.is_empty() {
+                        self.finish(failed.fates).await;
+                    }
+                    return Step::Broken;
+                }
+                other => unreachable!("{other:?} within a transaction"),
+            }
+        }
+    }
+
+    /// The oldest message has its fates. For the recipients that this host put off, each of the backup hosts
+    /// is asked in turn.
+    async fn finish(&mut self, fates: Vec<Fate>) {
+        self.at = Some(0);
+        let (shard, hop) = (self.shard, self.hop);
+        let Some(flight) = self.flights.front_mut() else { return };
+        let connection = &self.connection;
+        let here = (connection.peer(), connection.tls.clone(), connection.tells());
+        flight.settle(shard, hop, fates, here, self.backups.is_empty()).await;
+        for (index, backup) in self.backups.iter().enumerate() {
+            if flight.recipients.is_empty() || shard.is_stopping() {
+                break;
+            }
+            let last_host = index + 1 == self.backups.len();
+            if let Err(error) = flight.with_backup(shard, hop, &backup.peer, last_host).await {
+                self.unreadable(0, &error);
+                return;
+            }
+        }
+        self.at = None;
+        if let Some(flight) = self.flights.pop_front() {
+            flight.leave(shard, hop);
+        }
+    }
+
+    fn unreadable(&mut self, index: usize, error: &str) {
+        self.at = None;
+        let Some(flight) = self.flights.remove(index) else { return };
+        self.shard.unreadable(self.hop, flight.item.with_group(flight.recipients), error);
+        self.shard.transaction_ended();
+    }
+
+    /// What was under way goes back, in the order in which it came.
+    fn give_back(mut self) {
+        while let Some(flight) = self.flights.pop_back() {
+            flight.leave(self.shard, self.hop);
+        }
+    }
+
+    /// The message at which the program failed is put off.
+    fn after_a_fault(&mut self) {
+        if let Some(item) = self.taken.take() {
+            put_off_faulty(self.shard, self.hop, item);
+        }
+        if let Some(flight) = self.at.take().and_then(|index| self.flights.remove(index)) {
+            put_off_faulty(self.shard, self.hop, flight.item.with_group(flight.recipients));
+            self.shard.transaction_ended();
+        }
+    }
+}
+
+impl Flight {
+    /// Recipients that nobody decided go back to where they came from.
+    fn leave(self, shard: &Rc<DeliveryShard>, hop: &Rc<Hop>) {
+        if !self.recipients.is_empty() {
+            let mut rest = self.item.with_group(self.recipients);
+            rest.luggage = self.item.luggage;
+            shard.give_back(hop, rest);
+        }
+        shard.transaction_ended();
+        drop(self.hands);
+        shard.feed(hop);
+    }
+
+    /// Recipients that are decided leave the flight once that is reported.
+    async fn settle(
+        &mut self,
+        shard: &Rc<DeliveryShard>,
+        hop: &Rc<Hop>,
+        fates: Vec<Fate>,
+        (peer, tls, tells): Reached<'_>,
+        last_host: bool,
+    ) {
+        assert_eq!(fates.len(), self.recipients.len(), "every recipient has its fate");
+        let mut attempted = Vec::with_capacity(fates.len());
+        let mut open = Vec::new();
+        for (&recipient, fate) in self.recipients.iter().zip(&fates) {
+            match Verdict::of(fate, Some(peer), last_host) {
+                None => open.push(recipient),
+                Some(verdict) => {
+                    let (relay, tls) = (peer.to_string(), tls.clone());
+                    attempted.push(Attempted { recipient, verdict, relay, tls, tells });
+                }
+            }
+        }
+        if attempted.iter().any(|done| done.verdict.outcome == Outcome::Delivered) {
+            hop.succeeded();
+        }
+        self.timing.ended_micros = wall_micros();
+        settle_attempt(shard, hop, &self.item, &self.message, attempted, self.timing).await;
+        self.recipients = open;
+    }
+
+    /// A transaction of its own with another host.
+    ///
+    /// # Errors
+    /// The spool could not give the content.
+    async fn with_backup(
+        &mut self,
+        shard: &Rc<DeliveryShard>,
+        hop: &Rc<Hop>,
+        peer: &Peer,
+        last_host: bool,
+    ) -> Result<(), String> {
+        self.timing = Timing { began_micros: wall_micros(), setup_micros: 0, ended_micros: 0 };
+        let (fates, tls, tells) = match open_one(shard, &hop.next_hop, peer).await {
+            Ok(mut backup) => {
+                self.timing.setup_micros = backup.setup_micros;
+                let fates = backup.transact(&self.message, &self.recipients).await?;
+                let (tls, tells) = (backup.tls.clone(), backup.tells());
+                if !backup.is_closed() {
+                    backup.quit();
+                }
+                (fates, tls, tells)
+            }
+            Err(failure) => (vec![Fate::Failed(failure); self.recipients.len()], None, Tells::default()),
+        };
+        self.settle(shard, hop, fates, (peer, tls, tells), last_host).await;
+        Ok(())
+    }
+}
+
+/// What of an item is sent in one transaction, and what waits for the next.
+struct Open {
+    now: Vec<u32>,
+    rest: Option<Item>,
+}
+
+fn still_waiting(item: &Item, states: Option<&[RecipientState]>, recipients_max: usize) -> Open {
+    let is_waiting = |index: u32| {
+        states.is_none_or(|states| states.get(index as usize).is_some_and(|state| state.is_open()))
+    };
+    let mut now: Vec<u32> = item.group.indexes().iter().copied().filter(|&index| is_waiting(index)).collect();
+    let rest = (now.len() > recipients_max).then(|| item.with_group(now.split_off(recipients_max)));
+    Open { now, rest }
+}
