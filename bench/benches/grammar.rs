@@ -3,7 +3,6 @@
 //! One core, everything in cache, no socket: the smallest price of these steps, not their share in a relay.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use sluice::smtp::chunks::Chunk;
 use sluice::smtp::content::{Decoder, Framing, Piece, Rules};
 use sluice::smtp::parse_command;
 use sluice::smtp::stuffing::Stuffer;
@@ -13,22 +12,6 @@ use std::hint::black_box;
 const LINE_OCTETS_MAX: usize = 998;
 /// What one read brings at most.
 const PIECE_OCTETS: usize = 16 * 1024;
-
-/// A message as it goes over the wire, with the final dot.
-fn wire(size: usize, dots: bool) -> Vec<u8> {
-    let recipe = Recipe {
-        run: 1,
-        from: "source@source.example".into(),
-        to: "recipient@sink.example".into(),
-        recipients: 1,
-        size,
-        dots,
-        date: "Sun, 22 Nov 2026 00:00:00 +0000".into(),
-    };
-    let mut wire = Vec::new();
-    Composer::new(recipe).compose(1, 0, &mut wire);
-    wire
-}
 
 fn commands(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("command");
@@ -46,68 +29,50 @@ fn commands(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Reads content in pieces as a session does; returns its octets, and panics if there is no end.
-fn decode(wire: &[u8], rules: Rules) -> usize {
-    let mut decoder = Decoder::with(Framing::Dots, rules, LINE_OCTETS_MAX);
-    let (mut start, mut octets) = (0, 0);
-    let mut end = PIECE_OCTETS.min(wire.len());
-    loop {
-        let (consumed, piece) = decoder.decode(&wire[start..end]);
-        start += consumed;
-        match piece {
-            Piece::Content(range) => octets += range.len(),
-            Piece::Insert(inserted) => octets += inserted.len(),
-            Piece::End => return octets,
-            Piece::More => {
-                assert!(end < wire.len(), "the message has an end of data");
-                end = (end + PIECE_OCTETS).min(wire.len());
-            }
-        }
-        if start == end {
-            end = (end + PIECE_OCTETS).min(wire.len());
-        }
+fn content(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("content");
+    let mut message = Vec::with_capacity(1 << 17);
+    for (name, wire) in contents() {
+        assert_eq!(decode(&wire), decode_smtp_proto(&wire, &mut message), "{name}");
+        group.throughput(Throughput::Bytes(wire.len() as u64));
+        group.bench_function(name, |bencher| bencher.iter(|| decode(black_box(&wire))));
+        group.bench_function(format!("{name}, smtp-proto"), |bencher| {
+            bencher.iter(|| decode_smtp_proto(black_box(&wire), &mut message))
+        });
     }
+    group.finish();
 }
 
-/// The same by BDAT, in one chunk.
-fn decode_chunk(content: &[u8], rules: Rules) -> usize {
-    let mut decoder = Decoder::with(Framing::Counted, rules, LINE_OCTETS_MAX);
-    let mut chunk = Chunk { octets: content.len() as u64, last: true };
+/// 64 KiB of text by BDAT, in one chunk and pieces as reads bring them; and what repair costs by DATA.
+fn rules(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("rules");
+    let text = wire(65536, false);
+    group.throughput(Throughput::Bytes(text.len() as u64));
+    for (name, framing, rules) in [
+        ("DATA, repair", Framing::Dots, Rules::Repair),
+        ("BDAT", Framing::Counted, Rules::Strict),
+        ("BDAT, binary", Framing::Counted, Rules::Binary),
+    ] {
+        group.bench_function(name, |bencher| bencher.iter(|| read_by(framing, rules, black_box(&text))));
+    }
+    group.finish();
+}
+
+fn read_by(framing: Framing, rules: Rules, text: &[u8]) -> usize {
+    let mut decoder = Decoder::with(framing, rules, LINE_OCTETS_MAX);
     let mut octets = 0;
-    for piece in content.chunks(PIECE_OCTETS) {
-        let mut start = 0;
-        while start < piece.len() {
-            let (consumed, found) = chunk.decode(&mut decoder, &piece[start..]);
-            start += consumed;
-            octets += match found {
-                Piece::Content(range) => range.len(),
-                Piece::Insert(inserted) => inserted.len(),
-                Piece::More | Piece::End => 0,
-            };
+    for mut piece in text.chunks(PIECE_OCTETS) {
+        while !piece.is_empty() {
+            let (consumed, found) = decoder.decode(piece);
+            piece = &piece[consumed..];
+            match found {
+                Piece::Content(range) => octets += range.len(),
+                Piece::Insert(inserted) => octets += inserted.len(),
+                Piece::More | Piece::End => break,
+            }
         }
     }
     octets
-}
-
-fn content(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("content");
-    for (name, size, dots) in [("text", 4096, false), ("text", 65536, false), ("dots", 65536, true)] {
-        let wire = wire(size, dots);
-        assert_eq!(decode(&wire, Rules::Strict), size);
-        group.throughput(Throughput::Bytes(size as u64));
-        group.bench_function(BenchmarkId::new(name, size), |bencher| {
-            bencher.iter(|| decode(black_box(&wire), Rules::Strict))
-        });
-        group.bench_function(BenchmarkId::new(format!("{name} repair"), size), |bencher| {
-            bencher.iter(|| decode(black_box(&wire), Rules::Repair))
-        });
-        for (kind, rules) in [("chunk", Rules::Strict), ("binary chunk", Rules::Binary)] {
-            group.bench_function(BenchmarkId::new(format!("{name} {kind}"), size), |bencher| {
-                bencher.iter(|| decode_chunk(black_box(&wire), rules))
-            });
-        }
-    }
-    group.finish();
 }
 
 fn stuffing(criterion: &mut Criterion) {
@@ -131,5 +96,5 @@ fn stuffing(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, commands, content, stuffing);
+criterion_group!(benches, commands, content, rules, stuffing);
 criterion_main!(benches);

@@ -14,7 +14,7 @@ use super::document::{At, Section};
 use super::types::{
     Admin, CertificatePair, ClientCertificates, Delivery, Dnssec, Extensions, Limits, LineEndings, Log,
     Login, NamedPair, Network, OutwardTls, Relay, Retry, Shards, SmartHost, Spool, Timeouts, Tls, TlsMode,
-    TlsVersion,
+    TlsRule, TlsVersion,
 };
 use super::{outward, value};
 use crate::resolve::servers;
@@ -467,6 +467,14 @@ pub(super) fn route(mut section: Section<'_>, general: &Retry, general_tls: &Out
             );
         }
         _ => {}
+    }
+    let has_tls = draft.tls.rule != TlsRule::None;
+    if draft.login.as_ref().is_some_and(|login| !login.in_clear_text) && !has_tls {
+        section.fault(
+            draft.line,
+            "login",
+            "stands beside policy = \"none\" for TLS, and a password is not said in clear text; allowed: another policy in [route.tls], or in_clear_text = true",
+        );
     }
     if draft.mx && section.has("login") {
         section.fault(

@@ -331,6 +331,20 @@ pub struct OutwardTls {
     pub certificate: Option<CertificatePair>,
 }
 
+impl Route {
+    /// Whether a peer of this route that is verified is for certain the one that was meant, so that the route can
+    /// keep what REQUIRETLS asks (RFC 8689 section 4.2.1): its name must not come from a look-up that anybody can
+    /// forge.
+    pub fn verifies_for_certain(&self) -> bool {
+        let looked_up = matches!(self.target, Target::Mx { .. });
+        match self.tls.rule {
+            TlsRule::None | TlsRule::May | TlsRule::Encrypt => false,
+            TlsRule::Fingerprint => true,
+            TlsRule::Verify => !looked_up || !self.tls.names.contains(&PeerName::Host),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsRule {
     /// Never.

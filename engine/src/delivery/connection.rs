@@ -73,6 +73,8 @@ pub struct Connection {
     client: Client,
     /// Where there is TLS.
     pub tls: Option<Rc<PeerTls>>,
+    /// The peer is for certain the one that was meant (RFC 8689 section 4.2.1).
+    secure: bool,
     scratch: Scratch,
     out: Vec<u8>,
     /// Octets that came behind the reply that ended the last wait.
@@ -102,6 +104,7 @@ impl Connection {
             stream,
             client,
             tls,
+            secure: wish.tls.certain,
             scratch,
             out: Vec::with_capacity(1024),
             carried: Vec::new(),
@@ -164,8 +167,7 @@ impl Connection {
                 header_utf8: envelope.is_utf8() && message.header_is_utf8(),
                 now_micros: wall_micros(),
             },
-            // See `can_require_tls`.
-            secure: false,
+            secure: self.secure,
         };
         self.client.begin(monotonic_millis(), transaction, &mut self.out);
     }
@@ -319,8 +321,9 @@ async fn handshake(stream: &mut Transport, wish: &Wish<'_>, peer: &Peer) -> Resu
     let facts = made.map_err(|error| failed(format!("cannot start TLS with {host}: {error}")))?;
     if !wish.tls.admits(facts.verdict) {
         stream.finish().await;
+        let PeerTls { verdict, why, .. } = &facts;
         let text =
-            format!("the certificate of {host} is {}, not verified as the route demands", facts.verdict);
+            format!("the certificate of {host} is {verdict}, not verified as the route demands: {why}");
         return Err(failed(text));
     }
     Ok(Rc::new(facts))

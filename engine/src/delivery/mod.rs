@@ -36,10 +36,3 @@ mod transaction;
 mod transport;
 pub mod verdict;
 mod worker;
-
-/// Whether the sending side can keep a message within verified TLS on all of its way (RFC 8689 section 4.2.1).
-/// It verifies by route and not yet by message, so REQUIRETLS is not announced, and a message that has it all
-/// the same is returned with 5.7.30.
-pub const fn can_require_tls() -> bool {
-    false
-}

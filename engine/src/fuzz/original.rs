@@ -2,7 +2,7 @@
 //! can stand in a field. The whole DSN about such an original, with a peer's words in it, is sound as well.
 
 use crate::dsn::{Action, HEADER_BYTES_MAX, Report, ReportedRecipient, compose, original};
-use sluice_queue::{Body, Envelope, Recipient};
+use sluice_queue::{Envelope, Recipient};
 
 /// RFC 5322 section 2.1.1.
 const LINE_BYTES_MAX: usize = 998;
@@ -41,18 +41,13 @@ fn sound(octets: &[u8]) {
 fn dsn(header: &[u8], said: &str) -> Vec<u8> {
     let original = Envelope {
         sender: "a@b.example".into(),
-        recipients: vec![Recipient { address: "c@d.example".into(), parameters: None }],
-        body: Body::SevenBit,
-        arrived_micros: 0,
-        listener: String::new(),
-        helo: String::new(),
-        client: String::new(),
-        origin: None,
-        parameters: None,
+        recipients: vec![Recipient::new("c@d.example".to_owned())],
+        ..Envelope::default()
     };
     let date = "Sun, 22 Nov 2026 01:41:40 +0000";
     let recipient = ReportedRecipient {
         address: "c@d.example",
+        orcpt: "",
         action: Action::Bounced,
         status: "5.1.1",
         text: said,

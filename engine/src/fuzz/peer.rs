@@ -6,7 +6,7 @@
 //! says, one line at a time, so that nothing comes unasked.
 
 use crate::delivery::client::{
-    Client, ClientSettings, ClientTimeouts, Event, Opening, StartTls, Transaction,
+    Asked, Client, ClientSettings, ClientTimeouts, Event, Opening, Rcpt, StartTls, Transaction,
 };
 use crate::delivery::parameters::{Asked, Rcpt};
 use crate::delivery::verdict::Peer;
@@ -90,11 +90,13 @@ impl Conversation<'_> {
         let transaction = Transaction {
             sender: "s@a.example",
             content_bytes: 10,
-            recipients: self.recipients.iter().copied().map(Rcpt::from),
+            recipients: self.recipients.iter().map(|&address| Rcpt::from(address)),
             eight_bit: true,
             asked: Asked::default(),
             secure: self.binary,
             binary: self.binary,
+            asked: Asked { parameters: None, header_utf8: false, now_micros: 0 },
+            secure: false,
         };
         self.client.begin(0, transaction, &mut out);
         self.open = true;

@@ -1,30 +1,32 @@
-//! The header of the PROXY protocol: what is read of it never goes beyond its end, and comes to the same however
-//! the octets come.
+//! The header of the PROXY protocol: read octet by octet it asks for no octet behind its end, and says the same as
+//! when it is read whole.
 
 use crate::smtp::proxy::{Parsed, V2_OCTETS_MAX, parse};
 
 pub fn check(input: &[u8]) {
-    let whole = parse(input);
-    if let Ok(Parsed::Header(octets, _)) = whole {
-        assert!(octets <= input.len().min(V2_OCTETS_MAX));
-        assert_eq!(parse(&input[..octets]), whole);
-    }
-    // As a connection is read: exactly as many octets as are asked for.
-    let mut read = 0;
-    loop {
-        match parse(&input[..read]) {
+    // As the rim reads: exactly as many octets as are needed.
+    let mut have = 0;
+    let stepwise = loop {
+        match parse(&input[..have]) {
             Ok(Parsed::Needs(more)) => {
-                assert!(more > 0 && read + more <= V2_OCTETS_MAX);
-                if let Ok(Parsed::Header(octets, _)) = whole {
-                    assert!(read + more <= octets, "{more} more than {read} are beyond {octets}");
-                }
-                read += more;
-                if read > input.len() {
-                    return assert!(!matches!(whole, Ok(Parsed::Header(..))));
+                assert!(more > 0);
+                have += more;
+                assert!(have <= V2_OCTETS_MAX);
+                if have > input.len() {
+                    break None;
                 }
             }
-            Ok(header) => return assert_eq!(Ok(header), whole),
-            Err(_) => return assert!(whole.is_err()),
+            Ok(Parsed::Header(octets, origin)) => {
+                assert_eq!(octets, have, "not an octet behind the header is read");
+                break Some(Ok(origin));
+            }
+            Err(fault) => break Some(Err(fault)),
         }
+    };
+    match (stepwise, parse(input)) {
+        (Some(Ok(origin)), Ok(Parsed::Header(octets, whole))) => assert_eq!((have, origin), (octets, whole)),
+        (Some(Ok(_)) | None, Err(_)) | (Some(Err(_)), Ok(_)) => panic!("{}", input.escape_ascii()),
+        (Some(Err(_)), Err(_)) | (None, Ok(Parsed::Needs(_))) => {}
+        (stepwise, whole) => panic!("{stepwise:?} {whole:?}"),
     }
 }

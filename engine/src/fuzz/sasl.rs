@@ -1,50 +1,60 @@
-//! SASL exchanges: no message makes one panic, each comes to an end, and nobody gets in but by the answer of the
-//! keeper of passwords.
+//! An AUTH exchange with a client that says anything: it ends, nobody is let in of whom the keeper of passwords was
+//! not asked, and no secret is shown.
 //!
-//! The first octet names the mechanism and what the keeper answers; the messages follow, each ended by LF.
+//! The first octet says the mechanism, whether there is a channel binding, and what the keeper answers; messages
+//! of the client are parted by 0xff, which no UTF-8 has.
 
-use crate::smtp::sasl::{
-    After, Answer, Ask, Bindings, Credentials, Exchange, Mechanism, Next, Refusal, scram,
-};
+use crate::smtp::sasl::scram::Parameters;
+use crate::smtp::sasl::{After, Answer, Ask, Bindings, Credentials, Exchange, Mechanism, Next, Refusal};
 
-/// More than any mechanism has.
+/// Messages of one exchange; the longest mechanism has three.
 const MESSAGES_MAX: usize = 4;
 
 pub fn check(input: &[u8]) {
     let Some((&setup, said)) = input.split_first() else { return };
-    let mechanism = Mechanism::ALL[usize::from(setup & 15) % Mechanism::ALL.len()];
-    let bindings = Bindings { exporter: (setup & 16 != 0).then_some([7; 32]), end_point: None };
-    let mut exchange: Exchange<()> = Exchange::new(mechanism, setup & 32 != 0, bindings);
-    let _ = exchange.begin();
-    for (number, message) in said.split(|octet| *octet == b'\n').enumerate() {
-        assert!(number < MESSAGES_MAX, "{mechanism:?} goes on");
+    let mechanism = Mechanism::ALL[usize::from(setup & 7) % Mechanism::ALL.len()];
+    let bindings = Bindings { exporter: (setup & 8 != 0).then_some([7; 32]), end_point: None };
+    let mut exchange: Exchange<()> = Exchange::new(mechanism, setup & 16 != 0, bindings);
+    let mut asked = false;
+    for (count, message) in said.split(|&octet| octet == 0xff).enumerate() {
         if exchange.awaits_acknowledgement() {
-            let admitted = exchange.acknowledge(message).is_ok();
-            return assert!(!admitted || setup & 64 != 0, "let in against the answer");
+            let ended = exchange.acknowledge(message);
+            assert!(ended.is_err() || asked && message.is_empty());
+            return;
         }
-        let ask = match exchange.respond(message) {
-            Next::Challenge(_) => continue,
+        let next = exchange.respond(message);
+        assert!(count < MESSAGES_MAX || matches!(next, Next::Refused(_)), "{mechanism:?} has no end");
+        match next {
+            Next::Challenge(challenge) => assert!(challenge.len() < 1_024),
             Next::Refused(_) => return,
-            Next::Ask(ask) => ask,
-        };
-        match exchange.answered(answer(&ask, setup)) {
-            After::Challenge(_) => {}
-            After::Done(()) => return assert!(setup & 64 != 0, "let in against the answer"),
-            After::Refused(_) => return,
+            Next::Ask(ask) => {
+                let accepts = setup & 32 != 0;
+                let answer = answer(&ask, accepts);
+                asked |= accepts && matches!(ask, Ask::Verify(_));
+                match exchange.answered(answer) {
+                    After::Challenge(challenge) => assert!(challenge.len() < 16 * 1_024),
+                    After::Done(()) => return assert!(asked, "nobody was asked"),
+                    After::Refused(_) => return,
+                }
+            }
         }
     }
 }
 
-fn answer(ask: &Ask, setup: u8) -> Answer<()> {
+fn answer(ask: &Ask, accepts: bool) -> Answer<()> {
     match ask {
-        Ask::Parameters { .. } => {
-            let nonce = "3rfcNHYJY1ZVvWVs7j".into();
-            Answer::Parameters(scram::Parameters { salt: b"salt".to_vec(), iterations: 4096, nonce })
+        Ask::Parameters { login } => {
+            assert!(!login.is_empty() && !login.chars().any(char::is_control), "{login:?}");
+            let nonce = "fyko+d2lbbFgONRv9qkxdawL".into();
+            Answer::Parameters(Parameters { salt: b"salt".to_vec(), iterations: 4_096, nonce })
         }
-        Ask::Verify(_) if setup & 64 == 0 => Answer::Refused(Refusal::Credentials),
         Ask::Verify(credentials) => {
+            assert!(!credentials.login().chars().any(char::is_control), "{credentials:?}");
             let is_scram = matches!(credentials, Credentials::Scram { .. });
-            Answer::Accepted { identity: (), signature: is_scram.then_some([7; 32]) }
+            match accepts {
+                true => Answer::Accepted { identity: (), signature: is_scram.then_some([9; 32]) },
+                false => Answer::Refused(Refusal::Credentials),
+            }
         }
     }
 }

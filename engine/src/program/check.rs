@@ -1,7 +1,7 @@
 //! `sluice check`: reads a configuration, says what is wrong with it, prints the mail-flow matrix.
 
 use super::{CONFIGURATION, Failed, print};
-use crate::config::{Config, Listener, SmartHost, Target};
+use crate::config::{Config, Listener, PeerName, SmartHost, Target, TlsRule};
 use crate::policy;
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -28,6 +28,36 @@ pub fn warnings(config: &Config) -> String {
             "warning: admin.bind {address} is no loopback address, and the admin page asks nobody for a password"
         );
     }
+    for domain in &config.domains.accepted {
+        let Some(route) = config.route_for(domain) else { continue };
+        let named = config.routes[route].domains.iter().any(|pattern| pattern != "*");
+        if !named && config.routes.len() > 1 {
+            let _ = writeln!(
+                warnings,
+                "warning: mail for the accepted domain {domain} goes by route {}, which is for everything else; give it a [[route]] with domains = [\"{domain}\"]",
+                route + 1
+            );
+        }
+    }
+    for (index, route) in config.routes.iter().enumerate() {
+        let Target::SmartHosts(hosts) = &route.target else { continue };
+        let by_host = route.tls.rule == TlsRule::Verify && route.tls.names == [PeerName::Host];
+        for host in hosts.iter().filter(|host| by_host && host.host.parse::<IpAddr>().is_ok()) {
+            let _ = writeln!(
+                warnings,
+                "warning: route {} verifies {} by its address, which few certificates have; name the host, or what its certificate names in route.tls.names",
+                index + 1,
+                host.host
+            );
+        }
+    }
+    if let Some(kind) = volatile(&config.spool.path) {
+        let _ = writeln!(
+            warnings,
+            "warning: the spool {} is on {kind}, which does not keep what it has confirmed; mail is lost when the host goes down",
+            config.spool.path.display()
+        );
+    }
     let hosts = config.routes.iter().enumerate().flat_map(|(index, route)| match &route.target {
         Target::SmartHosts(hosts) => hosts.iter().map(|host| (index + 1, host)).collect(),
         Target::Mx { .. } => Vec::new(),
@@ -43,6 +73,15 @@ pub fn warnings(config: &Config) -> String {
         }
     }
     warnings
+}
+
+/// The kind of a file system that forgets: of the directory, or of what is to hold it.
+fn volatile(path: &Path) -> Option<&'static str> {
+    // linux/magic.h.
+    const KINDS: [(u64, &str); 3] = [(0x0102_1994, "tmpfs"), (0x8584_58f6, "ramfs"), (0x6969, "NFS")];
+    let found = path.ancestors().find_map(|path| rustix::fs::statfs(path).ok())?;
+    let kind = u64::try_from(found.f_type).ok()?;
+    KINDS.iter().find(|(magic, _)| *magic == kind).map(|(_, name)| *name)
 }
 
 fn listens_on(listener: &Listener, address: IpAddr, port: u16) -> bool {
@@ -76,5 +115,16 @@ mod tests {
         hosts[0] = SmartHost { host: "127.0.0.1".into(), port: 2526 };
         assert!(warnings(&config).contains("route 1 sends to 127.0.0.1:2526"), "{}", warnings(&config));
         assert!(warnings(&config).contains("\"inside\""));
+        config.routes.swap(0, 1);
+        assert!(
+            warnings(&config).contains("accepted domain inside.test goes by route 1"),
+            "{}",
+            warnings(&config)
+        );
+        config.spool.path = "/dev/shm/sluice".into();
+        assert_eq!(
+            warnings(&config).contains("is on tmpfs"),
+            volatile(Path::new("/dev/shm")) == Some("tmpfs")
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! What all sessions of one listener share: built once from the configuration, then immutable.
 
-use crate::config::{ClientLimits, Config, Extensions, Limits, LineEndings, Network, Relay, TlsMode};
+use crate::config::{ClientLimits, Config, Extensions, Limits, LineEndings, Network, Relay, Route, TlsMode};
 use crate::policy::Rules;
 use crate::smtp::reply;
 use crate::smtp::sasl::Mechanism;
@@ -16,6 +16,8 @@ pub struct Context {
     pub postmaster: String,
     pub tls: TlsMode,
     pub extensions: Extensions,
+    /// Some route can keep what REQUIRETLS asks; a message for another is returned with 5.7.30.
+    pub(super) can_require_tls: bool,
     /// `relay = "any"`: what its clients say of priorities and submitters counts.
     pub(super) trusted: bool,
     /// Bounds for clients that are not exempt.
@@ -52,6 +54,7 @@ impl Context {
             postmaster: config.postmaster.clone(),
             tls: config.listeners[listener].tls,
             extensions: config.listeners[listener].extensions,
+            can_require_tls: config.routes.iter().any(Route::verifies_for_certain),
             trusted: config.listeners[listener].relay == Relay::Any,
             guard: config.listeners[listener].limits.clone(),
             strangers: config.listeners[listener].relay != Relay::Any,

@@ -68,6 +68,11 @@ impl Session {
         if self.bdat.is_opening {
             return self.chunk_not_opened(why, out);
         }
+        if let Some(answer) = why.answer() {
+            let mut said = Vec::new();
+            answer.put(&mut said);
+            self.note_refusal(b"DATA", &said);
+        }
         self.end_transaction();
         self.put_refusal(why, out);
     }

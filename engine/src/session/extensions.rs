@@ -11,7 +11,6 @@
 //! | REQUIRETLS (RFC 8689) | within TLS, when the sending side can keep it |
 
 use super::Session;
-use crate::delivery;
 use crate::smtp::parameters::times::SECONDS_MAX;
 use crate::smtp::parameters::{Offers, times};
 use std::time::Duration;
@@ -23,12 +22,12 @@ impl Session {
     /// What is announced to a client that says EHLO; to one that says HELO, nothing.
     pub(super) fn offers(&self) -> Offers {
         match &self.hello {
-            Some(hello) if hello.extended => self.offers_with(delivery::can_require_tls()),
+            Some(hello) if hello.extended => self.offers_with(self.context.can_require_tls),
             _ => Offers::default(),
         }
     }
 
-    /// `can_require_tls`: see [`delivery::can_require_tls`].
+    /// `can_require_tls`: whether some route keeps what REQUIRETLS asks.
     pub(super) fn offers_with(&self, can_require_tls: bool) -> Offers {
         let extensions = &self.context.extensions;
         Offers {

@@ -152,6 +152,9 @@ impl Session {
         if let Some(hello) = &self.hello {
             note.push_str(&format!(" proto={} helo=<{}>", self.protocol(), hello.name));
         }
+        if let Some(identity) = self.identity() {
+            note.push_str(&format!(" sasl_username={}", identity.login));
+        }
         self.notes.push(Note::Refused(note));
     }
 

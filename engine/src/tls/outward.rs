@@ -32,6 +32,8 @@ pub struct RouteTls {
     pub client: Arc<ClientConfig>,
     /// From the first octet.
     pub implicit: bool,
+    /// Whoever it admits is for certain the peer that was meant.
+    pub certain: bool,
     names: Vec<PeerName>,
     fingerprints: Vec<[u8; 32]>,
     roots: Option<Arc<WebPkiServerVerifier>>,
@@ -56,6 +58,8 @@ pub struct PeerTls {
     pub cipher: String,
     pub resumed: bool,
     pub verdict: PeerVerdict,
+    /// Why the verdict is no better; empty where it is the best.
+    pub why: String,
 }
 
 /// `TLSv1.3/TLS_AES_256_GCM_SHA384/verified`, as the log names it.
@@ -90,13 +94,17 @@ pub fn routes(config: &Config) -> Result<Vec<RouteTls>, String> {
                 None => read.entry(path).or_insert(roots(path)?).clone(),
             }),
         };
-        built.push(RouteTls::new(&route.tls, roots)?);
+        built.push(RouteTls::new(&route.tls, roots, route.verifies_for_certain())?);
     }
     Ok(built)
 }
 
 impl RouteTls {
-    fn new(tls: &OutwardTls, roots: Option<Arc<WebPkiServerVerifier>>) -> Result<Self, String> {
+    fn new(
+        tls: &OutwardTls,
+        roots: Option<Arc<WebPkiServerVerifier>>,
+        certain: bool,
+    ) -> Result<Self, String> {
         let provider = Arc::new(files::provider());
         let versions: &[_] = match tls.minimum {
             TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
@@ -117,6 +125,7 @@ impl RouteTls {
         Ok(Self {
             rule: tls.rule,
             implicit: tls.implicit,
+            certain,
             client: Arc::new(client),
             names: tls.names.clone(),
             fingerprints: tls.fingerprints.clone(),
@@ -135,28 +144,45 @@ impl RouteTls {
     /// recipients' domain, where the route looks up its MX.
     pub fn judge(&self, connection: &ClientConnection, host: &str, domain: Option<&str>) -> PeerTls {
         let cipher = connection.negotiated_cipher_suite().map(|suite| suite.suite());
+        let chain = connection.peer_certificates().unwrap_or_default();
+        let (verdict, why) = self.verdict(chain, host, domain);
         PeerTls {
             version: super::version(connection.protocol_version()),
             cipher: super::cipher_name(cipher),
             resumed: connection.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
-            verdict: self.verdict(connection.peer_certificates().unwrap_or_default(), host, domain),
+            verdict,
+            why,
         }
     }
 
-    fn verdict(&self, chain: &[CertificateDer<'_>], host: &str, domain: Option<&str>) -> PeerVerdict {
-        let [first, rest @ ..] = chain else { return PeerVerdict::Untrusted };
-        if !self.fingerprints.is_empty() && self.fingerprints.contains(&fingerprint(first)) {
-            return PeerVerdict::Verified;
+    fn verdict(
+        &self,
+        chain: &[CertificateDer<'_>],
+        host: &str,
+        domain: Option<&str>,
+    ) -> (PeerVerdict, String) {
+        let [first, rest @ ..] = chain else { return (PeerVerdict::Untrusted, "it shows none".into()) };
+        if self.rule == TlsRule::Fingerprint {
+            return match self.fingerprints.contains(&fingerprint(first)) {
+                true => (PeerVerdict::Verified, String::new()),
+                false => (PeerVerdict::Untrusted, "its fingerprint is another".into()),
+            };
         }
-        let Some(roots) = &self.roots else { return PeerVerdict::Untrusted };
+        let Some(roots) = &self.roots else {
+            return (PeerVerdict::Untrusted, "no authorities are known".into());
+        };
         let judged = |name: &str| {
-            let Ok(name) = ServerName::try_from(name) else { return PeerVerdict::Untrusted };
+            let Ok(name) = ServerName::try_from(name) else {
+                return (PeerVerdict::Untrusted, format!("{name} is no name"));
+            };
             match roots.verify_server_cert(first, rest, &name, &[], UnixTime::now()) {
-                Ok(_) => PeerVerdict::Verified,
+                Ok(_) => (PeerVerdict::Verified, String::new()),
                 Err(Error::InvalidCertificate(
-                    CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-                )) => PeerVerdict::Trusted,
-                Err(_) => PeerVerdict::Untrusted,
+                    error @ (CertificateError::NotValidForName
+                    | CertificateError::NotValidForNameContext { .. }),
+                )) => (PeerVerdict::Trusted, error.to_string()),
+                Err(Error::InvalidCertificate(error)) => (PeerVerdict::Untrusted, error.to_string()),
+                Err(error) => (PeerVerdict::Untrusted, error.to_string()),
             }
         };
         let names = self.names.iter().filter_map(|name| match name {
@@ -164,7 +190,8 @@ impl RouteTls {
             PeerName::Domain => domain,
             PeerName::Name(name) => Some(name),
         });
-        names.map(judged).max().unwrap_or(PeerVerdict::Untrusted)
+        let none = || (PeerVerdict::Untrusted, "no name is wanted".into());
+        names.map(judged).max_by_key(|(verdict, _)| *verdict).unwrap_or_else(none)
     }
 
     /// Whether mail may go over a connection with this verdict.

@@ -167,8 +167,7 @@ fn spool() -> MemoryStorage {
 }
 
 fn envelope() -> Arc<Envelope> {
-    let recipient =
-        |number| Recipient { address: format!("person{number}@winery.example"), parameters: None };
+    let recipient = |number| Recipient::new(format!("person{number}@winery.example"));
     Arc::new(Envelope {
         sender: "sender@out.example".into(),
         recipients: (0..2).map(recipient).collect(),
@@ -177,7 +176,6 @@ fn envelope() -> Arc<Envelope> {
         listener: "outside".into(),
         helo: "mx.out.example".into(),
         client: "203.0.113.9".into(),
-        origin: None,
-        parameters: None,
+        ..Envelope::default()
     })
 }

@@ -601,3 +601,38 @@ fn auth_is_announced_within_tls_only() {
     let features = answer["features"].to_string();
     assert!(features.contains("AUTH SCRAM-SHA-256-PLUS SCRAM-SHA-256 PLAIN LOGIN\""), "{features}");
 }
+
+#[test]
+fn msmtp_logs_in_by_each_mechanism_that_it_knows() {
+    if lacks("msmtp") {
+        return;
+    }
+    let inbox = Inbox::start();
+    let mut relay = relay(FILE, &inbox);
+    relay.start();
+    for (count, mechanism) in ["plain", "login", "scram-sha-256"].into_iter().enumerate() {
+        let mut child = Command::new("msmtp")
+            .args(["--file=/dev/null", "--host=127.0.0.1", "--tls=on", "--tls-starttls=off"])
+            .args(["--tls-host-override=relay.test", "--user=ann@inside.test"])
+            .arg(format!("--port={}", relay.outside().port()))
+            .arg(format!("--tls-trust-file={}", authority(&relay)))
+            .arg(format!("--auth={mechanism}"))
+            .arg(format!("--passwordeval=echo '{PASSWORD}'"))
+            .args(["--domain=msmtp.test", "--from=ann@inside.test", "--", "x@away.test"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("msmtp starts");
+        let content = format!("Subject: by {mechanism}\n\nhello\n");
+        child.stdin.take().expect("piped").write_all(content.as_bytes()).expect("msmtp reads");
+        let output = child.wait_with_output().expect("msmtp ends");
+        assert!(output.status.success(), "{mechanism}: {}", String::from_utf8_lossy(&output.stderr));
+        inbox.wait_for(count + 1, SOON);
+        relay.log().wait_for(
+            SOON,
+            &[&format!("sasl_method={}", mechanism.to_uppercase()), "sasl_username=ann@inside.test"],
+        );
+    }
+    relay.wait_empty();
+}

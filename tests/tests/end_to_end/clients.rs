@@ -42,11 +42,14 @@ fn ehlo_offers_what_the_relay_can_do_and_no_more() {
     let relay = relay(&inbox, &inbox);
     let sent = smtplib(relay.outside(), "x@away.test", &["bob@inside.test"], &message("features", "x\r\n"));
     let features = sent["features"].as_object().expect("features");
-    for feature in ["pipelining", "8bitmime", "chunking", "enhancedstatuscodes"] {
+    for feature in ["pipelining", "8bitmime", "chunking", "enhancedstatuscodes", "dsn", "smtputf8", "limits"]
+    {
         assert!(features.contains_key(feature), "{feature}: {sent}");
     }
     assert_eq!(features["size"], (64 << 20).to_string(), "RFC 1870: the greatest size");
-    for feature in ["starttls", "auth", "binarymime", "smtputf8", "vrfy", "expn", "etrn"] {
+    for feature in
+        ["starttls", "auth", "binarymime", "requiretls", "futurerelease", "xclient", "vrfy", "expn", "etrn"]
+    {
         assert!(!features.contains_key(feature), "{feature}: {sent}");
     }
 }

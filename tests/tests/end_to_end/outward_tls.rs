@@ -1,8 +1,9 @@
 //! TLS with next hops: a real Postfix that offers STARTTLS, and peers whose TLS does not work.
 
+use serde_json::json;
 use sluice_tests::message::message;
 use sluice_tests::process::run_ok;
-use sluice_tests::tls::Authority;
+use sluice_tests::tls::{Authority, talk};
 use sluice_tests::wait::SOON;
 use sluice_tests::{Client, Inbox, Port, Postfix, Relay};
 use std::io::{BufRead, BufReader, Write};
@@ -239,4 +240,53 @@ fn a_smart_host_that_speaks_tls_from_the_first_octet_gets_it() {
     relay.log().wait_for(SOON, &["status=sent", "tls=TLSv1.3/TLS_", "/verified,"]);
     assert_eq!(inbox.wait_for(1, SOON)[0].to, [TO]);
     relay.wait_empty();
+}
+
+/// RFC 8689: the message goes on within verified TLS to who keeps the demand too, or it comes back.
+#[test]
+fn a_message_that_requires_tls_goes_on_only_to_who_keeps_it() {
+    for (next_keeps, expected) in [(true, "status=sent"), (false, "dsn=5.7.30, status=bounced")] {
+        let nowhere = Port::reserve();
+        let mut next = Relay::builder().hostname("next.test").inward(nowhere.address()).prepare();
+        let authority = Authority::new(next.directory(), "authority");
+        authority.issue("next", "next.test");
+        authority.issue("relay", "relay.test");
+        let (certificate, key) = (authority.path("next.pem"), authority.path("next.key"));
+        next.edit_config("tls = \"off\"", "tls = \"offer\"");
+        next.edit_config(
+            "[spool]\n",
+            &format!("[tls]\ncertificate = {certificate:?}\nkey = {key:?}\n[spool]\n"),
+        );
+        let known = authority.path("authority.pem");
+        let verify = format!("policy = \"verify\"\nnames = [\"next.test\"]\nauthorities = {known:?}");
+        if next_keeps {
+            demand(&next, &verify);
+        }
+        next.start();
+        let mut relay = Relay::builder().inward(next.outside()).prepare();
+        demand(&relay, &verify);
+        let (certificate, key) = (authority.path("relay.pem"), authority.path("relay.key"));
+        relay.edit_config("tls = \"off\"", "tls = \"offer\"");
+        relay.edit_config(
+            "[spool]\n",
+            &format!("[tls]\ncertificate = {certificate:?}\nkey = {key:?}\n[spool]\n"),
+        );
+        relay.start();
+        let answer = talk(
+            relay.outside(),
+            json!({"authority": known.to_str(), "commands": [
+                "MAIL FROM:<x@away.test> REQUIRETLS\r\n",
+                format!("RCPT TO:<{TO}>\r\n"),
+                "DATA\r\n",
+                "Subject: kept within TLS\r\n\r\nhello\r\n.\r\n",
+            ]}),
+        );
+        assert!(answer["features"].to_string().contains("REQUIRETLS"), "{answer}");
+        relay.log().wait_for(SOON, &["to=<bob@inside.test>", expected]);
+        if next_keeps {
+            let id = next.wait_queue(1, SOON)[0].split_whitespace().next().expect("an id").to_owned();
+            let shown = next.sluice_ok(&["queue", "show", &id]);
+            assert!(shown.to_lowercase().contains("requiretls"), "{shown}");
+        }
+    }
 }

@@ -133,7 +133,9 @@ fn awaits_a_command(state: State) -> bool {
     match state {
         AwaitHello | AwaitMail | AwaitRcpt | AwaitRcptOrData | AwaitBdat => true,
         AwaitSpool | AwaitContent | AwaitEnd | AwaitChunk | AwaitChunkEnd => false,
-        AwaitCommit | AwaitHandshake | AwaitResponse | AwaitAnswer | AwaitAdmission | Closed => false,
+        AwaitCommit | AwaitHandshake | AwaitAdmission | Closed => false,
+        // A line of an AUTH exchange is none.
+        AwaitResponse | AwaitAnswer => false,
     }
 }
 
@@ -158,8 +160,8 @@ fn shown() -> (String, Vec<String>) {
 /// Limits that no session knows of.
 const LIMITS_OF_THE_RIM: &[&str] = &["sessions_max"];
 
-/// Answers that no dialogue shows: all but the last are said where there is no session, and a client to whom
-/// the last one would be said is refused before.
+/// Answers that no session gives: they come where there is none (shown by the end-to-end tests of limits), and
+/// a client to whom the last one would be said is refused before.
 const ANSWERS_OF_OTHERS: &[&str] = &[
     "TOO_MANY_SESSIONS",
     "OVERLOADED",
