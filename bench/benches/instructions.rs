@@ -1,4 +1,4 @@
-//! The same steps as `smtp_proto`, in instructions as callgrind counts them: no noise, whatever else the machine does.
+//! The same steps as `grammar`, in instructions as callgrind counts them: no noise, whatever else the machine does.
 //!
 //! `cargo bench -p sluice-bench --bench instructions`; needs valgrind, and says so when it is not there. It starts
 //! itself under callgrind twice for each step, with a few rounds and with twice as many, so that what does not

@@ -1,5 +1,4 @@
-//! A real OpenSMTPD as the organisation's internal server; all mail goes to one Maildir. (`interop` has one that
-//! sends.)
+//! A real OpenSMTPD as the organisation's internal server; all mail goes to one Maildir.
 //!
 //! Its Debian package excludes Postfix's, so the test command unpacks it into the target directory and it
 //! is never installed. Users and directories that were compiled into it exist only in a mount namespace of
@@ -113,7 +112,7 @@ impl Drop for OpenSmtpd {
     }
 }
 
-/// The package as the test command unpacks it, beside the directory of the tests' profile.
+/// The unpacked package, beside the directory of the tests' profile.
 fn package() -> Option<PathBuf> {
     let sluice = tools::built("sluice");
     let package = sluice.parent()?.parent()?.join("interop/opensmtpd");

@@ -54,7 +54,6 @@ fn dsn(header: &[u8], said: &str) -> Vec<u8> {
         reply: Some(said),
         remote: Some(said),
         last_attempt_date: None,
-        orcpt: "",
     };
     let report = Report {
         hostname: "relay.winery.example",

@@ -8,7 +8,6 @@
 use crate::delivery::client::{
     Asked, Client, ClientSettings, ClientTimeouts, Event, Opening, Rcpt, StartTls, Transaction,
 };
-use crate::delivery::parameters::{Asked, Rcpt};
 use crate::delivery::verdict::Peer;
 use std::sync::Arc;
 
@@ -92,8 +91,6 @@ impl Conversation<'_> {
             content_bytes: 10,
             recipients: self.recipients.iter().map(|&address| Rcpt::from(address)),
             eight_bit: true,
-            asked: Asked::default(),
-            secure: self.binary,
             binary: self.binary,
             asked: Asked { parameters: None, header_utf8: false, now_micros: 0 },
             secure: false,

@@ -18,8 +18,9 @@
 
 use super::cuts::Cuts;
 use crate::config::{Config, LineEndings, TlsMode};
-use crate::session::{Context, Note, Refusal, Session, Step};
-use crate::smtp::command::LINE_OCTETS_MAX;
+use crate::policy::Identity;
+use crate::session::{Context, Note, Refusal, Session, Step, TurnedAway};
+use crate::smtp::command::AUTH_OCTETS_MAX;
 use crate::smtp::content::twin;
 use crate::smtp::reply::REPLY_OCTETS_MAX;
 use crate::smtp::sasl::{self, Answer, Ask, Bindings, Credentials, Mechanism, scram};
@@ -215,12 +216,6 @@ impl Rim<'_> {
                     self.dropping = true;
                     return;
                 }
-                // No listener here offers AUTH or believes a proxy.
-                Step::Authenticate | Step::Readmit => unreachable!("{step:?}"),
-                Step::Pause(millis) => {
-                    self.now += millis;
-                    self.seen.replies.append(&mut self.out);
-                }
                 Step::Flush => self.seen.replies.append(&mut self.out),
                 Step::Pause(_) => self.seen.replies.append(&mut self.out),
                 Step::Readmit => self.readmit(),
@@ -378,17 +373,12 @@ fn chunks<'a>(mut line: &'a [u8], mut sent: &'a [u8]) -> Vec<u8> {
 /// What every handshake here comes to.
 fn facts() -> TlsFacts {
     let cipher = "TLS_AES_256_GCM_SHA384".into();
-    TlsFacts {
-        version: "TLSv1.3",
-        cipher,
-        resumed: false,
-        name: None,
-        client: None,
-        bindings: Default::default(),
-    }
+    let bindings = Bindings { exporter: Some([7; 32]), end_point: None };
+    TlsFacts { version: "TLSv1.3", cipher, resumed: false, name: None, client: None, bindings }
 }
 
-/// By bit: inside listener (with XCLIENT; the outside one has AUTH), TLS mode in two bits, small limits, repair, BINARYMIME.
+/// By bit: inside listener (with XCLIENT; the outside one has AUTH), TLS mode in two bits, small limits, repair,
+/// BINARYMIME.
 fn contexts() -> Vec<Arc<Context>> {
     const CONFIG: &str = r#"
         hostname = "relay.winery.example"
