@@ -18,10 +18,12 @@
 
 use super::cuts::Cuts;
 use crate::config::{Config, LineEndings, TlsMode};
-use crate::session::{Context, Note, Refusal, Session, Step};
-use crate::smtp::command::LINE_OCTETS_MAX;
+use crate::policy::Identity;
+use crate::session::{Context, Note, Refusal, Session, Step, TurnedAway};
+use crate::smtp::command::AUTH_OCTETS_MAX;
 use crate::smtp::content::twin;
 use crate::smtp::reply::REPLY_OCTETS_MAX;
+use crate::smtp::sasl::{self, Answer, Ask, Bindings, Credentials, Mechanism, scram};
 use crate::tls::TlsFacts;
 use sluice_queue::{Body, QueueId, SpoolNumber};
 use std::sync::{Arc, OnceLock};
@@ -214,14 +216,11 @@ impl Rim<'_> {
                     self.dropping = true;
                     return;
                 }
-                // No listener here offers AUTH or believes a proxy.
-                Step::Authenticate | Step::Readmit => unreachable!("{step:?}"),
-                Step::Pause(millis) => {
-                    self.now += millis;
-                    self.seen.replies.append(&mut self.out);
-                }
                 Step::Flush => self.seen.replies.append(&mut self.out),
-                Step::Read => assert!(self.buffer.len() - consumed < LINE_OCTETS_MAX),
+                Step::Pause(_) => self.seen.replies.append(&mut self.out),
+                Step::Readmit => self.readmit(),
+                Step::Authenticate => self.authenticate(),
+                Step::Read => assert!(self.buffer.len() - consumed < AUTH_OCTETS_MAX),
                 Step::Close => {
                     assert!(self.session.is_closed());
                     self.draft = None;
@@ -278,11 +277,36 @@ impl Rim<'_> {
         assert!(sound || binary, "{}", content.escape_ascii());
         assert!(!envelope.recipients.is_empty());
         let field = twin::findings(self.received.as_bytes(), 998);
-        assert!(!field.bare_cr && !field.bare_lf && !field.nul && !field.long_line && !field.eight_bit);
+        assert!(!field.bare_cr && !field.bare_lf && !field.nul && !field.long_line);
         let received = std::mem::take(&mut self.received);
         self.seen.messages.push((format!("{envelope:?}"), received, content));
         let result = self.answer().map_or(Ok(()), Err);
         self.session.committed(result, &mut self.out);
+    }
+
+    fn readmit(&mut self) {
+        self.seen.steps.push("readmit");
+        let admitted = self.answer().map_or(Ok(()), |_| Err(TurnedAway::AddressRate));
+        self.session.readmitted(admitted, &mut self.out);
+    }
+
+    fn authenticate(&mut self) {
+        self.seen.steps.push("authenticate");
+        let refusal = self.answer();
+        let answer = match (self.session.take_ask(), refusal) {
+            (_, Some(Refusal::Busy)) => Answer::Refused(sasl::Refusal::Unavailable),
+            (_, Some(_)) => Answer::Refused(sasl::Refusal::Credentials),
+            (Ask::Parameters { .. }, None) => {
+                let nonce = "3rfcNHYJY1ZVvWVs7j".into();
+                Answer::Parameters(scram::Parameters { salt: b"salt".to_vec(), iterations: 4096, nonce })
+            }
+            (Ask::Verify(credentials), None) => {
+                let is_scram = matches!(credentials, Credentials::Scram { .. });
+                let identity = Identity { login: "joe@winery.example".into(), senders: Vec::new() };
+                Answer::Accepted { identity: Arc::new(identity), signature: is_scram.then_some([7; 32]) }
+            }
+        };
+        self.session.answered(self.now, answer, &mut self.out);
     }
 
     /// What the twins make of what the client sent.
@@ -349,17 +373,12 @@ fn chunks<'a>(mut line: &'a [u8], mut sent: &'a [u8]) -> Vec<u8> {
 /// What every handshake here comes to.
 fn facts() -> TlsFacts {
     let cipher = "TLS_AES_256_GCM_SHA384".into();
-    TlsFacts {
-        version: "TLSv1.3",
-        cipher,
-        resumed: false,
-        name: None,
-        client: None,
-        bindings: Default::default(),
-    }
+    let bindings = Bindings { exporter: Some([7; 32]), end_point: None };
+    TlsFacts { version: "TLSv1.3", cipher, resumed: false, name: None, client: None, bindings }
 }
 
-/// By bit: inside listener, TLS mode in two bits, small limits, repair, BINARYMIME.
+/// By bit: inside listener (with XCLIENT; the outside one has AUTH), TLS mode in two bits, small limits, repair,
+/// BINARYMIME.
 fn contexts() -> Vec<Arc<Context>> {
     const CONFIG: &str = r#"
         hostname = "relay.winery.example"
@@ -403,7 +422,15 @@ fn contexts() -> Vec<Arc<Context>> {
             limits.errors_max = 3;
             limits.transactions_max = 2;
         }
-        Arc::new(Context::new(&config, listener))
+        config.listeners[listener].xclient = match listener {
+            0 => Vec::new(),
+            _ => config.listeners[listener].clients.clone(),
+        };
+        let mut context = Context::new(&config, listener);
+        if listener == 0 {
+            context.mechanisms = Mechanism::ALL.to_vec();
+        }
+        Arc::new(context)
     };
     (0..64).map(context).collect()
 }

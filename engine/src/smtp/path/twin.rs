@@ -5,9 +5,11 @@
 //! to read it.
 //!
 //! Where the relay's grammar differs from the ABNF, on purpose: underscores in domains and address literals
-//! in source routes are taken; `::` may stand for one group of an IPv6 address; numbers of an IPv4 address
-//! have no leading zeros, which others read as octal; general address literals are none.
+//! in source routes are taken; `::` may stand for one group of an IPv6 address; general address literals are
+//! none; of the characters that RFC 6531 adds to local parts, some that nobody can see are none. What names with
+//! such characters are, the crate idna says to both.
 
+use crate::smtp::idn;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
@@ -41,8 +43,7 @@ pub(crate) fn forward_path(text: &str) -> Option<Read> {
 
 /// `Path = "<" [ A-d-l ":" ] Mailbox ">"`.
 fn path(text: &str) -> Option<Read> {
-    // A path with anything but ASCII behind it is refused with the line that holds it.
-    let bytes = Some(text.as_bytes()).filter(|bytes| bytes.is_ascii())?;
+    let bytes = text.as_bytes();
     let mut ways = Vec::new();
     for after_bracket in octet(bytes, 0, b'<') {
         let mut starts = Ends::from([after_bracket]);
@@ -86,7 +87,12 @@ fn local_part(text: &[u8], at: usize) -> Ends {
 
 /// `Dot-string = Atom *("." Atom)`.
 fn dot_string(text: &[u8], at: usize) -> Ends {
-    let atom = |at| one_or_more(text, at, is_atext);
+    let character = |at| {
+        let mut ends = one(text, at, is_atext);
+        ends.extend(utf8(text, at));
+        ends
+    };
+    let atom = |at| repeated(character(at), character);
     repeated(atom(at), |at| then(&octet(text, at, b'.'), atom))
 }
 
@@ -101,10 +107,22 @@ fn quoted_string(text: &[u8], at: usize) -> Ends {
     let content = |at: usize| {
         let mut ends = one(text, at, |octet| matches!(octet, 32 | 33 | 35..=91 | 93..=126));
         ends.extend(then(&octet(text, at, 92), |at| one(text, at, |octet| matches!(octet, 32..=126))));
+        ends.extend(utf8(text, at));
         ends
     };
     let inner = repeated(octet(text, at, b'"'), content);
     then(&inner, |at| octet(text, at, b'"'))
+}
+
+/// `UTF8-non-ascii` (RFC 6531 section 3.3).
+fn utf8(text: &[u8], at: usize) -> Ends {
+    let character = str::from_utf8(&text[at..]).ok().and_then(|text| text.chars().next());
+    let is_taken = |c: &char| match u32::from(*c) {
+        0..0xa0 | 0x61c | 0x200e | 0x200f | 0x2028..=0x202e | 0x2066..=0x2069 | 0xfeff => false,
+        0xfdd0..=0xfdef => false,
+        number => !matches!(number & 0xffff, 0xfffe | 0xffff),
+    };
+    character.filter(is_taken).map(|c| at + c.len_utf8()).into_iter().collect()
 }
 
 fn domain_or_literal(text: &[u8], at: usize) -> Ends {
@@ -122,6 +140,13 @@ fn domain_or_literal(text: &[u8], at: usize) -> Ends {
 /// `Domain = sub-domain *("." sub-domain)`, `sub-domain = Let-dig [Ldh-str]`, with the lengths of RFC 1035.
 /// At most 255 octets.
 fn domain(text: &[u8], at: usize) -> Ends {
+    let is_in_a_name = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b) || b >= 128;
+    let longest = (at..text.len()).find(|at| !is_in_a_name(text[*at])).unwrap_or(text.len());
+    if !text[at..longest].is_ascii() {
+        let is_name = |name: &&str| name.len() <= 255 && idn::a_labels(name).is_some();
+        let name = str::from_utf8(&text[at..longest]).ok().filter(is_name);
+        return name.map(|_| longest).into_iter().collect();
+    }
     let sub_domain = |at: usize| {
         let ends = one_or_more(text, at, |b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
         let is_sound = |range: Range<usize>| {
@@ -147,7 +172,8 @@ fn literal(text: &[u8]) -> Option<IpAddr> {
 fn ipv4(text: &str) -> Option<Ipv4Addr> {
     let numbers: Vec<&str> = text.split('.').collect();
     let [a, b, c, d] = numbers[..] else { return None };
-    let number = |text: &str| (0..=255u8).find(|number| number.to_string() == text);
+    let is_number = |text: &&str| (1..=3).contains(&text.len()) && text.chars().all(|c| c.is_ascii_digit());
+    let number = |text| Some(text).filter(is_number).and_then(|text| text.parse::<u8>().ok());
     Some(Ipv4Addr::new(number(a)?, number(b)?, number(c)?, number(d)?))
 }
 
@@ -205,7 +231,9 @@ fn canonical_local(local: &str) -> String {
 }
 
 fn canonical_domain(domain: &str) -> Option<String> {
-    let Some(inner) = domain.strip_prefix('[') else { return Some(domain.to_ascii_lowercase()) };
+    let Some(inner) = domain.strip_prefix('[') else {
+        return if domain.is_ascii() { Some(domain.to_ascii_lowercase()) } else { idn::a_labels(domain) };
+    };
     Some(match literal(inner.strip_suffix(']')?.as_bytes())?.to_canonical() {
         IpAddr::V4(address) => format!("[{address}]"),
         IpAddr::V6(address) => format!("[IPv6:{address}]"),
