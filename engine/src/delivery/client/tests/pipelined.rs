@@ -1,5 +1,6 @@
 //! Transactions that follow each other without waiting, as scripts like the others.
 
+use super::chunking::GREETED_CHUNKING;
 use super::*;
 
 /// Two transactions by DATA: the second group goes with the end of the first content.
