@@ -25,8 +25,9 @@ pub fn check(input: &[u8]) {
     };
     match (stepwise, parse(input)) {
         (Some(Ok(origin)), Ok(Parsed::Header(octets, whole))) => assert_eq!((have, origin), (octets, whole)),
-        (Some(Ok(_)) | None, Err(_)) | (Some(Err(_)), Ok(_)) => panic!("{}", input.escape_ascii()),
-        (Some(Err(_)), Err(_)) | (None, Ok(Parsed::Needs(_))) => {}
+        (Some(Ok(_)), Err(_)) | (Some(Err(_)), Ok(_)) => panic!("{}", input.escape_ascii()),
+        // Too few octets for a look may still be none that any header begins with.
+        (Some(Err(_)), Err(_)) | (None, Ok(Parsed::Needs(_)) | Err(_)) => {}
         (stepwise, whole) => panic!("{stepwise:?} {whole:?}"),
     }
 }
