@@ -16,8 +16,8 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 
 /// Bounds memory (19 MiB each) and the CPU time that logins take from mail.
@@ -29,7 +29,9 @@ pub(super) struct PasswordFile {
     /// For logins that do not exist.
     pretended: Arc<Hash>,
     secret: [u8; 32],
+    /// For a file without verifiers.
     scram_iterations: u32,
+    common: Mutex<Option<(Arc<HashMap<String, User>>, u32)>>,
     hashing: Arc<Semaphore>,
     hashes: AtomicU64,
 }
@@ -44,6 +46,7 @@ impl PasswordFile {
             pretended: Arc::new(nobody),
             secret,
             scram_iterations,
+            common: Mutex::default(),
             hashing: Arc::new(Semaphore::new(HASHES_AT_ONCE)),
             hashes: AtomicU64::new(0),
         })
@@ -74,9 +77,29 @@ impl PasswordFile {
     }
 
     fn verifier(&self, login: &str) -> Verifier {
-        let known = self.users().get(login).and_then(|user| user.scram.clone());
-        let pretended = Verifier::pretended(&self.secret, login, self.scram_iterations);
+        let users = self.users();
+        let known = users.get(login).and_then(|user| user.scram.clone());
+        let pretended = Verifier::pretended(&self.secret, login, self.common_iterations(users));
         known.unwrap_or(pretended)
+    }
+
+    /// What most verifiers of the file have, which the setting of today may not be: a login that does not exist
+    /// must look like them.
+    fn common_iterations(&self, users: Arc<HashMap<String, User>>) -> u32 {
+        let mut common = self.common.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, iterations)) = &*common
+            && Arc::ptr_eq(of, &users)
+        {
+            return *iterations;
+        }
+        let mut counts: HashMap<u32, usize> = HashMap::new();
+        for verifier in users.values().filter_map(|user| user.scram.as_ref()) {
+            *counts.entry(verifier.iterations).or_default() += 1;
+        }
+        let most = counts.into_iter().max_by_key(|&(iterations, count)| (count, iterations));
+        let iterations = most.map_or(self.scram_iterations, |(iterations, _)| iterations);
+        *common = Some((users, iterations));
+        iterations
     }
 
     pub fn scram(&self, login: &str, text: &str, proof: &Secret) -> Result<Verified, Failure> {
@@ -195,5 +218,25 @@ mod tests {
         std::fs::write(spool.join("auth.secret"), "short").unwrap();
         assert!(secret(&spool).unwrap_err().contains("is damaged"));
         std::fs::remove_dir_all(spool).unwrap();
+    }
+
+    #[test]
+    fn who_does_not_exist_has_the_iterations_of_most_who_do() {
+        let directory = std::env::temp_dir().join(format!("sluice-users-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let path = directory.join("users");
+        let hash = Hash::make("correct horse", &[7; SALT_OCTETS]).write();
+        let line = |login: &str, iterations| {
+            let scram = Verifier::derive("correct horse", b"salt of 16 octets", iterations).write();
+            format!("{login}:{hash} {scram}\n")
+        };
+        std::fs::write(&path, "").unwrap();
+        let empty = PasswordFile::open(&path, [1; 32], 4_096).unwrap();
+        assert_eq!(empty.parameters("nobody").iterations, 4_096);
+        std::fs::write(&path, [line("ann", 5_000), line("bob", 5_000), line("eve", 6_000)].concat()).unwrap();
+        let file = PasswordFile::open(&path, [1; 32], 4_096).unwrap();
+        assert_eq!(file.parameters("ann").iterations, 5_000);
+        assert_eq!(file.parameters("nobody").iterations, 5_000);
+        std::fs::remove_dir_all(&directory).unwrap();
     }
 }
