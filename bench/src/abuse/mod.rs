@@ -67,7 +67,7 @@ pub struct Options {
     /// Only quiet, all attacks at once, quiet
     #[arg(long)]
     pub together: bool,
-    /// Further lines of the relay's [limits]
+    /// Further lines of the relay's `[limits]`
     #[arg(long, default_value = "")]
     pub limits: String,
     /// Directory for spool and configuration

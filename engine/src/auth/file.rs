@@ -24,14 +24,18 @@ use tokio::sync::Semaphore;
 pub(super) const HASHES_AT_ONCE: usize = 2;
 const NONCE_OCTETS: usize = 18;
 
+/// By login.
+type Users = HashMap<String, User>;
+
 pub(super) struct PasswordFile {
-    users: Watched<HashMap<String, User>>,
+    users: Watched<Users>,
     /// For logins that do not exist.
     pretended: Arc<Hash>,
     secret: [u8; 32],
     /// For a file without verifiers.
     scram_iterations: u32,
-    common: Mutex<Option<(Arc<HashMap<String, User>>, u32)>>,
+    /// What most of these users have.
+    common: Mutex<Option<(Arc<Users>, u32)>>,
     hashing: Arc<Semaphore>,
     hashes: AtomicU64,
 }
@@ -52,12 +56,12 @@ impl PasswordFile {
         })
     }
 
-    fn users(&self) -> Arc<HashMap<String, User>> {
+    fn users(&self) -> Arc<Users> {
         self.look(false)
     }
 
     /// Reads the file again when it has changed, or `at_once`.
-    pub fn look(&self, at_once: bool) -> Arc<HashMap<String, User>> {
+    pub fn look(&self, at_once: bool) -> Arc<Users> {
         let (users, news) = self.users.get(at_once);
         if let Some(news) = news {
             log::note("auth", &news);
@@ -85,7 +89,7 @@ impl PasswordFile {
 
     /// What most verifiers of the file have, which the setting of today may not be: a login that does not exist
     /// must look like them.
-    fn common_iterations(&self, users: Arc<HashMap<String, User>>) -> u32 {
+    fn common_iterations(&self, users: Arc<Users>) -> u32 {
         let mut common = self.common.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((of, iterations)) = &*common
             && Arc::ptr_eq(of, &users)

@@ -16,7 +16,7 @@
 //! A failed chunk ends the transaction (section 2), so that no message is ever stored with a chunk missing.
 //! The chunks behind it that a client has sent already get the same answer, which does not count as an
 //! error, until one is the last or another transaction begins. When more than
-//! [`SWALLOW_FACTOR`](super::content::SWALLOW_FACTOR) times the size limit is to be passed over, the
+//! [`SWALLOW_FACTOR`] times the size limit is to be passed over, the
 //! answer comes at once and the session is closed; so too without a size, with 501 5.5.4.
 
 use super::content::SWALLOW_FACTOR;
