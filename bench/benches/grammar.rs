@@ -21,10 +21,13 @@ const PIECE_OCTETS: usize = 16 * 1024;
 
 fn commands(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("command");
-    assert_eq!((read_lines(LINES), read_lines_smtp_proto(LINES)), (LINES.len(), LINES.len()));
-    group.throughput(Throughput::Bytes(LINES.iter().map(|line| line.len() as u64).sum()));
-    group.bench_function("all", |bencher| bencher.iter(|| read_lines(LINES)));
-    group.bench_function("all, smtp-proto", |bencher| bencher.iter(|| read_lines_smtp_proto(LINES)));
+    assert_eq!(read_lines(LINES), LINES.len());
+    // smtp-proto does not take all of them; both read what it takes.
+    let both: Vec<&str> = LINES.iter().copied().filter(|line| read_lines_smtp_proto(&[line]) == 1).collect();
+    println!("{} of {} lines are read by both", both.len(), LINES.len());
+    group.throughput(Throughput::Bytes(both.iter().map(|line| line.len() as u64).sum()));
+    group.bench_function("all", |bencher| bencher.iter(|| read_lines(&both)));
+    group.bench_function("all, smtp-proto", |bencher| bencher.iter(|| read_lines_smtp_proto(&both)));
     let lines: [(&str, &[u8]); 6] = [
         ("EHLO", b"EHLO mail.source.example"),
         ("MAIL", b"MAIL FROM:<source@source.example> SIZE=4096 BODY=8BITMIME"),
