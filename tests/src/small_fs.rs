@@ -40,8 +40,15 @@ impl SmallFs {
         self.image.path().join("image")
     }
 
-    /// Mounts it again after [`SmallFs::detach`].
+    /// Mounts it again after [`SmallFs::detach`]. A copy of it: another test's mount namespace may still hold what
+    /// was unmounted here, and the same image would be that again, with whatever was wrong with it.
     pub fn attach(&self) -> bool {
+        let copy = self.image.path().join("copy");
+        let mut cp = Command::new("cp");
+        let copied = run(cp.arg("--sparse=always").arg(self.image()).arg(&copy), SOON).status.success();
+        if !copied || fs::rename(&copy, self.image()).is_err() {
+            return false;
+        }
         let mut mount = Command::new("mount");
         run(mount.args(["-o", "loop"]).arg(self.image()).arg(&self.mount), SOON).status.success()
     }
@@ -49,6 +56,7 @@ impl SmallFs {
     /// The kernel lets go of the files of a killed process a little after its end.
     #[track_caller]
     pub fn detach(&self) {
+        let _ = run(Command::new("sync").arg("-f").arg(&self.mount), SOON);
         until_true(SOON, "an unused file system", || {
             run(Command::new("umount").arg(&self.mount), SOON).status.success()
         });
