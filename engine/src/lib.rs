@@ -33,6 +33,7 @@ pub mod steering;
 
 pub mod channel;
 pub mod clock;
+pub mod https;
 pub mod load;
 pub mod shard;
 pub mod space;

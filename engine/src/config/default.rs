@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::types::{
-    Admin, Delivery, Extensions, Limits, OutwardTls, PeerName, Relay, Retry, Spool, Timeouts, TlsRule,
+    Admin, Delivery, Extensions, Limits, MtaSts, OutwardTls, PeerName, Relay, Retry, Spool, Timeouts, TlsRule,
     TlsVersion,
 };
 
@@ -124,7 +124,16 @@ impl Default for OutwardTls {
             minimum: TlsVersion::Tls12,
             implicit: false,
             certificate: None,
+            dane: true,
+            mta_sts: false,
         }
+    }
+}
+
+impl Default for MtaSts {
+    fn default() -> Self {
+        let system = PathBuf::from(SYSTEM_AUTHORITIES);
+        Self { port: 443, authorities: system.exists().then_some(system), timeout: seconds(60) }
     }
 }
 

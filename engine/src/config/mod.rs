@@ -150,6 +150,7 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
     let load = load::load(root.section("load"));
     let timeouts = read::timeouts(root.section("timeouts"));
     let (delivery, outward) = read::delivery(root.section("delivery"));
+    let mta_sts = outward::mta_sts(root.section("mta_sts"));
     let tls = read::tls(root.section("tls"));
     let auth = auth::auth(root.section("auth"));
     let (admin, admin_line) = read::admin(root.section("admin"));
@@ -181,6 +182,7 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
     check::address_spaces(notes, &routes);
     check::accepted(notes, &accepted, &routes);
     let links = check::resolvers(notes, &routes, &resolvers);
+    check::announced(notes, &routes, &links, &resolvers, mta_sts.authorities.is_some());
     if !notes.is_clean() {
         return None;
     }
@@ -199,6 +201,7 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
         load,
         timeouts,
         delivery,
+        mta_sts,
         listeners: listeners.into_iter().map(|draft| listener(draft, tls.as_ref())).collect::<Option<_>>()?,
         tls,
         auth: auth.map(|draft| Auth {
@@ -208,7 +211,7 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
         }),
         admin,
         log,
-        routes: routes.into_iter().zip(links).map(|(draft, link)| route(draft, link)).collect(),
+        routes: routes.into_iter().zip(links).map(|(draft, link)| route(draft, link, &resolvers)).collect(),
         resolvers: resolvers.into_iter().map(resolver).collect::<Option<_>>()?,
     })
 }
@@ -231,7 +234,8 @@ fn listener(draft: ListenerDraft, general: Option<&Tls>) -> Option<Listener> {
     })
 }
 
-fn route(draft: RouteDraft, resolver: Option<usize>) -> Route {
+fn route(draft: RouteDraft, resolver: Option<usize>, resolvers: &[ResolverDraft]) -> Route {
+    let knows_dnssec = resolver.is_some_and(|index| resolvers[index].dnssec != Dnssec::Off);
     let target = if draft.mx {
         Target::Mx { port: draft.port }
     } else {
@@ -244,7 +248,11 @@ fn route(draft: RouteDraft, resolver: Option<usize>) -> Route {
         source: draft.source,
         private_addresses: draft.private_addresses,
         retry: draft.retry,
-        tls: draft.tls,
+        tls: OutwardTls {
+            dane: draft.tls.dane && knows_dnssec,
+            mta_sts: draft.tls.mta_sts && draft.mx,
+            ..draft.tls
+        },
         login: draft.login,
     }
 }

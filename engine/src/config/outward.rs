@@ -1,12 +1,13 @@
-//! `[delivery.tls]` and `[route.tls]`: what the relay demands of its peers' TLS; `[route.login]`: who it is to
-//! them.
+//! `[delivery.tls]` and `[route.tls]`: what the relay demands of its peers' TLS; `[mta_sts]`: how it asks what they
+//! demand; `[route.login]`: who it is to them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::document::{At, Section};
 use super::read::{certificate_pair, path};
-use super::types::{Login, OutwardTls, PeerName, TlsRule, TlsVersion};
+use super::types::{Login, MtaSts, OutwardTls, PeerName, TlsRule, TlsVersion};
 use super::value::{self, Wrong};
 use crate::tls::files;
 
@@ -19,6 +20,8 @@ pub(super) fn tls(mut section: Section<'_>, general: &OutwardTls, mx: bool) -> O
         ("none", TlsRule::None),
         ("may", TlsRule::May),
         ("encrypt", TlsRule::Encrypt),
+        ("dane", TlsRule::Dane),
+        ("dane-only", TlsRule::DaneOnly),
         ("verify", TlsRule::Verify),
         ("fingerprint", TlsRule::Fingerprint),
     ];
@@ -26,9 +29,11 @@ pub(super) fn tls(mut section: Section<'_>, general: &OutwardTls, mx: bool) -> O
     let names = section.list("names", peer_name);
     let fingerprints = section.list("fingerprints", fingerprint);
     let implicit = section.flag("implicit");
+    let dane = section.flag("dane").map(|at| at.value);
+    let mta_sts = section.flag("mta_sts").map(|at| at.value);
     let tls = OutwardTls {
         rule: rule.as_ref().map_or(general.rule, |at| at.value),
-        authorities: authorities(&mut section, general),
+        authorities: authorities(&mut section, general.authorities.clone()),
         minimum: section
             .choice("minimum", &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)])
             .map_or(general.minimum, |at| at.value),
@@ -36,6 +41,8 @@ pub(super) fn tls(mut section: Section<'_>, general: &OutwardTls, mx: bool) -> O
         certificate: certificate_pair(&mut section).or_else(|| general.certificate.clone()),
         names: values(names, &general.names),
         fingerprints: values(fingerprints, &general.fingerprints),
+        dane: dane.unwrap_or(general.dane),
+        mta_sts: mta_sts.unwrap_or(general.mta_sts),
     };
     if let Some(implicit) = implicit.filter(|at| at.value)
         && tls.rule == TlsRule::None
@@ -64,6 +71,9 @@ fn demands(section: &Section<'_>, rule: &At<TlsRule>, tls: &OutwardTls, mx: bool
             "authorities",
             "is missing, and this host has no authorities of its own; allowed: the PEM file of the authorities that issue the peers' certificates",
         ),
+        TlsRule::Dane | TlsRule::DaneOnly if !tls.dane => {
+            section.fault(rule.line, "dane", "is false beside policy = \"dane\" or \"dane-only\"; allowed: true")
+        }
         TlsRule::Fingerprint if tls.fingerprints.is_empty() => section.fault(
             rule.line,
             "fingerprints",
@@ -71,6 +81,21 @@ fn demands(section: &Section<'_>, rule: &At<TlsRule>, tls: &OutwardTls, mx: bool
         ),
         _ => {}
     }
+}
+
+/// `[mta_sts]`.
+pub(super) fn mta_sts(mut section: Section<'_>) -> MtaSts {
+    let absent = MtaSts::default();
+    let port = section.count("port", 1..=65_535).and_then(|at| u16::try_from(at.value).ok());
+    let sts = MtaSts {
+        port: port.unwrap_or(absent.port),
+        authorities: authorities(&mut section, absent.authorities),
+        timeout: section
+            .duration("timeout", Duration::from_secs(1)..=Duration::from_secs(300))
+            .map_or(absent.timeout, |at| at.value),
+    };
+    section.finish();
+    sts
 }
 
 /// The password stands in a file of its own, so that the configuration can be shown around.
@@ -113,8 +138,8 @@ fn password(file: &Path) -> Result<String, Wrong> {
     Ok(line.to_owned())
 }
 
-fn authorities(section: &mut Section<'_>, general: &OutwardTls) -> Option<PathBuf> {
-    let Some(given) = section.text("authorities", path) else { return general.authorities.clone() };
+fn authorities(section: &mut Section<'_>, absent: Option<PathBuf>) -> Option<PathBuf> {
+    let Some(given) = section.text("authorities", path) else { return absent };
     if section.reads_files()
         && let Err(sentence) = files::authorities(&given.value)
     {

@@ -214,7 +214,7 @@ impl Lane<'_> {
                 break;
             }
             let last_host = index + 1 == self.backups.len();
-            if let Err(error) = flight.with_backup(shard, hop, &backup.peer, last_host).await {
+            if let Err(error) = flight.with_backup(shard, hop, backup, last_host).await {
                 self.unreadable(0, &error);
                 return;
             }
@@ -301,11 +301,12 @@ impl Flight {
         &mut self,
         shard: &Rc<DeliveryShard>,
         hop: &Rc<Hop>,
-        peer: &Peer,
+        candidate: &Candidate,
         last_host: bool,
     ) -> Result<(), String> {
+        let peer = &candidate.peer;
         self.timing = Timing { began_micros: wall_micros(), setup_micros: 0, ended_micros: 0 };
-        let (fates, tls, tells) = match open_one(shard, &hop.next_hop, peer).await {
+        let (fates, tls, tells) = match open_one(shard, &hop.next_hop, candidate).await {
             Ok(mut backup) => {
                 self.timing.setup_micros = backup.setup_micros;
                 let fates = backup.transact(&self.message, &self.recipients).await?;

@@ -9,7 +9,8 @@ use crate::channel::Receiver;
 use crate::config::Config;
 use crate::load;
 use crate::observe::{counters, log};
-use crate::resolve::service::Resolvers;
+use crate::mta_sts;
+use crate::resolve::service::{Answer as Answered, Resolvers};
 use crate::shard::Happening;
 use crate::shard::links::{Links, Question, ToIngest};
 use crate::smtp::sasl::{Answer, Refusal};
@@ -26,6 +27,8 @@ use tokio::signal::unix::{SignalKind, signal};
 const SPACE_LOOK: Duration = Duration::from_millis(500);
 /// How often the load is looked at.
 const LOAD_LOOK: Duration = Duration::from_millis(250);
+/// An answer that does not change.
+const NOBODY_ASKS: Duration = Duration::from_secs(3_600);
 const LOG_FLUSH: Duration = Duration::from_millis(100);
 
 pub struct Service {
@@ -58,7 +61,9 @@ async fn run(service: Service, events: Sender<Happening>) -> std::io::Result<()>
         secret.and_then(|secret| Keeper::open(auth, secret, &resolvers)).map_err(std::io::Error::other)
     });
     let keeper = keeper.transpose()?.map(Arc::new);
-    tokio::spawn(answer(resolvers, keeper.clone(), service.questions));
+    let sts = mta_sts::keeper::Keeper::start(&service.config, &resolvers).map_err(std::io::Error::other)?;
+    let hands = Hands { resolvers, keeper: keeper.clone(), sts };
+    tokio::spawn(answer(hands, service.questions));
     tokio::spawn(watch_space(service.state.clone()));
     tokio::spawn(watch_load(service.state.clone()));
     tokio::spawn(async {
@@ -77,10 +82,18 @@ async fn run(service: Service, events: Sender<Happening>) -> std::io::Result<()>
     listen_to_signals(events, reload).await
 }
 
-async fn answer(resolvers: Arc<Resolvers>, keeper: Option<Arc<Keeper>>, mut questions: Receiver<Question>) {
+/// Who answers questions.
+#[derive(Clone)]
+struct Hands {
+    resolvers: Arc<Resolvers>,
+    keeper: Option<Arc<Keeper>>,
+    sts: Option<Arc<mta_sts::keeper::Keeper>>,
+}
+
+async fn answer(hands: Hands, mut questions: Receiver<Question>) {
     loop {
         let question = questions.receive().await;
-        let (resolvers, keeper) = (resolvers.clone(), keeper.clone());
+        let Hands { resolvers, keeper, sts } = hands.clone();
         tokio::spawn(async move {
             match question {
                 Question::Mx { resolver, domain, reply } => {
@@ -99,6 +112,13 @@ async fn answer(resolvers: Arc<Resolvers>, keeper: Option<Arc<Keeper>>, mut ques
                 }
                 Question::Addresses { resolver, host, reply } => {
                     drop(reply.send(resolvers.addresses(resolver, &host).await));
+                }
+                Question::MtaSts { route, domain, reply } => {
+                    let none = Answered { result: Ok(mta_sts::Found::default()), valid_for: NOBODY_ASKS };
+                    drop(reply.send(match sts {
+                        Some(sts) => sts.find(route, &domain).await,
+                        None => none,
+                    }));
                 }
                 Question::Tlsa { resolver, host, port, reply } => {
                     drop(reply.send(resolvers.tlsa(resolver, &host, port).await));

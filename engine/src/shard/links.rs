@@ -11,6 +11,7 @@
 
 use crate::channel::Sender;
 use crate::config::SmartHost;
+use crate::mta_sts;
 use crate::policy::Identity;
 use crate::resolve::mx::{Addresses, MailHosts, TlsaRecords};
 use crate::resolve::service::Answer;
@@ -474,6 +475,12 @@ pub enum Question {
         host: Arc<str>,
         port: u16,
         reply: oneshot::Sender<Answer<TlsaRecords>>,
+    },
+    /// What a domain demands of its senders (RFC 8461); `route` is an index in `Config::routes`.
+    MtaSts {
+        route: usize,
+        domain: Arc<str>,
+        reply: oneshot::Sender<Answer<mta_sts::Found>>,
     },
     /// Of a session, for its client.
     Login {
