@@ -30,6 +30,7 @@ pub mod resolve;
 pub mod restore;
 pub mod schedule;
 pub mod steering;
+pub mod tls_report;
 
 pub mod channel;
 pub mod clock;

@@ -151,6 +151,7 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
     let timeouts = read::timeouts(root.section("timeouts"));
     let (delivery, outward) = read::delivery(root.section("delivery"));
     let mta_sts = outward::mta_sts(root.section("mta_sts"));
+    let tls_report = outward::tls_report(root.section("tls_report"));
     let tls = read::tls(root.section("tls"));
     let auth = auth::auth(root.section("auth"));
     let (admin, admin_line) = read::admin(root.section("admin"));
@@ -189,9 +190,12 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
     let hostname = hostname?;
     let domains = Domains { accepted: accepted.into_iter().map(|at| at.value).collect() };
     let first_domain = domains.accepted.first().unwrap_or(&hostname).clone();
+    let postmaster = postmaster.unwrap_or_else(|| format!("postmaster@{first_domain}"));
+    let mut routes: Vec<Route> =
+        routes.into_iter().zip(links).map(|(draft, link)| route(draft, link, &resolvers)).collect();
+    let tls_report = tls_report.map(|draft| outward::complete(draft, &hostname, &postmaster, &mut routes));
     Some(Config {
-        postmaster: postmaster
-            .unwrap_or_else(|| format!("postmaster@{}", domains.accepted.first().unwrap_or(&hostname))),
+        postmaster,
         hostname,
         spool,
         shards,
@@ -202,6 +206,7 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
         timeouts,
         delivery,
         mta_sts,
+        tls_report,
         listeners: listeners.into_iter().map(|draft| listener(draft, tls.as_ref())).collect::<Option<_>>()?,
         tls,
         auth: auth.map(|draft| Auth {
@@ -211,7 +216,7 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
         }),
         admin,
         log,
-        routes: routes.into_iter().zip(links).map(|(draft, link)| route(draft, link, &resolvers)).collect(),
+        routes,
         resolvers: resolvers.into_iter().map(resolver).collect::<Option<_>>()?,
     })
 }

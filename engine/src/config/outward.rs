@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::document::{At, Section};
 use super::read::{certificate_pair, path};
-use super::types::{Login, MtaSts, OutwardTls, PeerName, TlsRule, TlsVersion};
+use super::types::{Login, MtaSts, OutwardTls, PeerName, Route, TlsReport, TlsRule, TlsVersion};
 use super::value::{self, Wrong};
 use crate::tls::files;
 
@@ -96,6 +96,61 @@ pub(super) fn mta_sts(mut section: Section<'_>) -> MtaSts {
     };
     section.finish();
     sts
+}
+
+/// `[tls_report]`; without the section nobody reports. Defaults that depend on other sections stay empty.
+pub(super) fn tls_report(mut section: Section<'_>) -> Option<TlsReport> {
+    let second = Duration::from_secs(1);
+    let present = section.is_present();
+    let words = |text: &str| match text.is_empty() || text.len() > 200 || text.contains(char::is_control) {
+        true => Err("is not a name; allowed: up to 200 printable characters".to_owned()),
+        false => Ok(text.to_owned()),
+    };
+    let organization = section.text("organization", words);
+    let contact = section.text("contact", words);
+    let from = section.text("from", value::mailbox);
+    let period = section.duration("period", second..=86_400 * second);
+    let spread = section.duration("spread", Duration::ZERO..=86_400 * second);
+    let authorities = authorities(&mut section, MtaSts::default().authorities);
+    section.finish();
+    let or_empty = |at: Option<At<String>>| at.map_or_else(String::new, |at| at.value);
+    present.then(|| TlsReport {
+        organization: or_empty(organization),
+        contact: or_empty(contact),
+        from: or_empty(from),
+        period: period.map_or(86_400 * second, |at| at.value),
+        spread: spread.map_or(4 * 3_600 * second, |at| at.value),
+        authorities,
+        routes: Vec::new(),
+    })
+}
+
+/// Fills in what depends on other sections, and adds the routes that take reports: what DANE or MTA-STS makes of a
+/// host must not hold up the report that tells of it (RFC 8460 section 3).
+pub(super) fn complete(
+    draft: TlsReport,
+    hostname: &str,
+    postmaster: &str,
+    routes: &mut Vec<Route>,
+) -> TlsReport {
+    let or = |text: String, absent: &str| if text.is_empty() { absent.to_owned() } else { text };
+    let mut report = TlsReport {
+        organization: or(draft.organization, hostname),
+        contact: or(draft.contact, postmaster),
+        from: or(draft.from, postmaster),
+        ..draft
+    };
+    for index in 0..routes.len() {
+        let of = &routes[index].tls;
+        if !of.rule.can_be_raised() || !(of.dane || of.mta_sts) {
+            continue;
+        }
+        let rule = if of.rule == TlsRule::Encrypt { TlsRule::Encrypt } else { TlsRule::May };
+        let tls = OutwardTls { rule, dane: false, mta_sts: false, ..of.clone() };
+        report.routes.push((index, routes.len()));
+        routes.push(Route { domains: Vec::new(), tls, ..routes[index].clone() });
+    }
+    report
 }
 
 /// The password stands in a file of its own, so that the configuration can be shown around.

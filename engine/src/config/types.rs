@@ -27,6 +27,7 @@ pub struct Config {
     pub timeouts: Timeouts,
     pub delivery: Delivery,
     pub mta_sts: MtaSts,
+    pub tls_report: Option<TlsReport>,
     pub tls: Option<Tls>,
     pub auth: Option<Auth>,
     pub admin: Admin,
@@ -156,6 +157,26 @@ pub struct MtaSts {
     pub authorities: Option<PathBuf>,
     /// One fetch, from the look-up of the name to the last octet. Default 60 s.
     pub timeout: Duration,
+}
+
+/// Reports on TLS to the domains that ask for them (RFC 8460).
+#[derive(Clone, Debug)]
+pub struct TlsReport {
+    /// Default: the hostname.
+    pub organization: String,
+    /// Default: the postmaster.
+    pub contact: String,
+    /// The author and sender of reports. Default: the postmaster.
+    pub from: String,
+    /// Default a day.
+    pub period: Duration,
+    /// Reports go within this long after the period. Default 4 h.
+    pub spread: Duration,
+    /// Who may have issued the certificates of hosts that take reports by HTTPS. Default: the system's
+    /// authorities.
+    pub authorities: Option<PathBuf>,
+    /// For a route whose peers DANE or MTA-STS raises, the one that takes reports: it is the same without these.
+    pub routes: Vec<(usize, usize)>,
 }
 
 /// What a listener shows of itself in TLS, and what it asks of its clients.
@@ -347,6 +368,15 @@ pub struct OutwardTls {
     /// What the recipient's domain demands by MTA-STS counts (RFC 8461), on routes with MX and with the same
     /// rules. Default false.
     pub mta_sts: bool,
+}
+
+impl Config {
+    /// Reports on TLS go by routes of their own, known by their sender.
+    pub fn route_of_sender(&self, route: u16, sender: &str) -> u16 {
+        let Some(report) = self.tls_report.as_ref().filter(|report| report.from == sender) else { return route };
+        let twin = report.routes.iter().find(|(of, _)| *of == usize::from(route));
+        twin.map_or(route, |(_, twin)| *twin as u16)
+    }
 }
 
 impl Route {

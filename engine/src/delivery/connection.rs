@@ -57,6 +57,13 @@ pub struct Wish<'a> {
     pub way_is_authentic: bool,
 }
 
+impl Wish<'_> {
+    /// The relay itself wants no TLS.
+    pub fn declines_tls(&self) -> bool {
+        self.starttls == StartTls::Never && !self.tls.implicit
+    }
+}
+
 /// Why there is no connection.
 pub enum Unopened {
     Failed(Failure),

@@ -8,7 +8,28 @@ pub mod policy;
 
 use std::sync::Arc;
 
+use crate::tls_report::{Applied, Observed, ResultType};
 pub use policy::Policy;
+
+impl Found {
+    /// What a report tells of a policy that could not be had.
+    pub fn observed(&self, domain: &Arc<str>) -> Option<Observed> {
+        let trouble = self.trouble.as_ref()?;
+        let result = match trouble.kind {
+            TroubleKind::Fetch => ResultType::StsPolicyFetchError,
+            TroubleKind::Certificate => ResultType::StsWebpkiInvalid,
+            TroubleKind::Invalid => ResultType::StsPolicyInvalid,
+        };
+        Some(Observed {
+            domain: domain.clone(),
+            applied: Applied::Sts(self.policy.clone()),
+            local: None,
+            host: String::new(),
+            address: None,
+            failure: Some((result, trouble.text.clone())),
+        })
+    }
+}
 
 /// What is known of a domain's policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -16,6 +16,7 @@ use crate::shard::links::{Links, Question, ToIngest};
 use crate::smtp::sasl::{Answer, Refusal};
 use crate::space::{self, Figures, Marks, Standing, judge};
 use crate::tls;
+use crate::tls_report;
 use crossbeam::channel::Sender;
 use rustls::server::ProducesTickets;
 use std::sync::Arc;
@@ -62,7 +63,9 @@ async fn run(service: Service, events: Sender<Happening>) -> std::io::Result<()>
     });
     let keeper = keeper.transpose()?.map(Arc::new);
     let sts = mta_sts::keeper::Keeper::start(&service.config, &resolvers).map_err(std::io::Error::other)?;
-    let hands = Hands { resolvers, keeper: keeper.clone(), sts };
+    let reports = tls_report::keeper::Keeper::start(&service.config, &resolvers, &service.state.links)
+        .map_err(std::io::Error::other)?;
+    let hands = Hands { resolvers, keeper: keeper.clone(), sts, reports };
     tokio::spawn(answer(hands, service.questions));
     tokio::spawn(watch_space(service.state.clone()));
     tokio::spawn(watch_load(service.state.clone()));
@@ -88,12 +91,13 @@ struct Hands {
     resolvers: Arc<Resolvers>,
     keeper: Option<Arc<Keeper>>,
     sts: Option<Arc<mta_sts::keeper::Keeper>>,
+    reports: Option<Arc<tls_report::keeper::Keeper>>,
 }
 
 async fn answer(hands: Hands, mut questions: Receiver<Question>) {
     loop {
         let question = questions.receive().await;
-        let Hands { resolvers, keeper, sts } = hands.clone();
+        let Hands { resolvers, keeper, sts, reports } = hands.clone();
         tokio::spawn(async move {
             match question {
                 Question::Mx { resolver, domain, reply } => {
@@ -116,9 +120,20 @@ async fn answer(hands: Hands, mut questions: Receiver<Question>) {
                 Question::MtaSts { route, domain, reply } => {
                     let none = Answered { result: Ok(mta_sts::Found::default()), valid_for: NOBODY_ASKS };
                     drop(reply.send(match sts {
-                        Some(sts) => sts.find(route, &domain).await,
+                        Some(sts) => {
+                            let answer = sts.find(route, &domain).await;
+                            if let (Some(reports), Ok(found)) = (reports, &answer.result) {
+                                found.observed(&domain).iter().for_each(|seen| reports.add(seen));
+                            }
+                            answer
+                        }
                         None => none,
                     }));
+                }
+                Question::TlsObserved(seen) => {
+                    if let Some(reports) = reports {
+                        reports.add(&seen);
+                    }
                 }
                 Question::Tlsa { resolver, host, port, reply } => {
                     drop(reply.send(resolvers.tlsa(resolver, &host, port).await));

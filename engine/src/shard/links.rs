@@ -20,6 +20,7 @@ use crate::restore::{Knowledge, Report as RestoreReport};
 use crate::smtp::sasl::{self, Ask};
 use crate::steering::{self, Condition, HopTrouble, Request, SummaryOptions, Tally, Targets};
 use crate::tls;
+use crate::tls_report::Observed;
 use sluice_queue::{
     Ancestry, ContentFlags, DeliverBy, Envelope, Needed, QueueId, RecipientState, Source, SpoolNumber,
 };
@@ -256,6 +257,12 @@ pub enum ToIngest {
         steered: Steered,
         reply: oneshot::Sender<Steered>,
     },
+    /// A message of the relay's own making.
+    Submit {
+        envelope: Box<Envelope>,
+        content: Vec<u8>,
+        reply: oneshot::Sender<Result<QueueId, String>>,
+    },
     /// Delivery of these ends in a fault of the program again and again: hold them.
     HoldFaulty {
         id: QueueId,
@@ -482,6 +489,8 @@ pub enum Question {
         domain: Arc<str>,
         reply: oneshot::Sender<Answer<mta_sts::Found>>,
     },
+    /// What a session with a host has shown, for reports. Nobody answers.
+    TlsObserved(Box<Observed>),
     /// Of a session, for its client.
     Login {
         client: IpAddr,

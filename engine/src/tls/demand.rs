@@ -26,7 +26,7 @@ pub enum Demand {
     /// As the rule of the route says.
     Route,
     /// TLS, with any certificate: there are TLSA records, and none can be used (RFC 7672 section 2.2).
-    Encrypt,
+    Encrypt(Arc<Dane>),
     /// TLS with a certificate for which the records vouch.
     Dane(Arc<Dane>),
     /// TLS with a certificate of a known authority for the host's name (RFC 8461 section 4.2).
@@ -87,32 +87,36 @@ pub fn demand(
     let unusable = match tlsa {
         TlsaFound::Failed(why) => return Err(Refused::Lookup(why)),
         TlsaFound::Records(base, records) if records.iter().any(Tlsa::is_usable) => {
-            let mut names = vec![base.clone()];
-            for name in further {
-                if !names.contains(name) {
-                    names.push(name.clone());
-                }
-            }
-            return Ok(Demand::Dane(Arc::new(Dane { base, records, names })));
+            return Ok(Demand::Dane(Arc::new(dane(base, records, further))));
         }
         _ if rule == TlsRule::DaneOnly => return Err(Refused::NoDane),
-        TlsaFound::Records(..) => true,
-        TlsaFound::None | TlsaFound::NotAsked => false,
+        TlsaFound::Records(base, records) => Some(Arc::new(dane(base, records, further))),
+        TlsaFound::None | TlsaFound::NotAsked => None,
     };
     let policy = sts.filter(|policy| policy.mode != Mode::None);
-    match policy {
-        Some(policy) if policy.mode == Mode::Enforce && !policy.lists(host) => Err(Refused::NotListed),
-        Some(policy) if policy.mode == Mode::Enforce => Ok(Demand::Sts(policy.clone())),
-        _ if unusable => Ok(Demand::Encrypt),
-        Some(policy) => Ok(Demand::StsTesting(policy.clone())),
-        None => Ok(Demand::Route),
+    match (policy, unusable) {
+        (Some(policy), _) if policy.mode == Mode::Enforce && !policy.lists(host) => Err(Refused::NotListed),
+        (Some(policy), _) if policy.mode == Mode::Enforce => Ok(Demand::Sts(policy.clone())),
+        (_, Some(dane)) => Ok(Demand::Encrypt(dane)),
+        (Some(policy), None) => Ok(Demand::StsTesting(policy.clone())),
+        (None, None) => Ok(Demand::Route),
     }
+}
+
+fn dane(base: Arc<str>, records: Vec<Tlsa>, further: &[Arc<str>]) -> Dane {
+    let mut names = vec![base.clone()];
+    for name in further {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    Dane { base, records, names }
 }
 
 impl Demand {
     /// Whether clear text will not do, whatever the rule says.
     pub fn needs_tls(&self) -> bool {
-        matches!(self, Self::Encrypt | Self::Dane(_) | Self::Sts(_))
+        matches!(self, Self::Encrypt(_) | Self::Dane(_) | Self::Sts(_))
     }
 }
 
@@ -161,7 +165,7 @@ mod tests {
     fn shown(rule: TlsRule, tlsa_word: &str, sts_word: &str) -> &'static str {
         match demand(rule, tlsa(tlsa_word), sts(sts_word).as_ref(), "mx.a.test", &[]) {
             Ok(Demand::Route) => "rule",
-            Ok(Demand::Encrypt) => "encrypt",
+            Ok(Demand::Encrypt(_)) => "encrypt",
             Ok(Demand::Dane(_)) => "dane",
             Ok(Demand::Sts(_)) => "sts",
             Ok(Demand::StsTesting(_)) => "testing",

@@ -227,7 +227,7 @@ impl RouteTls {
                 judged if judged.verdict == PeerVerdict::Verified => Judged::good(PeerVerdict::Sts),
                 judged => judged,
             },
-            Demand::Route | Demand::Encrypt | Demand::StsTesting(_) => match self.rule {
+            Demand::Route | Demand::Encrypt(_) | Demand::StsTesting(_) => match self.rule {
                 TlsRule::Fingerprint if self.fingerprints.contains(&fingerprint(first)) => {
                     Judged::good(PeerVerdict::Verified)
                 }
@@ -290,7 +290,7 @@ impl RouteTls {
         match (demand, self.rule) {
             (Demand::Dane(_), _) => verdict == PeerVerdict::Dane,
             (Demand::Sts(_), _) => verdict == PeerVerdict::Sts,
-            (Demand::Route | Demand::Encrypt | Demand::StsTesting(_), rule) => match rule {
+            (Demand::Route | Demand::Encrypt(_) | Demand::StsTesting(_), rule) => match rule {
                 TlsRule::None | TlsRule::May | TlsRule::Encrypt | TlsRule::Dane => true,
                 TlsRule::Verify | TlsRule::Fingerprint => verdict == PeerVerdict::Verified,
                 TlsRule::DaneOnly => false,
