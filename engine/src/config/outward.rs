@@ -240,6 +240,7 @@ fn fingerprint(text: &str) -> Result<[u8; 32], Wrong> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     #[test]
     fn a_fingerprint_is_read_as_openssl_prints_it() {
@@ -251,6 +252,67 @@ mod tests {
         for text in ["", "ab", "sha1:00", &"a".repeat(63), &"g".repeat(64), &"\u{e4}".repeat(32)] {
             assert!(fingerprint(text).is_err(), "{text}");
         }
+    }
+
+    /// A configuration with these keys of `[route.tls]`, of the resolver, and this section.
+    fn configured(tls: &str, resolver: &str, section: &str) -> Result<Config, String> {
+        let text = format!(
+            "hostname = \"relay.test\"\n{section}\n[[listener]]\nname = \"inside\"\nbind = [\"127.0.0.1:25\"]\n\
+             clients = [\"127.0.0.0/8\"]\nrelay = \"any\"\n[[route]]\ndomains = [\"near.test\"]\n\
+             hosts = [\"127.0.0.2\"]\n[[route]]\ndomains = [\"*\"]\nmx = true\nresolver = \"external\"\n\
+             [route.tls]\nauthorities = \"{AUTHORITY}\"\n{tls}\n[[resolver]]\nname = \"external\"\n\
+             servers = [\"192.0.2.53\"]\n{resolver}"
+        );
+        Config::parse(&text, "f").map_err(|error| error.to_string())
+    }
+
+    const AUTHORITY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/config/tests/tls/certificate.pem");
+
+    #[test]
+    fn dane_is_there_only_where_dnssec_is() {
+        for (tls, resolver, used) in [
+            ("", "", Some(false)),
+            ("", "dnssec = \"validate\"", Some(true)),
+            ("", "dnssec = \"trust-ad\"", Some(true)),
+            ("dane = false", "dnssec = \"validate\"", Some(false)),
+            ("policy = \"dane\"", "dnssec = \"validate\"", Some(true)),
+            ("policy = \"dane\"", "", None),
+            ("policy = \"dane-only\"", "dnssec = \"off\"", None),
+            ("policy = \"dane\"\ndane = false", "dnssec = \"validate\"", None),
+        ] {
+            let found = configured(tls, resolver, "");
+            let dane = found.as_ref().ok().map(|config| config.routes[1].tls.dane);
+            assert_eq!(dane, used, "{tls} {resolver}: {:?}", found.err());
+        }
+        let sentence = configured("policy = \"dane\"", "", "").expect_err("no DNSSEC");
+        assert!(sentence.contains("route.tls.policy: asks for DANE") && sentence.contains("validate"), "{sentence}");
+        // A smart host by its address cannot have it, and does without.
+        let general = "[delivery.tls]\npolicy = \"dane\"";
+        assert!(configured("", "dnssec = \"validate\"", general).is_ok());
+        let general = "[delivery.tls]\npolicy = \"dane-only\"";
+        let sentence = configured("", "dnssec = \"validate\"", general).expect_err("no records");
+        assert!(sentence.contains("route.tls.policy: asks for DANE"), "{sentence}");
+    }
+
+    #[test]
+    fn reports_go_by_routes_without_what_they_complain_of() {
+        let section = format!("[mta_sts]\nauthorities = \"{AUTHORITY}\"\n[tls_report]\nfrom = \"t@near.test\"");
+        for (tls, rule) in [
+            ("policy = \"dane-only\"\nmta_sts = true", Some(TlsRule::May)),
+            ("policy = \"encrypt\"\nmta_sts = true", Some(TlsRule::Encrypt)),
+            // The operator's own demand stays.
+            ("policy = \"verify\"\nnames = [\"@host\"]", None),
+        ] {
+            let config = configured(tls, "dnssec = \"validate\"", &section).expect(tls);
+            let report = config.tls_report.as_ref().expect("reports");
+            assert_eq!((report.contact.as_str(), report.organization.as_str()), ("postmaster@relay.test", "relay.test"));
+            assert_eq!(config.route_of_sender(1, "other@near.test"), 1);
+            let twin = config.route_of_sender(1, "t@near.test");
+            assert_eq!((twin != 1).then(|| config.routes[usize::from(twin)].tls.rule), rule, "{tls}");
+            assert_eq!(config.route_of_sender(0, "t@near.test"), 0, "to a smart host as ever");
+            assert_eq!(config.route_for("a.test"), Some(1), "the twin takes no domain");
+        }
+        assert!(configured("", "", "").expect("a configuration").tls_report.is_none());
     }
 
     #[test]
