@@ -124,11 +124,16 @@ pub(super) fn spool(mut section: Section<'_>) -> Spool {
 pub(super) fn shards(mut section: Section<'_>, allowed: &[usize]) -> Shards {
     let ingest = section.text("ingest_cpus", value::cpu_list).map(|at| at.value);
     let delivery = section.text("delivery_cpus", value::cpu_list).map(|at| at.value);
+    let service = section.text("service_cpus", cpu_list_or_none).map(|at| at.value);
     section.finish();
     let ingest_cpus =
         ingest.unwrap_or_else(|| vec![first_besides(allowed, delivery.as_deref().unwrap_or(&[]))]);
     let delivery_cpus = delivery.unwrap_or_else(|| vec![first_besides(allowed, &ingest_cpus)]);
-    Shards { ingest_cpus, delivery_cpus }
+    Shards { ingest_cpus, delivery_cpus, service_cpus: service.unwrap_or_default() }
+}
+
+fn cpu_list_or_none(text: &str) -> Result<Vec<usize>, value::Wrong> {
+    if text.is_empty() { Ok(Vec::new()) } else { value::cpu_list(text) }
 }
 
 /// The first CPU that the other role does not use; on a host without one, the first.

@@ -63,6 +63,8 @@ pub struct Shards {
     /// CPU numbers, in order, without repeats, never empty.
     pub ingest_cpus: Vec<usize>,
     pub delivery_cpus: Vec<usize>,
+    /// Of the service thread and of all others that are no shards. Default: none, which is wherever the process may run.
+    pub service_cpus: Vec<usize>,
 }
 
 #[derive(Clone, Debug)]
