@@ -11,7 +11,7 @@ impl Config {
     /// What is wrong with the host for this configuration, in the order of mending; empty when nothing is.
     /// Raises this process's soft resource limits where that helps. Call it before the first shard starts.
     pub fn start_checks(&self) -> Vec<Finding> {
-        let Shards { ingest_cpus, delivery_cpus, service_cpus } = &self.shards;
+        let Shards { ingest_cpus, delivery_cpus, service_cpus, .. } = &self.shards;
         let cpus = [ingest_cpus.as_slice(), delivery_cpus.as_slice(), service_cpus.as_slice()].concat();
         start_checks(&Needs {
             cpus: &cpus,

@@ -107,7 +107,7 @@ impl Config {
         let list = |option: &str, text: &str| {
             value::cpu_list(text).map_err(|wrong| ConfigError::one("command line", option, wrong))
         };
-        let Shards { ingest_cpus, delivery_cpus, service_cpus } = &mut self.shards;
+        let Shards { ingest_cpus, delivery_cpus, service_cpus, .. } = &mut self.shards;
         let options = [
             ("--ingest-cpus", ingest_cpus),
             ("--delivery-cpus", delivery_cpus),

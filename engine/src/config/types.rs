@@ -60,11 +60,13 @@ pub struct Spool {
 
 #[derive(Clone, Debug)]
 pub struct Shards {
-    /// CPU numbers, in order, without repeats, never empty.
+    /// CPU numbers, in order, never empty; one as often as it has shards.
     pub ingest_cpus: Vec<usize>,
     pub delivery_cpus: Vec<usize>,
     /// Of the service thread and of all others that are no shards. Default: none, which is wherever the process may run.
     pub service_cpus: Vec<usize>,
+    /// How long a shard without work looks for more before it sleeps. Default 0.
+    pub spin: Duration,
 }
 
 #[derive(Clone, Debug)]
