@@ -256,6 +256,9 @@ pub(super) fn delivery(mut section: Section<'_>) -> (Delivery, OutwardTls) {
             absent.messages_per_connection_max,
         ),
         recipients_max: count("recipients_max", 1..=100_000, absent.recipients_max),
+        connection_age_max: section
+            .duration("connection_age_max", SECOND..=DAY)
+            .map_or(absent.connection_age_max, |at| at.value),
         chunking: section.flag("chunking").map_or(absent.chunking, |at| at.value),
         idle: section.duration("idle", Duration::ZERO..=HOUR).map_or(absent.idle, |at| at.value),
         drain: section.duration("drain", Duration::ZERO..=HOUR).map_or(absent.drain, |at| at.value),

@@ -140,6 +140,8 @@ pub struct Delivery {
     pub connections_total_max: usize,
     /// Messages sent over one connection. Default 1,000.
     pub messages_per_connection_max: usize,
+    /// A connection older than this takes no further message. Default 5 min.
+    pub connection_age_max: Duration,
     /// An unused connection is closed with QUIT after this. Default 5 s.
     pub idle: Duration,
     /// Content goes by BDAT to hosts that offer CHUNKING (RFC 3030). Default true.

@@ -83,6 +83,7 @@ pub(crate) fn config() -> Config {
             connections_max: 20,
             connections_total_max: 2_000,
             messages_per_connection_max: 1000,
+            connection_age_max: seconds(300),
             idle: seconds(5),
             recipients_max: 100,
             drain: seconds(20),
