@@ -285,7 +285,10 @@ mod tests {
             assert_eq!(dane, used, "{tls} {resolver}: {:?}", found.err());
         }
         let sentence = configured("policy = \"dane\"", "", "").expect_err("no DNSSEC");
-        assert!(sentence.contains("route.tls.policy: asks for DANE") && sentence.contains("validate"), "{sentence}");
+        assert!(
+            sentence.contains("route.tls.policy: asks for DANE") && sentence.contains("validate"),
+            "{sentence}"
+        );
         // A smart host by its address cannot have it, and does without.
         let general = "[delivery.tls]\npolicy = \"dane\"";
         assert!(configured("", "dnssec = \"validate\"", general).is_ok());
@@ -296,7 +299,8 @@ mod tests {
 
     #[test]
     fn reports_go_by_routes_without_what_they_complain_of() {
-        let section = format!("[mta_sts]\nauthorities = \"{AUTHORITY}\"\n[tls_report]\nfrom = \"t@near.test\"");
+        let section =
+            format!("[mta_sts]\nauthorities = \"{AUTHORITY}\"\n[tls_report]\nfrom = \"t@near.test\"");
         for (tls, rule) in [
             ("policy = \"dane-only\"\nmta_sts = true", Some(TlsRule::May)),
             ("policy = \"encrypt\"\nmta_sts = true", Some(TlsRule::Encrypt)),
@@ -305,7 +309,10 @@ mod tests {
         ] {
             let config = configured(tls, "dnssec = \"validate\"", &section).expect(tls);
             let report = config.tls_report.as_ref().expect("reports");
-            assert_eq!((report.contact.as_str(), report.organization.as_str()), ("postmaster@relay.test", "relay.test"));
+            assert_eq!(
+                (report.contact.as_str(), report.organization.as_str()),
+                ("postmaster@relay.test", "relay.test")
+            );
             assert_eq!(config.route_of_sender(1, "other@near.test"), 1);
             let twin = config.route_of_sender(1, "t@near.test");
             assert_eq!((twin != 1).then(|| config.routes[usize::from(twin)].tls.rule), rule, "{tls}");

@@ -57,7 +57,10 @@ pub async fn of_candidate(shard: &DeliveryShard, next_hop: &NextHop, candidate: 
                 format!("the TLSA records of {} are not known, so nothing is sent to it: {text}", peer.host())
             }
             Refused::NoDane => {
-                format!("{} has no TLSA records (DNSSEC) that could be used, as the route demands", peer.host())
+                format!(
+                    "{} has no TLSA records (DNSSEC) that could be used, as the route demands",
+                    peer.host()
+                )
             }
             Refused::NotListed => {
                 let domain = next_hop.domain.as_deref().unwrap_or_default();

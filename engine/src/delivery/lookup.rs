@@ -116,7 +116,8 @@ impl Lookup {
     pub async fn sts(&self, domain: &Arc<str>, route: usize, links: &Links) -> Answer<mta_sts::Found> {
         let key = (route, domain.clone());
         let question = |reply| Question::MtaSts { route, domain: domain.clone(), reply };
-        let weigh = |found: &mta_sts::Found| 1 + found.policy.as_ref().map_or(0, |policy| 2 * policy.mx.len());
+        let weigh =
+            |found: &mta_sts::Found| 1 + found.policy.as_ref().map_or(0, |policy| 2 * policy.mx.len());
         self.sts.ask(key, links, question, weigh).await
     }
 
@@ -188,7 +189,10 @@ impl Lookup {
         self.mx.kept.borrow_mut().retain(|answer| answer.result.as_ref().is_ok_and(whole));
         self.addresses.kept.borrow_mut().retain(|answer| answer.result.is_ok());
         self.tlsa.kept.borrow_mut().retain(|answer| answer.result.is_ok());
-        self.sts.kept.borrow_mut().retain(|answer| answer.result.as_ref().is_ok_and(|found| found.trouble.is_none()));
+        self.sts
+            .kept
+            .borrow_mut()
+            .retain(|answer| answer.result.as_ref().is_ok_and(|found| found.trouble.is_none()));
     }
 
     pub fn forget_expired(&self) {

@@ -42,7 +42,12 @@ pub fn opened(
             (Some(tls), _) => tls.testing.as_ref().map(|(fault, why)| {
                 let domain = wish.domain.unwrap_or_default();
                 let host = peer.host();
-                log::note("delivery", &format!("the MTA-STS policy of {domain}, which it tests, would keep mail from {host}: {why}"));
+                log::note(
+                    "delivery",
+                    &format!(
+                        "the MTA-STS policy of {domain}, which it tests, would keep mail from {host}: {why}"
+                    ),
+                );
                 (result(*fault), why.clone())
             }),
         },

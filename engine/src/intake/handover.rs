@@ -121,9 +121,11 @@ impl IngestShard {
         let content = content.and_then(|content| self.budget.hold(content));
         self.steering.has_arrived(id);
         let recipients = envelope.recipients.iter().zip(0..);
-        for (next_hop, indexes) in
-            groups(&self.config, &envelope.sender, recipients.map(|(recipient, index)| (index, &*recipient.address, None)))
-        {
+        for (next_hop, indexes) in groups(
+            &self.config,
+            &envelope.sender,
+            recipients.map(|(recipient, index)| (index, &*recipient.address, None)),
+        ) {
             let fresh = content.clone().map(|content| Fresh { envelope: envelope.clone(), content, flags });
             let group = Group::new(indexes);
             let schedule = envelope.schedule();
@@ -271,8 +273,11 @@ mod tests {
     }
 
     fn grouped(addresses: &[&str]) -> Vec<(Option<String>, Vec<u32>)> {
-        let groups =
-            groups(&config(), "x@away.test", addresses.iter().zip(0..).map(|(address, index)| (index, *address, None)));
+        let groups = groups(
+            &config(),
+            "x@away.test",
+            addresses.iter().zip(0..).map(|(address, index)| (index, *address, None)),
+        );
         groups
             .into_iter()
             .map(|(hop, indexes)| (hop.domain.map(|domain| domain.to_string()), indexes))

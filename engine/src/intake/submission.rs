@@ -22,9 +22,7 @@ pub async fn submit(shard: &IngestShard, envelope: Envelope, content: Vec<u8>) -
     shard.steering.arrives(id);
     let appended = shard.spool.append(&mut draft, &content).await.map_err(|error| error.to_string());
     let committed = match appended {
-        Ok(()) => {
-            shard.spool.commit(draft, envelope.clone(), flags).await.map_err(|error| error.to_string())
-        }
+        Ok(()) => shard.spool.commit(draft, envelope.clone(), flags).await.map_err(|error| error.to_string()),
         Err(error) => Err(error),
     };
     if let Err(error) = committed {

@@ -95,12 +95,9 @@ impl Cache {
         old.map(|(domain, _)| domain.clone()).collect()
     }
 
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.entries.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
     }
 
     /// The octets of the file.
@@ -166,7 +163,11 @@ mod tests {
             (1_000 + 7 * 86_400, false, false, vec![]),
         ] {
             let found = (cache.get("week.test", now).is_some(), cache.get("hour.test", now).is_some());
-            assert_eq!((found, cache.to_refresh(now)), ((week, hour), refresh.iter().map(ToString::to_string).collect()), "{now}");
+            assert_eq!(
+                (found, cache.to_refresh(now)),
+                ((week, hour), refresh.iter().map(ToString::to_string).collect()),
+                "{now}"
+            );
         }
     }
 

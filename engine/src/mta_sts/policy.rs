@@ -204,7 +204,11 @@ mod tests {
 
     #[test]
     fn the_lines_of_a_policy_are_the_policy() {
-        for text in [GOOD, "version: STSv1\nmode: none\nmax_age: 0", "version: STSv1\nmode: testing\nmx: a\nmax_age: 1"] {
+        for text in [
+            GOOD,
+            "version: STSv1\nmode: none\nmax_age: 0",
+            "version: STSv1\nmode: testing\nmx: a\nmax_age: 1",
+        ] {
             let policy = Policy::parse(text.as_bytes()).expect("a policy");
             let lines = policy.lines().collect::<Vec<_>>().join("\n");
             assert_eq!(Policy::parse(lines.as_bytes()), Ok(policy), "{lines}");

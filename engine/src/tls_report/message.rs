@@ -151,7 +151,10 @@ mod tests {
             json!({"start-datetime": "2026-11-22T00:00:00Z", "end-datetime": "2026-11-22T23:59:59Z"})
         );
         let (envelope, content) = report.message("tls@winery.test", "r@a.test", 1_795_392_000_000_000);
-        assert_eq!((envelope.sender.as_str(), &*envelope.recipients[0].address), ("tls@winery.test", "r@a.test"));
+        assert_eq!(
+            (envelope.sender.as_str(), &*envelope.recipients[0].address),
+            ("tls@winery.test", "r@a.test")
+        );
         let text = String::from_utf8(content).expect("ASCII");
         assert!(text.is_ascii() && text.ends_with("--\r\n"));
         for line in text.split("\r\n") {

@@ -117,7 +117,14 @@ mod tests {
 
     fn seen(domain: &str) -> Observed {
         let host = String::new();
-        Observed { domain: domain.into(), applied: Applied::None, local: None, host, address: None, failure: None }
+        Observed {
+            domain: domain.into(),
+            applied: Applied::None,
+            local: None,
+            host,
+            address: None,
+            failure: None,
+        }
     }
 
     #[test]

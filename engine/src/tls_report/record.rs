@@ -21,7 +21,11 @@ pub fn places<'a>(records: impl IntoIterator<Item = &'a str>) -> Vec<Place> {
     let (Some(record), None) = (claims.next(), claims.next()) else { return Vec::new() };
     let fields = record.split(';').skip(1).filter_map(|field| field.split_once('='));
     let rua = fields.filter(|(key, _)| key.trim() == "rua").map(|(_, value)| value).next();
-    rua.into_iter().flat_map(|rua| rua.split(',')).filter_map(|uri| place(uri.trim())).take(PLACES_MAX).collect()
+    rua.into_iter()
+        .flat_map(|rua| rua.split(','))
+        .filter_map(|uri| place(uri.trim()))
+        .take(PLACES_MAX)
+        .collect()
 }
 
 fn is_claim(record: &str) -> bool {

@@ -159,7 +159,8 @@ mod tests {
     /// RFC 8460 section 4.4.
     #[test]
     fn sessions_are_counted_by_policy_and_failures_by_kind() {
-        let policy = Policy::parse(b"version: STSv1\nmode: testing\nmx: *.a.test\nmax_age: 86400").expect("a policy");
+        let policy =
+            Policy::parse(b"version: STSv1\nmode: testing\nmx: *.a.test\nmax_age: 86400").expect("a policy");
         let sts = Applied::Sts(Some(Arc::new(policy)));
         let mut tally = Tally::default();
         tally.add(&seen("a.test", dane(), None));

@@ -43,7 +43,8 @@ fn world(domains: &[&str], further: &[&str], policy: &str, section: &str) -> Wor
         .chain(further.iter().map(|name| format!("DNS:{name}")))
         .collect();
     authority.issue_for("peer", "peer.test", &names.join(","));
-    let chain = [authority.path("peer.pem"), authority.path("authority.pem")].map(|path| text(&path)).concat();
+    let chain =
+        [authority.path("peer.pem"), authority.path("authority.pem")].map(|path| text(&path)).concat();
     fs::write(authority.path("chain.pem"), chain).expect("a file");
     let (chain, key) = (authority.path("chain.pem"), authority.path("peer.key"));
     peer.edit_config("tls = \"off\"", "tls = \"offer\"");
@@ -180,7 +181,10 @@ fn tlsa_records_decide_who_gets_the_mail() {
     dns.tlsa("mx.forged.test", port, &key).set_forged(&format!("_{port}._tcp.mx.forged.test"), true);
     for domain in ["failing.test", "forged.test"] {
         let line = world.outcome(&format!("x@{domain}"), &["dsn=4.7.5", "status=deferred"]);
-        assert!(line.contains(&format!("the TLSA records of mx.{domain}[127.0.0.1] are not known")), "{line}");
+        assert!(
+            line.contains(&format!("the TLSA records of mx.{domain}[127.0.0.1] are not known")),
+            "{line}"
+        );
     }
     dns.set_failing(&format!("_{port}._tcp.mx.failing.test"), false);
     world.relay.log().wait_for(SOON, &["to=<x@failing.test>", "status=sent"]);
@@ -289,7 +293,10 @@ fn a_policy_of_mta_sts_decides_who_gets_the_mail() {
     }
     let log = world.relay.log();
     for parts in [
-        ["to=<x@unlisted.test>", "the MTA-STS policy of unlisted.test does not list mx.unlisted.test[127.0.0.1]"],
+        [
+            "to=<x@unlisted.test>",
+            "the MTA-STS policy of unlisted.test does not list mx.unlisted.test[127.0.0.1]",
+        ],
         ["the MTA-STS policy of testing.test, which it tests", "does not list the host"],
         ["to=<x@both.test>", "no TLSA record of mx.both.test vouches"],
         ["MTA-STS policy of missing.test, id 1", "code 404"],
@@ -406,7 +413,10 @@ fn domains_that_ask_get_reports_by_mail_and_by_https() {
     world.outcome("x@silent.test", &["status=sent"]);
 
     let content = world.internal.wait_for(1, SOON)[0].clone();
-    assert_eq!((content.from.as_str(), &content.to[..]), ("reports@inside.test", &["in@inside.test".to_owned()][..]));
+    assert_eq!(
+        (content.from.as_str(), &content.to[..]),
+        ("reports@inside.test", &["in@inside.test".to_owned()][..])
+    );
     let good = parsed(&content.content);
     let header = &good["headers"];
     assert_eq!(header["TLS-Report-Domain"], "good.test");
@@ -416,7 +426,10 @@ fn domains_that_ask_get_reports_by_mail_and_by_https() {
     let id = report["report-id"].as_str().expect("an id");
     let subject = format!("Report Domain: good.test Submitter: relay.test Report-ID: <{id}>");
     assert_eq!(header["Subject"], json!(subject));
-    assert_eq!((&report["organization-name"], &report["contact-info"]), (&json!("Winery"), &json!("tls@inside.test")));
+    assert_eq!(
+        (&report["organization-name"], &report["contact-info"]),
+        (&json!("Winery"), &json!("tls@inside.test"))
+    );
     let file = good["file"].as_str().expect("a name");
     assert!(file.starts_with("relay.test!good.test!") && file.ends_with("!1.json.gz"), "{file}");
     let range = &report["date-range"];
@@ -438,7 +451,10 @@ fn domains_that_ask_get_reports_by_mail_and_by_https() {
     assert_eq!(policy["policy"]["policy-string"], json!([format!("3 1 1 {}", "09".repeat(32))]));
     let detail = &policy["failure-details"][0];
     assert_eq!(detail["result-type"], "validation-failure");
-    assert_eq!((&detail["sending-mta-ip"], &detail["receiving-ip"]), (&json!("127.0.0.1"), &json!("127.0.0.1")));
+    assert_eq!(
+        (&detail["sending-mta-ip"], &detail["receiving-ip"]),
+        (&json!("127.0.0.1"), &json!("127.0.0.1"))
+    );
     assert_eq!(detail["receiving-mx-hostname"], "mx.wrong.test");
     assert!(detail["failed-session-count"].as_u64() >= Some(1), "{detail}");
     let (successes, failures) = sums(std::slice::from_ref(&wrong["report"]));
@@ -498,7 +514,8 @@ fn requiretls_goes_to_hosts_that_dane_or_mta_sts_vouches_for_and_to_no_other() {
     // The peer promises to keep it, too: its next hop is known by a fingerprint.
     let fingerprint = "00".repeat(32);
     world.peer.stop();
-    let demand = format!("[delivery.tls]\npolicy = \"fingerprint\"\nfingerprints = [\"{fingerprint}\"]\n[spool]\n");
+    let demand =
+        format!("[delivery.tls]\npolicy = \"fingerprint\"\nfingerprints = [\"{fingerprint}\"]\n[spool]\n");
     world.peer.edit_config("[spool]\n", &demand);
     world.peer.start();
     let (chain, key) = (world.authority.path("chain.pem"), world.authority.path("peer.key"));
@@ -507,7 +524,8 @@ fn requiretls_goes_to_hosts_that_dane_or_mta_sts_vouches_for_and_to_no_other() {
     let toml = text(world.relay.config());
     let (head, tail) = toml.split_at(toml.find("# by TLS").expect("the listener"));
     let toml = head.to_owned() + &tail.replacen("tls = \"off\"", "tls = \"offer\"", 1);
-    let toml = toml.replacen("[spool]\n", &format!("[tls]\ncertificate = {chain:?}\nkey = {key:?}\n[spool]\n"), 1);
+    let toml =
+        toml.replacen("[spool]\n", &format!("[tls]\ncertificate = {chain:?}\nkey = {key:?}\n[spool]\n"), 1);
     fs::write(world.relay.config(), toml).expect("the configuration");
     world.relay.start();
     for (domain, expected) in [
