@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::document::{At, Section};
 use super::read::{certificate_pair, path};
-use super::types::{Login, MtaSts, OutwardTls, PeerName, Route, TlsReport, TlsRule, TlsVersion};
+use super::types::{Login, MtaSts, OutwardTls, PeerName, Route, Target, TlsReport, TlsRule, TlsVersion};
 use super::value::{self, Wrong};
 use crate::tls::files;
 
@@ -142,7 +142,8 @@ pub(super) fn complete(
     };
     for index in 0..routes.len() {
         let of = &routes[index].tls;
-        if !of.rule.can_be_raised() || !(of.dane || of.mta_sts) {
+        let by_mx = matches!(routes[index].target, Target::Mx { .. });
+        if !by_mx || !of.rule.can_be_raised() || !(of.dane || of.mta_sts) {
             continue;
         }
         let rule = if of.rule == TlsRule::Encrypt { TlsRule::Encrypt } else { TlsRule::May };

@@ -18,6 +18,8 @@ use super::policy::Policy;
 
 /// Policies that are kept; past it the one that expires first makes room.
 pub const POLICIES_MAX: usize = 10_000;
+/// Octets of all of them, nearly; likewise.
+const OCTETS_MAX: usize = 16 * 1024 * 1024;
 /// Octets of the file; a longer one is not read.
 pub const FILE_OCTETS_MAX: u64 = 64 * 1024 * 1024;
 /// A policy is fetched again when it is as old as this, or has lived half of its time: before it expires, so
@@ -39,6 +41,11 @@ impl Entry {
         self.fetched.saturating_add(self.policy.max_age_seconds)
     }
 
+    /// Octets that it takes, nearly.
+    fn weight(&self) -> usize {
+        256 + self.policy.mx.iter().map(|mx| mx.len() + 32).sum::<usize>()
+    }
+
     /// Whether it holds at this time; one from the future does not.
     fn holds(&self, now: u64) -> bool {
         (self.fetched..self.expires()).contains(&now)
@@ -54,6 +61,7 @@ impl Entry {
 #[derive(Debug, Default)]
 pub struct Cache {
     entries: HashMap<String, Entry>,
+    octets: usize,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -77,16 +85,22 @@ impl Cache {
     }
 
     pub fn put(&mut self, domain: &str, entry: Entry, now: u64) {
-        if self.entries.len() >= POLICIES_MAX && !self.entries.contains_key(domain) {
-            self.entries.retain(|_, entry| entry.holds(now));
-            if self.entries.len() >= POLICIES_MAX
-                && let Some(first) =
-                    self.entries.iter().min_by_key(|(_, entry)| entry.expires()).map(|(name, _)| name.clone())
-            {
-                self.entries.remove(&first);
-            }
+        let weight = entry.weight();
+        self.remove(domain);
+        while self.entries.len() >= POLICIES_MAX || self.octets + weight > OCTETS_MAX {
+            let rank = |entry: &Entry| (entry.holds(now), entry.expires());
+            let first = self.entries.iter().min_by_key(|(_, entry)| rank(entry));
+            let Some(first) = first.map(|(name, _)| name.clone()) else { break };
+            self.remove(&first);
         }
+        self.octets += weight;
         self.entries.insert(domain.to_owned(), entry);
+    }
+
+    fn remove(&mut self, domain: &str) {
+        if let Some(entry) = self.entries.remove(domain) {
+            self.octets -= entry.weight();
+        }
     }
 
     /// Domains whose policy holds and is to be fetched again.
@@ -131,7 +145,7 @@ impl Cache {
                 .map_err(|fault| format!("the policy of {}: {fault}", row.domain))?;
             let entry = Entry { id: row.id, policy: Arc::new(policy), fetched: row.fetched };
             if entry.holds(now) {
-                cache.entries.insert(row.domain, entry);
+                cache.put(&row.domain, entry, now);
             }
         }
         Ok(cache)
@@ -205,5 +219,14 @@ mod tests {
         }
         assert_eq!(cache.len(), POLICIES_MAX);
         assert!(cache.get("0.test", 1_001).is_none() && cache.get("1.test", 1_001).is_some());
+        let mx = vec!["a".repeat(250); 250];
+        for number in 0..1_000 {
+            let policy = Policy { mode: Mode::Enforce, mx: mx.clone(), max_age_seconds: 100_000 + number };
+            let large = Entry { id: "1".into(), policy: Arc::new(policy), fetched: 1_000 };
+            cache.put(&format!("large-{number}.test"), large, 1_000);
+        }
+        assert!(cache.octets <= OCTETS_MAX && cache.octets > OCTETS_MAX / 2);
+        assert_eq!(cache.octets, cache.entries.values().map(Entry::weight).sum::<usize>());
+        assert!(cache.get("large-0.test", 1_001).is_none() && cache.get("large-999.test", 1_001).is_some());
     }
 }

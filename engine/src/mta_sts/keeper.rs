@@ -113,6 +113,9 @@ impl Keeper {
             },
         };
         let mut valid_for = announced.valid_for.min(VALID_MAX);
+        if trouble.is_some() {
+            valid_for = valid_for.min(FETCH_AGAIN);
+        }
         if let Some(kept) = &kept {
             valid_for = valid_for.min(Duration::from_secs(kept.expires().saturating_sub(now())));
         }

@@ -369,14 +369,15 @@ fn found_addresses(families: &[&Found], valid_for: Duration) -> Answer<Addresses
         _ => None,
     };
     let all = families.iter().flat_map(|found| found.records.iter().filter_map(address));
-    let secure = families.iter().all(|found| found.secure);
-    let canonical = || families.iter().find_map(|found| found.canonical.as_ref());
     // An authentic alias that leads out of the signed tree: the name before it still counts (RFC 7672 section
     // 2.2.2), and the one behind it does not.
+    let secure = families.iter().all(|found| found.secure);
+    let leads_out = !secure && families.iter().all(|found| found.alias_secure);
+    let canonical = families.iter().find_map(|found| found.canonical.as_ref());
     let addresses = Addresses {
         list: order_addresses(all.collect()),
-        secure: secure || families.iter().all(|found| found.alias_secure),
-        canonical: secure.then(canonical).flatten().map(host_name),
+        secure: secure || leads_out,
+        canonical: canonical.filter(|_| !leads_out).map(host_name),
     };
     Answer { result: Ok(addresses), valid_for }
 }
@@ -402,4 +403,33 @@ fn failed<T>(missing: Missing) -> Answer<T> {
         MissingReason::Failed => ResolveErrorKind::Temporary,
     };
     Answer { result: Err(ResolveError { kind, text: missing.text }), valid_for: missing.valid_for }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hickory_resolver::proto::rr::rdata::A;
+
+    #[test]
+    fn an_alias_out_of_the_signed_tree_leaves_the_name_before_it() {
+        let found = |secure, alias_secure| Found {
+            records: vec![RData::A(A::new(192, 0, 2, 1))],
+            valid_for: Duration::from_secs(60),
+            secure,
+            alias_secure,
+            canonical: parse_name("behind.test"),
+            said_by: String::new(),
+        };
+        for (families, secure, canonical) in [
+            (vec![found(true, true)], true, Some("behind.test")),
+            (vec![found(false, true)], true, None),
+            (vec![found(false, false)], false, Some("behind.test")),
+            (vec![found(true, true), found(false, true)], true, None),
+            (vec![found(false, true), found(false, false)], false, Some("behind.test")),
+        ] {
+            let families: Vec<&Found> = families.iter().collect();
+            let addresses = found_addresses(&families, Duration::ZERO).result.expect("addresses");
+            assert_eq!((addresses.secure, addresses.canonical.as_deref()), (secure, canonical));
+        }
+    }
 }

@@ -30,6 +30,8 @@ const SPACE_LOOK: Duration = Duration::from_millis(500);
 const LOAD_LOOK: Duration = Duration::from_millis(250);
 /// An answer that does not change.
 const NOBODY_ASKS: Duration = Duration::from_secs(3_600);
+/// At the stop, for statistics.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
 const LOG_FLUSH: Duration = Duration::from_millis(100);
 
 pub struct Service {
@@ -65,7 +67,7 @@ async fn run(service: Service, events: Sender<Happening>) -> std::io::Result<()>
     let sts = mta_sts::keeper::Keeper::start(&service.config, &resolvers).map_err(std::io::Error::other)?;
     let reports = tls_report::keeper::Keeper::start(&service.config, &resolvers, &service.state.links)
         .map_err(std::io::Error::other)?;
-    let hands = Hands { resolvers, keeper: keeper.clone(), sts, reports };
+    let hands = Hands { resolvers, keeper: keeper.clone(), sts, reports: reports.clone() };
     tokio::spawn(answer(hands, service.questions));
     tokio::spawn(watch_space(service.state.clone()));
     tokio::spawn(watch_load(service.state.clone()));
@@ -80,6 +82,7 @@ async fn run(service: Service, events: Sender<Happening>) -> std::io::Result<()>
         links: service.state.links.clone(),
         tickets: service.tickets,
         keeper,
+        reports,
     };
     tokio::spawn(admin::serve(service.admin, service.state));
     listen_to_signals(events, reload).await
@@ -207,9 +210,17 @@ struct Reload {
     links: Arc<Links>,
     tickets: Arc<dyn ProducesTickets>,
     keeper: Option<Arc<Keeper>>,
+    reports: Option<Arc<tls_report::keeper::Keeper>>,
 }
 
 impl Reload {
+    /// What would be lost with the process is written; a disk that hangs does not stop the stop.
+    async fn before_the_stop(&self) {
+        if let Some(reports) = &self.reports {
+            let _ = tokio::time::timeout(FLUSH_PATIENCE, reports.flush()).await;
+        }
+    }
+
     /// Reads all certificates again and gives them to the shards; sessions go on as they are. When a file
     /// is bad, all stay as they were.
     async fn certificates(&self) {
@@ -242,8 +253,14 @@ async fn listen_to_signals(events: Sender<Happening>, reload: Reload) -> std::io
     let mut reopen = signal(SignalKind::user_defined1())?;
     loop {
         tokio::select! {
-            _ = terminate.recv() => drop(events.send(Happening::Terminate)),
-            _ = interrupt.recv() => drop(events.send(Happening::Terminate)),
+            _ = terminate.recv() => {
+                reload.before_the_stop().await;
+                drop(events.send(Happening::Terminate));
+            }
+            _ = interrupt.recv() => {
+                reload.before_the_stop().await;
+                drop(events.send(Happening::Terminate));
+            }
             _ = hangup.recv() => {
                 if let Some(keeper) = &reload.keeper {
                     keeper.reload();

@@ -136,6 +136,13 @@ impl Keeper {
         log::note("service", &format!("warning: TLS report to {domain}: {why}; {then}"));
     }
 
+    /// Writes what would be lost at a stop.
+    pub async fn flush(&self) {
+        if self.state().changed {
+            self.write().await;
+        }
+    }
+
     async fn write(&self) {
         let octets = {
             let mut state = self.state();

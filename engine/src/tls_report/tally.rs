@@ -14,6 +14,8 @@ pub const DOMAINS_MAX: usize = 10_000;
 pub const POLICIES_MAX: usize = 16;
 /// Kinds of failures that are told one by one.
 pub const DETAILS_MAX: usize = 100;
+/// Octets of all that is told of policies and failures, nearly; past it sessions are counted only.
+const OCTETS_MAX: usize = 32 * 1024 * 1024;
 /// Octets of a reason.
 const REASON_OCTETS_MAX: usize = 300;
 
@@ -72,6 +74,8 @@ impl Detail {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     pub domains: BTreeMap<String, Vec<PolicyReport>>,
+    #[serde(default)]
+    octets: usize,
 }
 
 impl Tally {
@@ -79,11 +83,16 @@ impl Tally {
         if self.domains.len() >= DOMAINS_MAX && !self.domains.contains_key(&*seen.domain) {
             return;
         }
+        let room = self.octets < OCTETS_MAX;
+        if !room && !self.domains.contains_key(&*seen.domain) {
+            return;
+        }
         let policies = self.domains.entry(seen.domain.to_string()).or_default();
         let text = policy_text(seen);
         let place = policies.iter().position(|report| report.policy == text);
         let place = place.unwrap_or_else(|| {
-            if policies.len() < POLICIES_MAX {
+            if policies.is_empty() || room && policies.len() < POLICIES_MAX {
+                self.octets += 256 + text.policy_string.iter().map(|line| 2 * line.len() + 64).sum::<usize>();
                 let summary = Summary::default();
                 policies.push(PolicyReport { policy: text, summary, failure_details: Vec::new() });
             }
@@ -98,7 +107,10 @@ impl Tally {
         let details = &mut report.failure_details;
         match details.iter().position(|known| known.is_same(&detail)) {
             Some(known) => details[known].failed_session_count += 1,
-            None if details.len() < DETAILS_MAX => details.push(detail),
+            None if room && details.len() < DETAILS_MAX => {
+                self.octets += 256 + detail.failure_reason_code.len();
+                details.push(detail);
+            }
             None => {}
         }
     }
