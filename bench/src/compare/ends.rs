@@ -1,9 +1,10 @@
 //! Generator and sink as processes, our own and Postfix's, behind one face.
 
-use super::install::{SMTP_SINK, SMTP_SOURCE, is_root};
-use super::servers::{accepts, await_free};
-use super::{Cell, Ends, Options};
+use super::Bench;
+use super::scenario::{Ends, Handshakes, Size, Work};
 use crate::process::{self, Group};
+use crate::servers::install::{SMTP_SINK, SMTP_SOURCE, is_root};
+use crate::servers::{NAME, accepts, await_free};
 use crate::stop::Stop;
 use crate::{sink, source};
 use anyhow::{Context as _, Result, bail, ensure};
@@ -12,6 +13,8 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 const START_WAIT: Duration = Duration::from_secs(10);
+/// Longest wait of the generator for a connection or a reply.
+const TIMEOUT: &str = "120s";
 
 /// A running generator or sink.
 pub struct End {
@@ -57,17 +60,15 @@ impl Drop for End {
     }
 }
 
-/// Starts a sink that ends by itself after `messages`, and waits until it accepts.
-pub fn start_sink(options: &Options, cell: Cell, messages: u64, stop: &Stop) -> Result<End> {
-    let address = format!("127.0.0.1:{}", options.port);
-    let (program, arguments): (PathBuf, _) = match cell.ends {
-        Ends::Own => {
-            let mut arguments = words(&["sink", "--bind", &address, "--expect", &messages.to_string()]);
-            add_cpus(&mut arguments, options.sink_cpus.as_ref());
-            (std::env::current_exe()?, arguments)
-        }
+/// Starts a sink that ends by itself after `messages`, and waits until it accepts. Without a number it is Postfix's
+/// and goes on until it is dropped.
+pub fn start_sink(bench: &Bench<'_>, work: &Work, messages: Option<u64>) -> Result<End> {
+    let port = bench.options.port;
+    let address = format!("127.0.0.1:{port}");
+    let (program, arguments): (PathBuf, _) = match work.ends {
+        Ends::Own => (std::env::current_exe()?, own_sink(bench, work, &address, messages)),
         Ends::Postfix => {
-            let mut arguments = words(&["-M", &messages.to_string()]);
+            let mut arguments = messages.map_or(Vec::new(), |messages| words(&["-M", &messages.to_string()]));
             if is_root() {
                 arguments.extend(words(&["-u", "postfix"]));
             }
@@ -75,49 +76,78 @@ pub fn start_sink(options: &Options, cell: Cell, messages: u64, stop: &Stop) -> 
             (SMTP_SINK.into(), arguments)
         }
     };
-    await_free(options.port, stop)?;
+    await_free(port, bench.stop)?;
     let mut sink = End::start("sink", &program, &arguments)?;
     let deadline = Instant::now() + START_WAIT;
-    while !accepts(options.port) {
+    while !accepts(port) {
         ensure!(!sink.has_ended()?, "the sink {} did not start", program.display());
-        ensure!(!stop.is_set(), "interrupted");
+        ensure!(!bench.stop.is_set(), "interrupted");
         ensure!(Instant::now() < deadline, "the sink {} does not accept", program.display());
         std::thread::sleep(Duration::from_millis(5));
     }
     Ok(sink)
 }
 
-/// Starts a generator of `messages` to the port.
-pub fn start_source(options: &Options, cell: Cell, messages: u64, port: u16) -> Result<End> {
+fn own_sink(bench: &Bench<'_>, work: &Work, address: &str, messages: Option<u64>) -> Vec<String> {
+    let mut arguments = words(&["sink", "--bind", address]);
+    if let Some(messages) = messages {
+        // A server may divide a message among connections, and its last part is its end.
+        let recipients = messages * work.recipients as u64;
+        match work.recipients {
+            1 => arguments.extend(words(&["--expect", &messages.to_string()])),
+            _ => arguments.extend(words(&["--expect-recipients", &recipients.to_string()])),
+        }
+    }
+    if let (true, Some(shown)) = (work.tls.outward(), bench.certificate) {
+        let (certificate, key) = (shown.certificate.display().to_string(), shown.key.display().to_string());
+        let tickets = (work.handshakes == Handshakes::Resumed).to_string();
+        arguments.extend(words(&["--tls-certificate", &certificate, "--tls-key", &key]));
+        arguments.extend(words(&["--tls-tickets", &tickets]));
+    }
+    add_cpus(&mut arguments, bench.options.sink_cpus.as_ref());
+    arguments
+}
+
+/// Starts a generator of `messages` to the port; closed loop without a rate.
+pub fn start_source(
+    bench: &Bench<'_>,
+    work: &Work,
+    messages: u64,
+    rate: Option<f64>,
+    port: u16,
+    tls: bool,
+) -> Result<End> {
     let target = format!("127.0.0.1:{port}");
-    let (sessions, size, messages) = (cell.sessions.to_string(), cell.size.to_string(), messages.to_string());
-    let (program, arguments): (PathBuf, _) = match cell.ends {
+    let (sessions, messages) = (work.sessions.to_string(), messages.to_string());
+    let (program, arguments): (PathBuf, _) = match work.ends {
         Ends::Own => {
-            let each = if options.one_per_connection { "1" } else { "0" };
-            let mut arguments = words(&["source", "--json", "--target", &target, "--sessions", &sessions]);
-            arguments.extend(words(&[
-                "--size",
-                &size,
-                "--messages",
-                &messages,
-                "--messages-per-connection",
-                each,
-            ]));
-            add_cpus(&mut arguments, options.source_cpus.as_ref());
+            let mut arguments = words(&["source", "--json", "--target", &target, "--timeout", TIMEOUT]);
+            arguments.extend(words(&["--sessions", &sessions, "--messages", &messages]));
+            let each = work.messages_per_connection.to_string();
+            arguments.extend(words(&["--messages-per-connection", &each]));
+            arguments.extend(words(&["--recipients", &work.recipients.to_string()]));
+            match &work.size {
+                Size::Octets(octets) => arguments.extend(words(&["--size", &octets.to_string()])),
+                Size::Mix(mix) => arguments.extend(words(&["--sizes", mix])),
+            }
+            if let Some(rate) = rate {
+                arguments.extend(words(&["--rate", &rate.to_string()]));
+            }
+            if let (true, Some(shown)) = (tls, bench.certificate) {
+                let resume = (work.handshakes == Handshakes::Resumed).to_string();
+                arguments.extend(words(&["--starttls", &shown.certificate.display().to_string()]));
+                arguments.extend(words(&["--tls-name", NAME, "--tls-resume", &resume]));
+            }
+            add_cpus(&mut arguments, bench.options.source_cpus.as_ref());
             (std::env::current_exe()?, arguments)
         }
         Ends::Postfix => {
+            let size = (work.size.mean() as usize).to_string();
             let mut arguments = words(&["-s", &sessions, "-l", &size, "-m", &messages]);
-            if !options.one_per_connection {
+            if work.messages_per_connection != 1 {
                 arguments.push("-d".to_owned());
             }
-            arguments.extend(words(&[
-                "-f",
-                "source@source.example",
-                "-t",
-                "recipient@sink.example",
-                &target,
-            ]));
+            arguments.extend(words(&["-f", "source@source.example", "-t", "recipient@sink.example", &target]));
             (SMTP_SOURCE.into(), arguments)
         }
     };

@@ -8,6 +8,7 @@ mod faults;
 mod report;
 mod seen;
 mod session;
+mod tls;
 mod verify;
 
 pub use report::Report;
@@ -15,8 +16,9 @@ pub use report::Report;
 use crate::stop::Stop;
 use crate::{args, process};
 use anyhow::{Context as _, Result, bail, ensure};
-use clap::Args;
+use clap::{ArgAction, Args};
 use faults::{Faults, Refusal};
+use crate::wire::Stream;
 use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _};
 use glommio::net::{TcpListener, TcpStream};
 use glommio::timer::sleep;
@@ -51,9 +53,21 @@ pub struct Options {
     /// End when this many different messages have come
     #[arg(long)]
     pub expect: Option<u64>,
+    /// End when messages for this many recipients in all have come
+    #[arg(long)]
+    pub expect_recipients: Option<u64>,
     /// End after this many seconds
     #[arg(long)]
     pub seconds: Option<u64>,
+    /// Offer STARTTLS with this certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_certificate: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    pub tls_key: Option<PathBuf>,
+    /// Hand out tickets, by which a client resumes a session
+    #[arg(long, default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
+    pub tls_tickets: bool,
     /// Wait this long before each group of replies, like 10ms
     #[arg(long, value_parser = args::duration)]
     pub delay_reply: Option<Duration>,
@@ -75,6 +89,7 @@ struct Shared {
     tally: RefCell<Tally>,
     faults: RefCell<Faults>,
     everywhere: Arc<Everywhere>,
+    tls: Option<futures_rustls::TlsAcceptor>,
 }
 
 /// What all executors share.
@@ -82,6 +97,7 @@ struct Shared {
 struct Everywhere {
     /// Different messages so far.
     messages: AtomicU64,
+    recipients: AtomicU64,
     /// Executors that listen.
     listening: AtomicU64,
     /// The port that they listen on.
@@ -93,19 +109,21 @@ pub fn run(options: &Options) -> Result<bool> {
     let stop = Stop::at_signals()?;
     let everywhere = Arc::new(Everywhere::default());
     let received = report::Received::create(options.received.as_deref())?;
+    let tls = tls::acceptor(options)?;
     let builders = args::executors(options.cpus.as_ref());
     let executors = builders.len() as u64;
     ensure!(executors == 1 || options.bind.port() != 0, "port 0 would be another one for each of --cpus");
     let mut threads = Vec::new();
     for (index, builder) in builders.into_iter().enumerate() {
         let (options, stop, everywhere) = (options.clone(), stop.clone(), everywhere.clone());
-        let received = received.clone();
+        let (received, tls) = (received.clone(), tls.clone());
         let thread = builder.name("sink").spawn(move || async move {
             let shared = Shared {
                 tally: RefCell::new(Tally::new(received)),
                 faults: RefCell::new(Faults::new(&options.refuse, index as u64 + 1)),
                 options,
                 everywhere,
+                tls,
             };
             serve(Rc::new(shared), &stop).await
         });
@@ -150,8 +168,11 @@ async fn serve(shared: Rc<Shared>, stop: &Stop) -> Result<(Tally, Duration)> {
     let accepting = glommio::spawn_local(accept(shared.clone(), listener));
     let deadline = shared.options.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let complete = || {
-        let messages = shared.everywhere.messages.load(Ordering::Relaxed);
-        shared.options.expect.is_some_and(|expected| messages >= expected)
+        let reached = |counter: &AtomicU64, expected: Option<u64>| {
+            expected.is_some_and(|expected| counter.load(Ordering::Relaxed) >= expected)
+        };
+        reached(&shared.everywhere.messages, shared.options.expect)
+            || reached(&shared.everywhere.recipients, shared.options.expect_recipients)
     };
     while !stop.is_set() && !complete() && deadline.is_none_or(|deadline| Instant::now() < deadline) {
         sleep(WATCH).await;
@@ -187,12 +208,14 @@ async fn accept(shared: Rc<Shared>, listener: TcpListener) {
     }
 }
 
-async fn connection(shared: &Shared, mut stream: TcpStream, full: bool) {
+async fn connection(shared: &Shared, stream: TcpStream, full: bool) {
     shared.tally.borrow_mut().connections += 1;
     if stream.set_nodelay(true).is_err() || stream.set_read_timeout(Some(IDLE_MAX)).is_err() {
         return;
     }
-    let (mut session, mut replies) = (Session::new(shared.options.chunking), Vec::new());
+    let mut stream: Box<dyn Stream> = Box::new(stream);
+    let mut session = Session::new(shared.options.chunking, shared.tls.is_some());
+    let mut replies = Vec::new();
     let mut next = session.greet(full, &mut shared.faults.borrow_mut(), &mut replies);
     let mut buffer = vec![0; READ_OCTETS_MIN];
     loop {
@@ -200,22 +223,34 @@ async fn connection(shared: &Shared, mut stream: TcpStream, full: bool) {
             if let Some(delay) = shared.options.delay_reply {
                 sleep(delay).await;
             }
-            if stream.write_all(&replies).await.is_err() {
+            if stream.write_all(&replies).await.is_err() || stream.flush().await.is_err() {
                 break;
             }
             replies.clear();
         }
-        if next == Next::Close {
-            return;
+        match (next, &shared.tls) {
+            (Next::Read, _) => {}
+            (Next::StartTls, Some(acceptor)) => match tls::secure(acceptor, stream).await {
+                Ok((secured, resumed)) => {
+                    stream = secured;
+                    shared.tally.borrow_mut().handshake(resumed);
+                }
+                Err(_) => {
+                    shared.tally.borrow_mut().handshakes_failed += 1;
+                    return;
+                }
+            },
+            _ => return,
         }
         let octets = match stream.read(&mut buffer).await {
             Ok(0) | Err(_) => break,
             Ok(octets) => octets,
         };
         let mut tally = shared.tally.borrow_mut();
-        let before = tally.distinct();
+        let (before, recipients) = (tally.distinct(), tally.recipients);
         next = session.handle(&buffer[..octets], &mut shared.faults.borrow_mut(), &mut tally, &mut replies);
         shared.everywhere.messages.fetch_add(tally.distinct() - before, Ordering::Relaxed);
+        shared.everywhere.recipients.fetch_add(tally.recipients - recipients, Ordering::Relaxed);
         drop(tally);
         if octets == buffer.len() && octets < READ_OCTETS_MAX {
             buffer.resize(octets * 2, 0);
