@@ -9,7 +9,10 @@ use crate::stop::Stop;
 use crate::{sink, source};
 use anyhow::{Context as _, Result, bail, ensure};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::process::{Child, ChildStdin, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 const START_WAIT: Duration = Duration::from_secs(10);
@@ -20,6 +23,18 @@ const TIMEOUT: &str = "120s";
 pub struct End {
     pub group: Group,
     child: Child,
+    /// Of the own sink.
+    announced: Option<Announced>,
+}
+
+/// The talk with the own sink, which says when so many messages have come.
+struct Announced {
+    numbers: ChildStdin,
+    times: Receiver<u64>,
+    /// Reads what the sink prints; its report at the end.
+    rest: JoinHandle<String>,
+    /// What was asked for so far.
+    all: u64,
 }
 
 impl End {
@@ -27,14 +42,19 @@ impl End {
         let mut group = Group::new(name);
         let child = group.start(program, arguments, |command| {
             // Our own programs print one report of a few KiB at their end, less than a pipe holds.
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         })?;
-        Ok(End { group, child })
+        Ok(End { group, child, announced: None })
     }
 
     /// Whether it has ended.
     pub fn has_ended(&mut self) -> Result<bool> {
         Ok(self.child.try_wait()?.is_some())
+    }
+
+    /// Whether it has ended and says that something went wrong.
+    pub fn has_failed(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_some_and(|status| !status.success()))
     }
 
     /// Waits for its end; whether it succeeded, and what it printed.
@@ -47,10 +67,38 @@ impl End {
         let status = self.child.wait()?;
         let mut text = String::new();
         if let Some(mut output) = self.child.stdout.take() {
-            use std::io::Read as _;
             output.read_to_string(&mut text)?;
         }
         Ok((status.success(), text))
+    }
+
+    /// From now on so many more messages (or their recipients) are waited for, by the own sink.
+    pub fn expect(&mut self, more: u64) -> Result<()> {
+        if let Some(announced) = &mut self.announced {
+            announced.all += more;
+            writeln!(announced.numbers, "{}", announced.all)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a sink has everything: the time of the last message (nanoseconds since 1970), which Postfix's does not
+    /// know and says by its end.
+    pub fn has_all(&mut self) -> Result<Option<Option<u64>>> {
+        let time = self.announced.as_ref().and_then(|announced| announced.times.try_recv().ok());
+        match (time, self.has_ended()?, &self.announced) {
+            (Some(time), ..) => Ok(Some(Some(time))),
+            (None, true, Some(_)) => bail!("the sink ended in the middle of the measurement"),
+            (None, true, None) => Ok(Some(None)),
+            (None, false, _) => Ok(None),
+        }
+    }
+
+    /// Ends the own sink; its report. `None` of Postfix's.
+    pub fn report(mut self) -> Result<Option<sink::Report>> {
+        let Some(announced) = self.announced.take() else { return Ok(None) };
+        process::end_child(&mut self.child);
+        let text = announced.rest.join().map_err(|_| anyhow::anyhow!("the sink's output cannot be read"))?;
+        serde_json::from_str(&text).context("the sink's report cannot be read").map(Some)
     }
 }
 
@@ -60,13 +108,13 @@ impl Drop for End {
     }
 }
 
-/// Starts a sink that ends by itself after `messages`, and waits until it accepts. Without a number it is Postfix's
-/// and goes on until it is dropped.
+/// Starts a sink and waits until it accepts. Postfix's ends by itself after `messages`; without a number it goes on until
+/// it is dropped, as ours does.
 pub fn start_sink(bench: &Bench<'_>, work: &Work, messages: Option<u64>) -> Result<End> {
     let port = bench.options.port;
     let address = format!("127.0.0.1:{port}");
     let (program, arguments): (PathBuf, _) = match work.ends {
-        Ends::Own => (std::env::current_exe()?, own_sink(bench, work, &address, messages)),
+        Ends::Own => (std::env::current_exe()?, own_sink(bench, work, &address)),
         Ends::Postfix => {
             let mut arguments = messages.map_or(Vec::new(), |messages| words(&["-M", &messages.to_string()]));
             if is_root() {
@@ -85,19 +133,29 @@ pub fn start_sink(bench: &Bench<'_>, work: &Work, messages: Option<u64>) -> Resu
         ensure!(Instant::now() < deadline, "the sink {} does not accept", program.display());
         std::thread::sleep(Duration::from_millis(5));
     }
+    if work.ends == Ends::Own {
+        let output = BufReader::new(sink.child.stdout.take().context("piped")?);
+        let numbers = sink.child.stdin.take().context("piped")?;
+        let (sender, times) = channel();
+        let rest = std::thread::spawn(move || {
+            let mut rest = String::new();
+            for line in output.lines().map_while(Result::ok) {
+                match line.parse() {
+                    Ok(time) => drop(sender.send(time)),
+                    Err(_) => rest.extend([&line, "\n"]),
+                }
+            }
+            rest
+        });
+        sink.announced = Some(Announced { numbers, times, rest, all: 0 });
+    }
     Ok(sink)
 }
 
-fn own_sink(bench: &Bench<'_>, work: &Work, address: &str, messages: Option<u64>) -> Vec<String> {
-    let mut arguments = words(&["sink", "--bind", address]);
-    if let Some(messages) = messages {
-        // A server may divide a message among connections, and its last part is its end.
-        let recipients = messages * work.recipients as u64;
-        match work.recipients {
-            1 => arguments.extend(words(&["--expect", &messages.to_string()])),
-            _ => arguments.extend(words(&["--expect-recipients", &recipients.to_string()])),
-        }
-    }
+fn own_sink(bench: &Bench<'_>, work: &Work, address: &str) -> Vec<String> {
+    // A server may divide a message among connections, and its last part is its end.
+    let what = if work.recipients > 1 { "recipients" } else { "messages" };
+    let mut arguments = words(&["sink", "--bind", address, "--announce", what]);
     if let (true, Some(shown)) = (work.tls.outward(), bench.certificate) {
         let (certificate, key) = (shown.certificate.display().to_string(), shown.key.display().to_string());
         let tickets = (work.handshakes == Handshakes::Resumed).to_string();
@@ -156,14 +214,6 @@ pub fn start_source(
 
 pub fn source_report(text: &str) -> Result<source::Report> {
     serde_json::from_str(text).context("the generator's report cannot be read")
-}
-
-pub fn sink_report(text: &str, messages: u64) -> Result<sink::Report> {
-    let report: sink::Report = serde_json::from_str(text).context("the sink's report cannot be read")?;
-    if report.damaged > 0 || report.intact < messages {
-        bail!("{} of {messages} messages came intact, {} damaged", report.intact, report.damaged);
-    }
-    Ok(report)
 }
 
 fn words(text: &[&str]) -> Vec<String> {

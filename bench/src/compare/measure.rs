@@ -2,7 +2,7 @@
 //!
 //! A measurement is made of rounds on one running server: a warm-up, from whose rate follows how many messages make a
 //! measurement of the length that is wanted; for an open loop a saturated round, from whose rate follows the rate; and
-//! the one that counts. Each round has a sink and a generator of its own.
+//! the one that counts. Each round has a generator of its own; the sink goes on, as a next hop does.
 //!
 //! The time runs from the generator's start to the last message that the sink has got; where nothing is delivered, to
 //! the last answer. CPU time runs from the generator's start until the server rests again, so that what it puts off
@@ -10,7 +10,7 @@
 
 use super::device::{self, Counters};
 use super::ends::{self, End};
-use super::scenario::{Ends, Task, Work};
+use super::scenario::{Ends, Task, Tls, Work};
 use super::subject::Subject;
 use super::{Bench, disk, idle};
 use crate::figures::Summary;
@@ -72,12 +72,7 @@ pub fn measure(bench: &Bench<'_>, subject: Subject, work: &Work) -> Result<Figur
         (Subject::Fdatasync, _) => disk::measure(bench.directory),
         (_, Task::Idle) => idle::measure(bench, work),
         (Subject::Server(kind), Task::Deliver) => deliver(bench, kind, work),
-        (Subject::Server(kind), task) => {
-            let mode = if task == Task::Accept { Mode::Keep } else { Mode::Deliver };
-            let server = Server::start(kind, &setup(bench, work, mode), bench.stop)?;
-            flow(bench, work, Some((kind, server)))
-        }
-        (Subject::Straight, _) => flow(bench, work, None),
+        (Subject::Server(_) | Subject::Straight, _) => flow(bench, subject, work),
     };
     let _ = fs::remove_dir_all(bench.directory.join("server"));
     figures
@@ -107,110 +102,158 @@ fn count(work: &Work, rate: f64) -> u64 {
 }
 
 /// Warm-up and measurement on one running server, or on none.
-fn flow(bench: &Bench<'_>, work: &Work, server: Option<(Kind, Server)>) -> Result<Figures> {
-    let mut round = Round { bench, work, server };
-    let warm_up = round.warm_up().context("warm-up")?;
-    let Some(load) = work.load else { return round.run(count(work, warm_up), None) };
-    let saturated = round.run(count(work, warm_up), None).context("saturated round")?.messages_per_second;
-    let rate = saturated * f64::from(load) / 100.0;
-    let figures = round.run(count(work, rate), Some(rate))?;
-    Ok(Figures { rate: Some(rate), saturated_rate: Some(saturated), ..figures })
+fn flow(bench: &Bench<'_>, subject: Subject, work: &Work) -> Result<Figures> {
+    if work.ends == Ends::Postfix {
+        return flow_of_postfix(bench, subject, work);
+    }
+    let mut bed = Bed::start(bench, subject, work, None)?;
+    let rate = bed.warm_up()?;
+    let mut messages = count(work, rate);
+    let figures = match work.load {
+        None => bed.run(messages, None)?,
+        Some(load) => {
+            let saturated = bed.run(messages, None).context("saturated round")?.messages_per_second;
+            let rate = saturated * f64::from(load) / 100.0;
+            let open = count(work, rate);
+            messages += open;
+            let figures = bed.run(open, Some(rate))?;
+            Figures { rate: Some(rate), saturated_rate: Some(saturated), ..figures }
+        }
+    };
+    bed.close(figures, work.warm_up + messages)
 }
 
-struct Round<'a> {
+/// smtp-sink counts and ends by itself, so the number of messages must be known before: from a run before the first
+/// round.
+fn flow_of_postfix(bench: &Bench<'_>, subject: Subject, work: &Work) -> Result<Figures> {
+    let key = (subject, work.title());
+    let known = bench.rates.borrow().iter().find(|(one, _)| *one == key).map(|(_, rate)| *rate);
+    let rate = match known {
+        Some(rate) => rate,
+        None => {
+            let rate = Bed::start(bench, subject, work, None)?.warm_up().context("before the first round")?;
+            let _ = fs::remove_dir_all(bench.directory.join("server"));
+            bench.rates.borrow_mut().push((key, rate));
+            rate
+        }
+    };
+    let messages = count(work, rate);
+    let mut bed = Bed::start(bench, subject, work, Some(work.warm_up + messages))?;
+    bed.warm_up()?;
+    bed.run(messages, None)
+}
+
+/// A server, or none, with its sink.
+struct Bed<'a> {
     bench: &'a Bench<'a>,
     work: &'a Work,
     server: Option<(Kind, Server)>,
+    /// None where nothing is delivered.
+    sink: Option<End>,
 }
 
-impl Round<'_> {
-    fn port(&self) -> u16 {
-        self.bench.options.port + u16::from(self.server.is_some())
+impl<'a> Bed<'a> {
+    fn start(bench: &'a Bench<'a>, subject: Subject, work: &'a Work, messages: Option<u64>) -> Result<Self> {
+        let delivers = subject == Subject::Straight || work.task == Task::EndToEnd;
+        let sink = if delivers { Some(ends::start_sink(bench, work, messages)?) } else { None };
+        let mode = if work.task == Task::EndToEnd { Mode::Deliver } else { Mode::Keep };
+        let server = match subject {
+            Subject::Server(kind) => Some((kind, Server::start(kind, &setup(bench, work, mode), bench.stop)?)),
+            _ => None,
+        };
+        Ok(Bed { bench, work, server, sink })
     }
 
-    /// Whether messages reach the sink.
-    fn delivers(&self) -> bool {
-        self.server.is_none() || self.work.task == Task::EndToEnd
-    }
-
-    fn inward_tls(&self) -> bool {
+    fn start_source(&self, messages: u64, rate: Option<f64>) -> Result<End> {
+        let port = self.bench.options.port + u16::from(self.server.is_some());
         // Without a server the sink is the generator's peer, and one leg stands for both.
-        if self.server.is_some() { self.work.tls.inward() } else { self.work.tls.outward() }
+        let tls = if self.server.is_some() { self.work.tls.inward() } else { self.work.tls.outward() };
+        ends::start_source(self.bench, self.work, messages, rate, port, tls)
     }
 
-    fn rest(&self, sink: Option<&End>) {
-        match (&self.server, sink) {
+    fn rest(&self) {
+        match (&self.server, &self.sink) {
             (Some((_, server)), _) => rest(&server.group),
             (None, Some(sink)) => rest(&sink.group),
             (None, None) => {}
         }
     }
 
-    /// Messages per second of the warm-up, roughly.
+    /// Messages per second of the warm-up; of those of Postfix's ends, whose sink tells nothing, those taken.
     fn warm_up(&mut self) -> Result<f64> {
-        let (bench, work) = (self.bench, self.work);
-        let deadline = Instant::now() + bench.options.patience;
-        // smtp-sink with a number of messages ends without an answer to the last one, which would be tried again.
-        let messages = (work.ends == Ends::Own).then_some(work.warm_up);
-        let mut sink = match self.delivers() {
-            true => Some(ends::start_sink(bench, work, messages)?),
-            false => None,
-        };
-        let began = Instant::now();
-        let mut source = ends::start_source(bench, work, work.warm_up, None, self.port(), self.inward_tls())?;
-        let (good, said) = source.finish(deadline, bench.stop).context("the generator")?;
-        ensure!(good, "the server refused messages: {said}");
-        if let (Some(sink), Some(_)) = (&mut sink, messages) {
-            sink.finish(deadline, bench.stop).context("the sink")?;
+        let messages = self.work.warm_up;
+        if self.work.ends == Ends::Own {
+            return Ok(self.run(messages, None).context("warm-up")?.messages_per_second);
         }
-        let took = began.elapsed();
-        self.rest(sink.as_ref());
-        // The source's start and end would count in a short run.
-        let seconds = match work.ends {
-            Ends::Own if !self.delivers() => ends::source_report(&said)?.seconds,
-            _ => took.as_secs_f64() - 0.05,
-        };
-        Ok(work.warm_up as f64 / seconds.max(0.01))
+        let deadline = Instant::now() + self.bench.options.patience;
+        let began = Instant::now();
+        let mut source = self.start_source(messages, None)?;
+        let (good, said) = source.finish(deadline, self.bench.stop).context("the generator of the warm-up")?;
+        ensure!(good, "the server refused messages of the warm-up: {said}");
+        let took = began.elapsed().as_secs_f64();
+        self.rest();
+        Ok(messages as f64 / took.max(0.001))
     }
 
     fn run(&mut self, messages: u64, rate: Option<f64>) -> Result<Figures> {
         let (bench, work) = (self.bench, self.work);
         let deadline = Instant::now() + bench.options.patience;
-        let mut sink = match self.delivers() {
-            true => Some(ends::start_sink(bench, work, Some(messages))?),
-            false => None,
-        };
-        let kind = self.server.as_ref().map(|(kind, _)| *kind);
-        let before = Account::take(bench, self.server.as_ref(), sink.as_ref());
+        if let Some(sink) = &mut self.sink {
+            sink.expect(messages * work.recipients as u64)?;
+        }
+        let before = Account::take(bench, self.server.as_ref(), self.sink.as_ref());
         let began = Instant::now();
-        let mut source = ends::start_source(bench, work, messages, rate, self.port(), self.inward_tls())?;
-        let memory = match &mut sink {
-            Some(sink) => watch(sink, &mut self.server, deadline, bench)?,
-            None => watch(&mut source, &mut self.server, deadline, bench)?,
-        };
+        let mut source = self.start_source(messages, rate)?;
+        let (memory, last) = self.watch(&mut source, deadline)?;
         let took = began.elapsed();
         let deadline = Instant::now() + SOURCE_END_WAIT;
-        let sink_text = match &mut sink {
-            Some(sink) => Some(sink.finish(deadline, bench.stop).context("the sink")?.1),
-            None => None,
-        };
-        let (good, source_text) = source.finish(deadline, bench.stop).context("the generator")?;
+        let (good, said) = source.finish(deadline, bench.stop).context("the generator")?;
         // smtp-sink ends without a reply to its last message, so its direct peer cannot end well.
-        let excused = kind.is_none() && work.ends == Ends::Postfix;
-        ensure!(good || excused, "the generator failed: {source_text}");
-        self.rest(None);
-        let after = Account::take(bench, self.server.as_ref(), sink.as_ref());
+        let excused = self.server.is_none() && work.ends == Ends::Postfix;
+        ensure!(good || excused, "the generator failed: {said}");
+        self.rest();
+        let after = Account::take(bench, self.server.as_ref(), self.sink.as_ref());
         let mut figures = after.since(&before, messages, memory);
         figures.seconds = took.as_secs_f64();
         figures.source_cpu_ms = source.group.cpu().as_secs_f64() * 1e3 / messages as f64;
         figures.cpu_method = source.group.method();
         if work.ends == Ends::Own {
-            add_source(&mut figures, &source_text)?;
-            if let Some(text) = sink_text {
-                add_sink(&mut figures, &text, started(&source_text)?)?;
-            }
+            let source = ends::source_report(&said)?;
+            // The own ends know the time better than a look each 2 ms.
+            figures.seconds = match last {
+                Some(last) => last.saturating_sub(source.started_unix_nanos) as f64 / 1e9,
+                None => source.seconds,
+            };
+            (figures.end_of_data, figures.transaction) = (Some(source.end_of_data), Some(source.transaction));
         }
-        figures.messages_per_second = messages as f64 / figures.seconds;
+        figures.messages_per_second = messages as f64 / figures.seconds.max(1e-6);
+        Ok(figures)
+    }
+
+    /// Waits until everything has come. Returns the server's peak of memory, and the time of the last message where the
+    /// sink tells it.
+    fn watch(&mut self, source: &mut End, deadline: Instant) -> Result<(Memory, Option<u64>)> {
+        let Some(sink) = &mut self.sink else {
+            let done = || Ok(source.has_ended()?.then_some(None));
+            return watch(done, &mut self.server, deadline, self.bench);
+        };
+        let is_own = self.work.ends == Ends::Own;
+        let done = || {
+            // What was refused never comes.
+            if is_own && source.has_failed()? {
+                bail!("the generator failed: {}", source.finish(deadline, self.bench.stop)?.1);
+            }
+            sink.has_all()
+        };
+        watch(done, &mut self.server, deadline, self.bench)
+    }
+
+    /// Ends everything; adds what the sink has found.
+    fn close(self, mut figures: Figures, messages: u64) -> Result<Figures> {
+        drop(self.server);
+        if let Some(sink) = self.sink {
+            add_sink(&mut figures, sink, messages)?;
+        }
         Ok(figures)
     }
 }
@@ -218,62 +261,61 @@ impl Round<'_> {
 /// Fills the queue of a server that tries nothing, and measures the same server started on it.
 fn deliver(bench: &Bench<'_>, kind: Kind, work: &Work) -> Result<Figures> {
     let deadline = Instant::now() + bench.options.patience;
-    let server = Server::start(kind, &setup(bench, work, Mode::Keep), bench.stop)?;
     // The queue is filled over clear connections, whatever leg is in TLS.
-    let accept = Work { task: Task::Accept, tls: super::scenario::Tls::Off, ..work.clone() };
-    let mut fill = Round { bench, work: &accept, server: Some((kind, server)) };
-    let rate = fill.warm_up().context("filling the queue")?;
+    let accept = Work { task: Task::Accept, tls: Tls::Off, ..work.clone() };
+    let mut bed = Bed::start(bench, Subject::Server(kind), &accept, None)?;
+    let rate = bed.warm_up().context("filling the queue")?;
     let filled = count(work, rate);
-    fill.run(filled, None).context("filling the queue")?;
-    drop(fill);
+    bed.run(filled, None).context("filling the queue")?;
+    drop(bed);
     let messages = filled + work.warm_up;
     let setup = setup(bench, work, Mode::Deliver);
     servers::release(kind, &setup)?;
-    let mut sink = ends::start_sink(bench, work, Some(messages))?;
+    let mut sink = ends::start_sink(bench, work, None)?;
+    sink.expect(messages * work.recipients as u64)?;
     let before = Account::take(bench, None, Some(&sink));
     let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
     let mut server = Some((kind, Server::start(kind, &setup, bench.stop)?));
     servers::hurry(kind, &setup)?;
-    let memory = watch(&mut sink, &mut server, deadline, bench)?;
-    let (_, text) = sink.finish(deadline, bench.stop).context("the sink")?;
+    let (memory, last) = watch(|| sink.has_all(), &mut server, deadline, bench)?;
     if let Some((_, server)) = &server {
         rest(&server.group);
     }
     let after = Account::take(bench, server.as_ref(), Some(&sink));
     let mut figures = after.since(&before, messages, memory);
     figures.cpu_method = sink.group.method();
-    add_sink(&mut figures, &text, began)?;
-    figures.messages_per_second = messages as f64 / figures.seconds;
+    figures.seconds = last.unwrap_or(began).saturating_sub(began) as f64 / 1e9;
+    figures.messages_per_second = messages as f64 / figures.seconds.max(1e-6);
+    drop(server);
+    add_sink(&mut figures, sink, messages)?;
     Ok(figures)
 }
 
-/// Waits until one of the ends has ended. Returns the server's peak of memory.
-fn watch(
-    end: &mut End,
+/// Waits until `done` says so. Returns the server's peak of memory, and what `done` said.
+fn watch<T>(
+    mut done: impl FnMut() -> Result<Option<T>>,
     server: &mut Option<(Kind, Server)>,
     deadline: Instant,
     bench: &Bench<'_>,
-) -> Result<Memory> {
+) -> Result<(Memory, T)> {
     let mut memory = Memory::default();
     let mut next_look = Instant::now();
-    while !end.has_ended()? {
-        if bench.stop.is_set() {
-            bail!("interrupted");
-        }
-        ensure!(Instant::now() < deadline, "not all messages have come within --patience");
+    loop {
+        let said = done()?;
         if let Some((_, server)) = server
-            && Instant::now() >= next_look
+            && (said.is_some() || Instant::now() >= next_look)
         {
             server.check()?;
             memory = memory.max(server.group.memory());
             next_look = Instant::now() + MEMORY_EACH;
         }
+        if let Some(said) = said {
+            return Ok((memory, said));
+        }
+        ensure!(!bench.stop.is_set(), "interrupted");
+        ensure!(Instant::now() < deadline, "not all messages have come within --patience");
         std::thread::sleep(LOOK);
     }
-    if let Some((_, server)) = server {
-        memory = memory.max(server.group.memory());
-    }
-    Ok(memory)
 }
 
 /// Counters at one moment.
@@ -341,25 +383,17 @@ fn metric(text: &str, name: &str) -> Option<f64> {
     text.lines().filter_map(of).reduce(|sum, value| sum + value)
 }
 
-fn started(source: &str) -> Result<u64> {
-    Ok(ends::source_report(source)?.started_unix_nanos)
-}
-
-/// What the own generator knows; its time counts where nothing is delivered.
-fn add_source(figures: &mut Figures, text: &str) -> Result<()> {
-    let source = ends::source_report(text)?;
-    figures.seconds = source.seconds;
-    (figures.end_of_data, figures.transaction) = (Some(source.end_of_data), Some(source.transaction));
-    Ok(())
-}
-
-/// What the own sink knows: the time from `began` to its last message, better than a look each 2 ms.
-fn add_sink(figures: &mut Figures, text: &str, began: u64) -> Result<()> {
-    let sink = ends::sink_report(text, figures.messages)?;
-    let last = sink.last_unix_nanos.context("the sink saw no message")?;
-    figures.seconds = last.saturating_sub(began) as f64 / 1e9;
+/// What the own sink has found; all messages of all rounds must have come whole.
+fn add_sink(figures: &mut Figures, sink: End, messages: u64) -> Result<()> {
+    let Some(sink) = sink.report()? else { return Ok(()) };
+    ensure!(
+        sink.damaged == 0 && sink.intact >= messages,
+        "{} of {messages} messages came intact, {} damaged",
+        sink.intact,
+        sink.damaged
+    );
     figures.repeats = Some(sink.repeats);
-    let each = |count: u64| Some(count as f64 / figures.messages as f64);
+    let each = |count: u64| Some(count as f64 / messages as f64);
     if sink.handshakes_full + sink.handshakes_resumed > 0 {
         figures.handshakes_full = each(sink.handshakes_full);
         figures.handshakes_resumed = each(sink.handshakes_resumed);

@@ -24,6 +24,7 @@ use crate::stop::Stop;
 use anyhow::{Result, bail, ensure};
 use clap::Args;
 use scenario::{Ends, Tls, Work};
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use subject::Subject;
@@ -91,6 +92,8 @@ pub struct Bench<'a> {
     /// Made when some work wants TLS.
     pub certificate: Option<&'a Certificate>,
     pub stop: &'a Stop,
+    /// Rates that a run before the first round has found, where the number of messages must be known.
+    pub rates: RefCell<Vec<((Subject, String), f64)>>,
 }
 
 /// Measures everything and prints the tables; `false` when a measurement failed or a server is missing.
@@ -109,7 +112,13 @@ pub fn run(options: &Options) -> Result<bool> {
         false => None,
     };
     let directory = work_directory.path();
-    let bench = Bench { options, directory, certificate: certificate.as_ref(), stop: &stop };
+    let bench = Bench {
+        options,
+        directory,
+        certificate: certificate.as_ref(),
+        stop: &stop,
+        rates: RefCell::default(),
+    };
     let mut results = Vec::new();
     for work in &works {
         let rows = take_turns(&bench, work, &mut missing)?;

@@ -4,6 +4,7 @@
 //! (SO_REUSEPORT), waits for the end and adds up. A connection is a local task that feeds a pure [`session`];
 //! nothing is shared between executors but two counters.
 
+mod announce;
 mod faults;
 mod report;
 mod seen;
@@ -30,7 +31,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 /// How often an executor looks whether it is to end.
 const WATCH: Duration = Duration::from_millis(10);
@@ -53,9 +54,10 @@ pub struct Options {
     /// End when this many different messages have come
     #[arg(long)]
     pub expect: Option<u64>,
-    /// End when messages for this many recipients in all have come
-    #[arg(long)]
-    pub expect_recipients: Option<u64>,
+    /// Read numbers from standard input, one a line, and print for each the time (nanoseconds since 1970) at which so
+    /// many of them have come in all: different messages, or recipients
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub announce: Option<announce::What>,
     /// End after this many seconds
     #[arg(long)]
     pub seconds: Option<u64>,
@@ -98,6 +100,8 @@ struct Everywhere {
     /// Different messages so far.
     messages: AtomicU64,
     recipients: AtomicU64,
+    /// When the newest message came, in nanoseconds since 1970.
+    last: AtomicU64,
     /// Executors that listen.
     listening: AtomicU64,
     /// The port that they listen on.
@@ -142,6 +146,9 @@ pub fn run(options: &Options) -> Result<bool> {
         address.set_port(everywhere.port.load(Ordering::Relaxed));
         eprintln!("sink: listening on {address}");
     }
+    if let Some(what) = options.announce {
+        announce::start(what, everywhere.clone())?;
+    }
     for thread in threads {
         let (part, cpu) = thread.join().map_err(|error| anyhow::anyhow!("an executor ended: {error}"))??;
         tally.add(part);
@@ -168,11 +175,8 @@ async fn serve(shared: Rc<Shared>, stop: &Stop) -> Result<(Tally, Duration)> {
     let accepting = glommio::spawn_local(accept(shared.clone(), listener));
     let deadline = shared.options.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let complete = || {
-        let reached = |counter: &AtomicU64, expected: Option<u64>| {
-            expected.is_some_and(|expected| counter.load(Ordering::Relaxed) >= expected)
-        };
-        reached(&shared.everywhere.messages, shared.options.expect)
-            || reached(&shared.everywhere.recipients, shared.options.expect_recipients)
+        let messages = shared.everywhere.messages.load(Ordering::Relaxed);
+        shared.options.expect.is_some_and(|expected| messages >= expected)
     };
     while !stop.is_set() && !complete() && deadline.is_none_or(|deadline| Instant::now() < deadline) {
         sleep(WATCH).await;
@@ -249,8 +253,12 @@ async fn connection(shared: &Shared, stream: TcpStream, full: bool) {
         let mut tally = shared.tally.borrow_mut();
         let (before, recipients) = (tally.distinct(), tally.recipients);
         next = session.handle(&buffer[..octets], &mut shared.faults.borrow_mut(), &mut tally, &mut replies);
-        shared.everywhere.messages.fetch_add(tally.distinct() - before, Ordering::Relaxed);
-        shared.everywhere.recipients.fetch_add(tally.recipients - recipients, Ordering::Relaxed);
+        if tally.recipients > recipients {
+            let last = tally.last.and_then(|last| last.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+            shared.everywhere.last.fetch_max(last.as_nanos() as u64, Ordering::Relaxed);
+            shared.everywhere.messages.fetch_add(tally.distinct() - before, Ordering::Release);
+            shared.everywhere.recipients.fetch_add(tally.recipients - recipients, Ordering::Release);
+        }
         drop(tally);
         if octets == buffer.len() && octets < READ_OCTETS_MAX {
             buffer.resize(octets * 2, 0);

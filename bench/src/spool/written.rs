@@ -45,7 +45,8 @@ pub fn measure(
     let warm_up = (messages / 10).max(1);
     let plain = Work { messages: Some(messages), warm_up, ..Work::plain(size, sessions) };
     let stop = Stop::default();
-    let bench = Bench { options: &options, directory: work.path(), certificate: None, stop: &stop };
+    let rates = Default::default();
+    let bench = Bench { options: &options, directory: work.path(), certificate: None, stop: &stop, rates };
     let figures = measure::measure(&bench, Subject::Server(Kind::Relay), &plain)?;
     let factor = |kib: f64| kib * 1024.0 / size as f64;
     Ok(Figures {
