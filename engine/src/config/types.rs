@@ -4,7 +4,8 @@
 //! threads behind an `Arc`. `default.rs` holds the defaults, `engine/relay.toml` tells each key's meaning,
 //! default and cost.
 
-use super::{ClientLimits, LoadMarks};
+use super::{ClientLimits, LoadMarks, Rates, SiteRule, WarmUp};
+use crate::delivery::backoff;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -26,6 +27,11 @@ pub struct Config {
     pub load: LoadMarks,
     pub timeouts: Timeouts,
     pub delivery: Delivery,
+    /// The operator's own, then the built-in ones; the first that fits holds.
+    pub sites: Vec<SiteRule>,
+    /// Likewise.
+    pub backoff: Vec<backoff::Rule>,
+    pub warm_ups: Vec<WarmUp>,
     pub tls: Option<Tls>,
     pub auth: Option<Auth>,
     pub admin: Admin,
@@ -77,6 +83,8 @@ pub struct Retry {
     pub longest: Duration,
     pub expire: Duration,
     pub notice: Duration,
+    /// How old mail gets that waits for a next hop that is down. Default: as `expire`.
+    pub expire_down: Duration,
 }
 
 /// Bounds of the receiving side, each with the failure that it prevents.
@@ -144,6 +152,8 @@ pub struct Delivery {
     pub recipients_max: usize,
     /// SIGTERM: how long open transactions may go on. Default 20 s.
     pub drain: Duration,
+    /// To one receiving site, for routes that do not say otherwise. Default: no limit.
+    pub rates: Rates,
 }
 
 /// What a listener shows of itself in TLS, and what it asks of its clients.
@@ -295,6 +305,8 @@ pub struct Route {
     pub tls: OutwardTls,
     /// Who the relay is to these smart hosts (RFC 4954).
     pub login: Option<Arc<Login>>,
+    /// To one receiving site of the route.
+    pub rates: Rates,
 }
 
 /// A name and what proves it.

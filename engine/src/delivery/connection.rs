@@ -18,6 +18,7 @@ use glommio::net::TcpStream;
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -79,6 +80,8 @@ pub struct Connection {
     out: Vec<u8>,
     /// Octets that came behind the reply that ended the last wait.
     carried: Vec<u8>,
+    /// The address that it goes out from.
+    pub source: Option<IpAddr>,
     /// How long it took to get ready, for the first message's log line.
     pub setup_micros: u64,
 }
@@ -93,6 +96,7 @@ impl Connection {
         start: Instant,
         scratch: Scratch,
     ) -> Result<Self, Unopened> {
+        let source = stream.local_addr().ok().map(|address| address.ip());
         let mut stream = Transport::Plain(stream);
         let tls = match wish.tls.implicit {
             true => Some(handshake(&mut stream, wish, &peer).await.map_err(Unopened::Tls)?),
@@ -108,6 +112,7 @@ impl Connection {
             scratch,
             out: Vec::with_capacity(1024),
             carried: Vec::new(),
+            source,
             setup_micros: 0,
         };
         let mut event = connection.next_event().await;

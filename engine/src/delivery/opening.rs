@@ -12,7 +12,7 @@ use super::lookup::Candidate;
 use super::shard::DeliveryShard;
 use super::verdict::Peer;
 use crate::clock::monotonic_millis;
-use crate::config::TlsRule;
+use crate::config::{PeerName, TlsRule};
 use crate::observe::log;
 use crate::shard::links::NextHop;
 use glommio::net::TcpStream;
@@ -34,7 +34,7 @@ pub async fn open_any(
     remember(shard, left, &race);
     // While the hop is down each probe fails; the log has said so.
     let note = |failure: &Failure| {
-        if hop.trouble().is_none() {
+        if !hop.is_down() {
             log::note("delivery", &failure.text);
         }
     };
@@ -64,6 +64,19 @@ pub async fn open_any(
             *last = Some((failure, peer));
             None
         }
+    }
+}
+
+impl DeliveryShard {
+    /// Whether what is demanded of a connection's TLS is the same for all next hops of the route with the same
+    /// hosts, so that one connection may serve them all.
+    pub fn may_be_shared(&self, next_hop: &NextHop) -> bool {
+        let Some(route) = self.config.routes.get(usize::from(next_hop.route)) else { return false };
+        next_hop.via.is_none()
+            && match route.tls.rule {
+                TlsRule::Verify => !route.tls.names.contains(&PeerName::Domain),
+                TlsRule::None | TlsRule::May | TlsRule::Encrypt | TlsRule::Fingerprint => true,
+            }
     }
 }
 
