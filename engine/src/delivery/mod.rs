@@ -23,6 +23,7 @@ mod hands;
 mod heed;
 mod hop;
 mod idle;
+pub mod limits;
 pub mod lookup;
 mod memory;
 mod message;

@@ -18,6 +18,7 @@ use crate::{config::Target, delivery::warm_up};
 use futures_lite::FutureExt;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Messages that a connection sends for one next hop while others wait for its place. More saves connections,
 /// less lets them wait shorter.
@@ -155,10 +156,10 @@ impl DeliveryShard {
     }
 
     /// Waits for work. [`Call::Leave`], too, when the connection has been unused for long enough or the shard stops.
-    pub async fn wait_for_work(&self, hop: &Rc<Hop>, shared: bool) -> Call {
+    pub async fn wait_for_work(&self, hop: &Rc<Hop>, shared: bool, age_left: Duration) -> Call {
         let Some(site) = hop.site() else { return Call::Leave };
         let unused = async {
-            glommio::timer::sleep(self.config.delivery.idle).await;
+            glommio::timer::sleep(self.config.delivery.idle.min(age_left)).await;
             Call::Leave
         };
         idle::wait(&self.idle, &site, hop, shared, self.connections.get()).or(unused).await
