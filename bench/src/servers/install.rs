@@ -137,7 +137,8 @@ pub fn version(kind: Kind, relay: &Path, unpacked: &Path) -> Option<String> {
     match kind {
         Kind::Relay => said(relay, &["--version"]),
         Kind::PostfixStock | Kind::PostfixTuned => {
-            said(Path::new("/usr/sbin/postconf"), &["-d", "-h", "mail_version"]).map(|v| format!("Postfix {v}"))
+            said(Path::new("/usr/sbin/postconf"), &["-d", "-h", "mail_version"])
+                .map(|v| format!("Postfix {v}"))
         }
         Kind::OpenSmtpd => said(&unpacked.join(OPENSMTPD).join("usr/sbin/smtpd"), &["-h"])
             .map(|line| line.trim_start_matches("version: ").to_owned()),

@@ -146,8 +146,8 @@ impl Server {
     /// Starts it and waits until it accepts connections.
     pub fn start(kind: Kind, setup: &Setup, stop: &Stop) -> Result<Server> {
         fs::create_dir_all(&setup.directory)?;
-        let Prepared { program, arguments, stop: ending } = prepare::prepare(kind, setup)
-            .with_context(|| format!("{} cannot be set up", kind.name()))?;
+        let Prepared { program, arguments, stop: ending } =
+            prepare::prepare(kind, setup).with_context(|| format!("{} cannot be set up", kind.name()))?;
         await_free(setup.listen, stop)?;
         let mut group = Group::new("server");
         let log = setup.directory.join("log");

@@ -20,6 +20,7 @@ mod host;
 mod load;
 mod network;
 mod outward;
+mod pace;
 mod read;
 mod types;
 mod value;
@@ -38,6 +39,7 @@ pub use client_limits::ClientLimits;
 use document::{At, Notes, Purpose, Section};
 pub use error::{ConfigError, Fault};
 pub use load::LoadMarks;
+pub use pace::{Rates, SiteRule, WarmUp, built_in_backoff};
 use read::{ListenerDraft, ResolverDraft, RouteDraft};
 pub use types::*;
 pub(crate) use value::{domain, duration, network, size, smart_host};
@@ -130,6 +132,17 @@ impl Config {
     }
 }
 
+/// Reads a text that comes with the program.
+fn read_built_in<T>(text: &str, read: impl FnOnce(&mut Section<'_>) -> T) -> T {
+    let notes = Notes::new(text, "built in", Purpose::Run);
+    let (document, _) = DeTable::parse_recoverable(text);
+    let value = read(&mut Section::root(document.get_ref(), &notes));
+    if let Some(error) = notes.into_error() {
+        panic!("{error}");
+    }
+    value
+}
+
 /// `None` only with a fault noted.
 fn read_all(text: &str, notes: &Notes, cpus: &[usize]) -> Option<Config> {
     let (document, errors) = DeTable::parse_recoverable(text);
@@ -157,6 +170,9 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
     let (delivery, outward) = read::delivery(root.section("delivery"));
     let mta_sts = outward::mta_sts(root.section("mta_sts"));
     let tls_report = outward::tls_report(root.section("tls_report"));
+    let sites: Vec<_> = root.sections("site").into_iter().filter_map(pace::site).collect();
+    let backoff: Vec<_> = root.sections("backoff").into_iter().filter_map(pace::backoff).collect();
+    let warm_ups: Vec<_> = root.sections("warm_up").into_iter().filter_map(pace::warm_up).collect();
     let tls = read::tls(root.section("tls"));
     let auth = auth::auth(root.section("auth"));
     let (admin, admin_line) = read::admin(root.section("admin"));
@@ -166,8 +182,11 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
         .into_iter()
         .map(|section| read::listener(section, &client_limits))
         .collect();
-    let routes: Vec<_> =
-        root.sections("route").into_iter().map(|section| read::route(section, &retry, &outward)).collect();
+    let routes: Vec<_> = root
+        .sections("route")
+        .into_iter()
+        .map(|section| read::route(section, &retry, &outward, delivery.rates))
+        .collect();
     let resolvers: Vec<_> = root.sections("resolver").into_iter().map(read::resolver).collect();
     if listeners.is_empty() && !root.has("listener") {
         root.fault(
@@ -187,6 +206,7 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
     check::addresses(notes, &listeners, admin.bind.map(|value| At { value, line: admin_line }));
     check::address_spaces(notes, &routes);
     check::accepted(notes, &accepted, &routes);
+    pace::check_warm_ups(notes, &warm_ups, &routes);
     let links = check::resolvers(notes, &routes, &resolvers);
     check::announced(notes, &routes, &links, &resolvers, mta_sts.authorities.is_some());
     if !notes.is_clean() {
@@ -212,6 +232,9 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
         delivery,
         mta_sts,
         tls_report,
+        sites: sites.into_iter().chain(pace::built_in_sites()).collect(),
+        backoff: backoff.into_iter().chain(built_in_backoff()).collect(),
+        warm_ups: warm_ups.into_iter().map(|at| at.value).collect(),
         listeners: listeners.into_iter().map(|draft| listener(draft, tls.as_ref())).collect::<Option<_>>()?,
         tls,
         auth: auth.map(|draft| Auth {
@@ -264,6 +287,7 @@ fn route(draft: RouteDraft, resolver: Option<usize>, resolvers: &[ResolverDraft]
             ..draft.tls
         },
         login: draft.login,
+        rates: draft.rates,
     }
 }
 

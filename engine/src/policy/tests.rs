@@ -28,6 +28,7 @@ pub(crate) fn config() -> Config {
         longest: Duration::from_secs(3600),
         expire: Duration::from_secs(432_000),
         notice: Duration::from_secs(14_400),
+        expire_down: Duration::from_secs(432_000),
     };
     let network = |address: &str, prefix| Network { address: address.parse().unwrap(), prefix };
     let everybody = vec![network("0.0.0.0", 0), network("::", 0)];
@@ -94,7 +95,11 @@ pub(crate) fn config() -> Config {
             idle: seconds(5),
             recipients_max: 100,
             drain: seconds(20),
+            rates: Rates::default(),
         },
+        sites: Vec::new(),
+        backoff: Vec::new(),
+        warm_ups: Vec::new(),
         tls: None,
         auth: Some(auth()),
         admin: Admin { bind: None },
@@ -114,6 +119,7 @@ pub(crate) fn config() -> Config {
                 retry: retry.clone(),
                 tls: OutwardTls::default(),
                 login: None,
+                rates: Rates::default(),
             },
             Route {
                 domains: vec!["*".into()],
@@ -124,6 +130,7 @@ pub(crate) fn config() -> Config {
                 retry,
                 tls: OutwardTls::default(),
                 login: None,
+                rates: Rates::default(),
             },
         ],
         resolvers: Vec::new(),
