@@ -140,7 +140,8 @@ pub(super) fn backoff(mut section: Section<'_>) -> Option<Rule> {
     let connections = section.count("connections", 1..=10_000);
     let messages = section.count("messages_per_minute", 0..=1_000_000);
     let rule = reply.zip(action).map(|(reply, action)| {
-        let time = time.map_or(15 * 60 * SECOND, |at| at.value);
+        let absent = if matches!(action.value, Word::Wait) { Duration::ZERO } else { 15 * 60 * SECOND };
+        let time = time.map_or(absent, |at| at.value);
         let action = match action.value {
             Word::None => Action::Nothing,
             Word::Slow => Action::Slow {

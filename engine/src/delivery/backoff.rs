@@ -28,7 +28,8 @@ pub enum Action {
     Slow { connections: usize, messages_per_minute: u32, time: Duration },
     /// Nothing is sent to the site for that long; then one connection looks.
     Suspend { time: Duration },
-    /// The message is tried again after what the reply says (`try again in 300 seconds`), else after this.
+    /// The message is tried again after what the reply says (`try again in 300 seconds`), else after this; zero:
+    /// by its schedule.
     Wait { time: Duration },
 }
 

@@ -66,7 +66,7 @@ impl DeliveryShard {
                 }
                 None
             }
-            Action::Wait { time } => Some(time),
+            Action::Wait { time } => Some(time).filter(|time| !time.is_zero()),
         }
     }
 
