@@ -124,7 +124,9 @@ mod tests {
 
     #[test]
     fn axes_have_round_steps() {
-        for (largest, step) in [(36_301.0, 10_000.0), (14_288.0, 5_000.0), (3.18, 1.0), (0.071, 0.02), (0.0, 1.0)] {
+        for (largest, step) in
+            [(36_301.0, 10_000.0), (14_288.0, 5_000.0), (3.18, 1.0), (0.071, 0.02), (0.0, 1.0)]
+        {
             assert!((tick_step(largest) - step).abs() < 1e-9, "{largest}: {}", tick_step(largest));
         }
         assert_eq!((tick(10_000.0), tick(0.02), tick(0.0)), ("10000".into(), "0.02".into(), "0".into()));
@@ -138,7 +140,9 @@ mod tests {
         assert!(text.contains("a &lt; b &amp; c") && text.contains(">messages/s<"), "{text}");
         let widths: Vec<f64> = text
             .lines()
-            .filter_map(|line| line.split("height=\"18\"").next()?.rsplit_once("width=\"")?.1.strip_suffix("\" "))
+            .filter_map(|line| {
+                line.split("height=\"18\"").next()?.rsplit_once("width=\"")?.1.strip_suffix("\" ")
+            })
             .filter_map(|width| width.parse().ok())
             .collect();
         assert_eq!(widths.len(), 2, "{text}");

@@ -8,8 +8,8 @@ use crate::servers::{NAME, accepts, await_free};
 use crate::stop::Stop;
 use crate::{sink, source};
 use anyhow::{Context as _, Result, bail, ensure};
-use std::path::{Path, PathBuf};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
@@ -205,7 +205,13 @@ pub fn start_source(
             if work.messages_per_connection != 1 {
                 arguments.push("-d".to_owned());
             }
-            arguments.extend(words(&["-f", "source@source.example", "-t", "recipient@sink.example", &target]));
+            arguments.extend(words(&[
+                "-f",
+                "source@source.example",
+                "-t",
+                "recipient@sink.example",
+                &target,
+            ]));
             (SMTP_SOURCE.into(), arguments)
         }
     };

@@ -158,7 +158,9 @@ impl<'a> Bed<'a> {
         let sink = if delivers { Some(ends::start_sink(bench, work, messages)?) } else { None };
         let mode = if work.task == Task::EndToEnd { Mode::Deliver } else { Mode::Keep };
         let server = match subject {
-            Subject::Server(kind) => Some((kind, Server::start(kind, &setup(bench, work, mode), bench.stop)?)),
+            Subject::Server(kind) => {
+                Some((kind, Server::start(kind, &setup(bench, work, mode), bench.stop)?))
+            }
             _ => None,
         };
         Ok(Bed { bench, work, server, sink })
@@ -188,7 +190,8 @@ impl<'a> Bed<'a> {
         let deadline = Instant::now() + self.bench.options.patience;
         let began = Instant::now();
         let mut source = self.start_source(messages, None)?;
-        let (good, said) = source.finish(deadline, self.bench.stop).context("the generator of the warm-up")?;
+        let (good, said) =
+            source.finish(deadline, self.bench.stop).context("the generator of the warm-up")?;
         ensure!(good, "the server refused messages of the warm-up: {said}");
         let took = began.elapsed().as_secs_f64();
         self.rest();

@@ -71,7 +71,10 @@ impl<'a> Report<'a> {
             place::today(),
             place::sentence(self.options.machine.as_deref(), &self.options.dir),
             "generator, server and sink share its cores and caches",
-            self.results.iter().find_map(|r| Some(r.rows.first()?.figures.cpu_method)).unwrap_or("not measured"),
+            self.results
+                .iter()
+                .find_map(|r| Some(r.rows.first()?.figures.cpu_method))
+                .unwrap_or("not measured"),
         );
         if !self.options.quick {
             out.push_str(&self.targets_table());
@@ -104,7 +107,8 @@ impl<'a> Report<'a> {
     }
 
     fn servers_table(&self) -> String {
-        let mut out = "\n## Servers\n\n| server | version | synced before the 250 |\n|---|---|---|\n".to_owned();
+        let mut out =
+            "\n## Servers\n\n| server | version | synced before the 250 |\n|---|---|---|\n".to_owned();
         for kind in self.servers {
             let version = install::version(*kind, &self.options.relay, &self.options.unpacked);
             let version = version.unwrap_or("not there".to_owned());
@@ -257,7 +261,8 @@ fn limit_sentence(result: &Result, subject: Subject) -> String {
         return String::new();
     }
     let of = |value: fn(&Figures) -> Option<f64>| result.median(subject, value);
-    let (Some(rate), Some(server)) = (of(|f| Some(f.messages_per_second)), of(|f| Some(f.server_cpu_ms))) else {
+    let (Some(rate), Some(server)) = (of(|f| Some(f.messages_per_second)), of(|f| Some(f.server_cpu_ms)))
+    else {
         return String::new();
     };
     let ends = of(|f| Some(f.source_cpu_ms + f.sink_cpu_ms)).unwrap_or(0.0);
@@ -292,7 +297,11 @@ fn factors(result: &Result) -> String {
             let (other_rate, other_cpu) = find(*kind)?;
             let (faster, cheaper) = (rate / other_rate, other_cpu / cpu.max(1e-9));
             let name = kind.name();
-            Some(format!("{} times the messages and 1/{} of the CPU of {name}", short(faster), short(cheaper)))
+            Some(format!(
+                "{} times the messages and 1/{} of the CPU of {name}",
+                short(faster),
+                short(cheaper)
+            ))
         })
         .collect();
     match (sentences.is_empty(), result.work.load) {

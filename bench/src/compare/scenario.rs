@@ -196,7 +196,10 @@ impl Work {
 
     fn check(&self) -> Result<()> {
         ensure!((1..=SESSIONS_MAX).contains(&self.sessions), "sessions must be from 1 to {SESSIONS_MAX}");
-        ensure!((1..=RECIPIENTS_MAX).contains(&self.recipients), "recipients must be from 1 to {RECIPIENTS_MAX}");
+        ensure!(
+            (1..=RECIPIENTS_MAX).contains(&self.recipients),
+            "recipients must be from 1 to {RECIPIENTS_MAX}"
+        );
         ensure!((1..=ROUNDS_MAX).contains(&self.rounds), "rounds must be from 1 to {ROUNDS_MAX}");
         ensure!(self.seconds > 0.0 && self.seconds <= SECONDS_MAX, "seconds must be up to {SECONDS_MAX}");
         ensure!(self.warm_up > 0, "warm_up must be at least 1: the rate is taken from it");
@@ -221,7 +224,9 @@ impl Work {
         ensure!(!is_queue || self.load.is_none(), "load is of no use where nothing is sent");
         for subject in &self.servers {
             match (subject, self.task) {
-                (Subject::Straight, Task::Deliver | Task::Idle) => bail!("straight has no queue and no sessions"),
+                (Subject::Straight, Task::Deliver | Task::Idle) => {
+                    bail!("straight has no queue and no sessions")
+                }
                 (Subject::Fdatasync, task) if task != Task::Accept => bail!("fdatasync belongs to accept"),
                 (Subject::Server(kind), Task::Idle) if *kind != Kind::Relay => {
                     bail!("idle sessions are measured of the relay only")

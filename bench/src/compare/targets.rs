@@ -196,7 +196,9 @@ fn idle(results: &[Measured], all: &mut Vec<Target>) {
 
 /// The plain rows with other CPU lists, set against the one with one shard for each role.
 fn shards(results: &[Measured]) -> Target {
-    let shards = |cpus: &Option<String>| cpus.as_deref().map(|c| c.parse::<crate::args::Cpus>().map_or(0, |c| c.0.len()));
+    let shards = |cpus: &Option<String>| {
+        cpus.as_deref().map(|c| c.parse::<crate::args::Cpus>().map_or(0, |c| c.0.len()))
+    };
     let rate = |ingest: usize, delivery: usize| {
         let fits = |r: &&Measured| {
             (shards(&r.work.ingest_cpus), shards(&r.work.delivery_cpus)) == (Some(ingest), Some(delivery))
@@ -209,7 +211,11 @@ fn shards(results: &[Measured]) -> Target {
         asked: "whatever the cores allow, with the limit named".to_owned(),
         measured: found.map_or("not measured".to_owned(), |(one, two)| {
             let factor = short(two / one);
-            format!("{factor} times: {} and {} messages/s; the ends share the same cores", short(two), short(one))
+            format!(
+                "{factor} times: {} and {} messages/s; the ends share the same cores",
+                short(two),
+                short(one)
+            )
         }),
         met: None,
     }

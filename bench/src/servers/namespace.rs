@@ -57,9 +57,10 @@ impl Namespace<'_> {
         script += "\"$@\" &\nwait $!\n";
         let file = directory.join("start.sh");
         fs::write(&file, script)?;
-        let mut arguments: Vec<String> = ["--pdeathsig", "KILL", "--", "unshare", "--mount", "--pid", "--fork"]
-            .map(str::to_owned)
-            .to_vec();
+        let mut arguments: Vec<String> =
+            ["--pdeathsig", "KILL", "--", "unshare", "--mount", "--pid", "--fork"]
+                .map(str::to_owned)
+                .to_vec();
         arguments.extend(["--kill-child=KILL".to_owned(), "sh".to_owned(), file.display().to_string()]);
         arguments.extend_from_slice(command);
         Ok(arguments)

@@ -224,7 +224,8 @@ fn haraka(setup: &Setup) -> Result<Prepared> {
     ] {
         fs::write(path, written)?;
     }
-    let command = [text(Path::new("node")), text(&package.join("bin/haraka")), "-c".to_owned(), text(directory)];
+    let command =
+        [text(Path::new("node")), text(&package.join("bin/haraka")), "-c".to_owned(), text(directory)];
     if install::is_root() {
         return in_namespace(&Namespace::default(), directory, &command);
     }

@@ -15,11 +15,11 @@ mod verify;
 pub use report::Report;
 
 use crate::stop::Stop;
+use crate::wire::Stream;
 use crate::{args, process};
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{ArgAction, Args};
 use faults::{Faults, Refusal};
-use crate::wire::Stream;
 use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _};
 use glommio::net::{TcpListener, TcpStream};
 use glommio::timer::sleep;

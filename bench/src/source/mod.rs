@@ -121,7 +121,9 @@ pub fn run(options: &Options) -> Result<bool> {
     let target = resolve(&options.target)?;
     ServerName::try_from(options.tls_name.as_str()).context("--tls-name is no name of a server")?;
     let tls = match &options.starttls {
-        Some(trusted) => Some(crate::tls::handshakes::client(trusted, rustls::ALL_VERSIONS, options.tls_resume)?),
+        Some(trusted) => {
+            Some(crate::tls::handshakes::client(trusted, rustls::ALL_VERSIONS, options.tls_resume)?)
+        }
         None => None,
     };
     let stop = Stop::at_signals()?;

@@ -82,7 +82,8 @@ impl Session {
             None => self.connect().await?,
         };
         let began = turn.due.unwrap_or_else(Instant::now);
-        let octets = self.shared.composers.of(turn.number).compose(turn.number, self.number, &mut self.content);
+        let octets =
+            self.shared.composers.of(turn.number).compose(turn.number, self.number, &mut self.content);
         let answer = match connection.pipelining {
             true => self.pipelined(&mut connection, turn.number).await?,
             false => self.in_steps(&mut connection, turn.number).await?,
