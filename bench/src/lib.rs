@@ -10,6 +10,8 @@
 //! [`abuse`] measures what a normal client notices of attacks on the relay, [`tls`] what TLS costs relay and
 //! Postfix.
 //!
+//! [`sending`] measures the sending side alone: a full queue that empties, and one connection over a long way.
+//!
 //! Nothing else here uses the relay's code: what checks the relay must not repeat its mistakes. The criterion benches,
 //! which measure the relay's own parts, are the other exception and live in `benches/`.
 
@@ -20,6 +22,7 @@ pub mod figures;
 pub mod message;
 pub mod place;
 pub mod process;
+pub mod sending;
 pub mod servers;
 pub mod sink;
 pub mod source;
