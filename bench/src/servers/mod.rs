@@ -69,7 +69,9 @@ impl Kind {
             Kind::PostfixStock | Kind::PostfixTuned => "fsync of its queue file",
             Kind::OpenSmtpd => "nothing: it calls fsync for no message, and has no setting for it",
             Kind::Exim => "fsync of both files of a message (and again for each delivery)",
-            Kind::Haraka => "nothing: it means to sync each queue file, in a method that Node.js 20 does not call",
+            Kind::Haraka => {
+                "nothing: it means to sync each queue file, in a method that Node.js 20 does not call"
+            }
         }
     }
 }

@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn shares_are_kept_over_many_messages() {
         let mix: Mix = "1024:70,4096:25,65536:5".parse().unwrap();
-        let mut counts = [0; 3];
+        let mut counts = [0_i32; 3];
         (0..100_000).for_each(|number| counts[mix.place(number)] += 1);
         for (count, share) in counts.iter().zip([70_000, 25_000, 5_000]) {
             assert!((count - share).abs() < 1_000, "{counts:?}");
