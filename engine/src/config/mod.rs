@@ -15,12 +15,14 @@ mod check;
 mod client_limits;
 mod default;
 mod document;
+mod dsn;
 mod error;
 mod host;
 mod load;
 mod network;
 mod outward;
 mod read;
+mod rewrite;
 mod types;
 mod value;
 
@@ -29,12 +31,14 @@ mod tests;
 
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
 use toml::de::DeTable;
 
 pub use auth::*;
 pub(crate) use check::matches_domain;
 pub use client_limits::ClientLimits;
+pub use dsn::{Dsn, NotifyPostmaster};
 use document::{At, Notes, Purpose, Section};
 pub use error::{ConfigError, Fault};
 pub use load::LoadMarks;
@@ -152,6 +156,8 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
     let (delivery, outward) = read::delivery(root.section("delivery"));
     let tls = read::tls(root.section("tls"));
     let auth = auth::auth(root.section("auth"));
+    let dsn = dsn::dsn(root.section("dsn"));
+    let srs = rewrite::srs(root.section("srs"));
     let (admin, admin_line) = read::admin(root.section("admin"));
     let log = read::log(root.section("log"));
     let listeners: Vec<_> = root
@@ -180,12 +186,15 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
     check::addresses(notes, &listeners, admin.bind.map(|value| At { value, line: admin_line }));
     check::address_spaces(notes, &routes);
     check::accepted(notes, &accepted, &routes);
+    check::rewrites(notes, &routes, srs.is_some() || !notes.is_clean());
     let links = check::resolvers(notes, &routes, &resolvers);
     if !notes.is_clean() {
         return None;
     }
     let hostname = hostname?;
     let domains = Domains { accepted: accepted.into_iter().map(|at| at.value).collect() };
+    let inside = crate::rewrite::Inside::new(&domains.accepted);
+    let rewriting = (&inside, srs.as_ref());
     let first_domain = domains.accepted.first().unwrap_or(&hostname).clone();
     Some(Config {
         postmaster: postmaster
@@ -206,9 +215,11 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
             resolver: auth_resolver,
             ..draft.auth
         }),
+        srs: srs.clone(),
+        dsn,
         admin,
         log,
-        routes: routes.into_iter().zip(links).map(|(draft, link)| route(draft, link)).collect(),
+        routes: routes.into_iter().zip(links).map(|(draft, link)| route(draft, link, rewriting)).collect(),
         resolvers: resolvers.into_iter().map(resolver).collect::<Option<_>>()?,
     })
 }
@@ -231,7 +242,16 @@ fn listener(draft: ListenerDraft, general: Option<&Tls>) -> Option<Listener> {
     })
 }
 
-fn route(draft: RouteDraft, resolver: Option<usize>) -> Route {
+fn route(
+    draft: RouteDraft,
+    resolver: Option<usize>,
+    (inside, srs): (&crate::rewrite::Inside, Option<&Arc<crate::rewrite::srs::Srs>>),
+) -> Route {
+    let rewrite = draft.rewrite.map(|rewrite| crate::rewrite::Rules {
+        srs: srs.filter(|_| rewrite.srs.is_some()).cloned(),
+        inside: inside.clone(),
+        ..rewrite.rules
+    });
     let target = if draft.mx {
         Target::Mx { port: draft.port }
     } else {
@@ -246,6 +266,7 @@ fn route(draft: RouteDraft, resolver: Option<usize>) -> Route {
         retry: draft.retry,
         tls: draft.tls,
         login: draft.login,
+        rewrite,
     }
 }
 

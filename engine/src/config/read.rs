@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::ClientLimits;
 use super::client_limits::client_limits;
 use super::document::{At, Section};
+use super::rewrite::{RewriteDraft, rewrite};
 use super::types::{
     Admin, CertificatePair, ClientCertificates, Delivery, Dnssec, Extensions, Limits, LineEndings, Log,
     Login, NamedPair, Network, OutwardTls, Relay, Retry, Shards, SmartHost, Spool, Timeouts, Tls, TlsMode,
@@ -65,6 +66,7 @@ pub(super) struct RouteDraft {
     pub retry: Retry,
     pub tls: OutwardTls,
     pub login: Option<Arc<Login>>,
+    pub rewrite: Option<RewriteDraft>,
 }
 
 pub(super) struct ResolverDraft {
@@ -449,6 +451,7 @@ pub(super) fn route(mut section: Section<'_>, general: &Retry, general_tls: &Out
         retry: retry(section.section("retry"), general),
         tls: outward::tls(section.section("tls"), general_tls, mx.as_ref().is_some_and(|at| at.value)),
         login: outward::login(section.section("login")),
+        rewrite: rewrite(section.section("rewrite")),
         hosts: hosts.unwrap_or_default(),
     };
     section.refuse_empty("domains");

@@ -4,7 +4,7 @@
 //! threads behind an `Arc`. `default.rs` holds the defaults, `engine/relay.toml` tells each key's meaning,
 //! default and cost.
 
-use super::{ClientLimits, LoadMarks};
+use super::{ClientLimits, Dsn, LoadMarks};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::auth::Auth;
+use crate::rewrite::Rules;
+use crate::rewrite::srs::Srs;
 
 /// Everything that an administrator decides.
 #[derive(Clone, Debug)]
@@ -28,6 +30,9 @@ pub struct Config {
     pub delivery: Delivery,
     pub tls: Option<Tls>,
     pub auth: Option<Auth>,
+    pub dsn: Dsn,
+    /// Return addresses for forwarded mail.
+    pub srs: Option<Arc<Srs>>,
     pub admin: Admin,
     pub log: Log,
     pub listeners: Vec<Listener>,
@@ -295,6 +300,8 @@ pub struct Route {
     pub tls: OutwardTls,
     /// Who the relay is to these smart hosts (RFC 4954).
     pub login: Option<Arc<Login>>,
+    /// What is changed about messages that go out here.
+    pub rewrite: Option<Rules>,
 }
 
 /// A name and what proves it.

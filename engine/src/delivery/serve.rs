@@ -18,9 +18,10 @@ use super::steer::InHands;
 use super::verdict::{Fate, Outcome, Peer, Verdict};
 use crate::clock::wall_micros;
 use crate::smtp::content::Framing;
+use crate::rewrite::Rules;
 use crate::tls::outward::PeerTls;
 use futures_lite::FutureExt;
-use sluice_queue::RecipientState;
+use sluice_queue::{Envelope, RecipientState};
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
@@ -139,7 +140,7 @@ impl Lane<'_> {
         shard.feed(hop);
         let loaded = Message::of(item, &shard.links).await;
         let Some(item) = self.taken.take() else { return Step::On };
-        let (message, states) = match loaded {
+        let (mut message, states) = match loaded {
             Ok(found) => found,
             Err(error) => {
                 shard.unreadable(hop, item, &error);
@@ -147,12 +148,23 @@ impl Lane<'_> {
             }
         };
         let mut open = still_waiting(&item, states.as_deref(), shard.config.delivery.recipients_max);
+        let route = shard.config.routes.get(usize::from(hop.next_hop.route));
+        let rules = route.and_then(|route| route.rewrite.as_ref());
+        if let Some(rules) = rules.filter(|rules| rules.divides_recipients()) {
+            open.divide(&item, &message.envelope, rules);
+        }
         if let Some(rest) = open.rest.take() {
             shard.give_back(hop, rest);
             hands.cover(&open.now);
             shard.feed(hop);
         }
         if open.now.is_empty() {
+            return Step::On;
+        }
+        if let Some(rules) = rules
+            && let Err(error) = message.rewrite(rules, &open.now, &shard.config).await
+        {
+            shard.unreadable(hop, item.with_group(open.now), &error);
             return Step::On;
         }
         let setup_micros = std::mem::take(&mut self.setup_micros);
@@ -326,6 +338,23 @@ impl Flight {
 struct Open {
     now: Vec<u32>,
     rest: Option<Item>,
+}
+
+impl Open {
+    /// Keeps those who get the same envelope sender as the first; the others wait for a transaction of their own.
+    fn divide(&mut self, item: &Item, envelope: &Envelope, rules: &Rules) {
+        let now = wall_micros();
+        let sender = |index: &u32| {
+            rules.sender(&envelope.sender, &envelope.recipients[*index as usize].address, now)
+        };
+        let Some(first) = self.now.first().map(sender) else { return };
+        let (same, mut others) = std::mem::take(&mut self.now).into_iter().partition(|index| sender(index) == first);
+        self.now = same;
+        others.extend(self.rest.iter().flat_map(|rest| rest.group.indexes()));
+        if !others.is_empty() {
+            self.rest = Some(item.with_group(others));
+        }
+    }
 }
 
 fn still_waiting(item: &Item, states: Option<&[RecipientState]>, recipients_max: usize) -> Open {

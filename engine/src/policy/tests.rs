@@ -89,6 +89,8 @@ pub(crate) fn config() -> Config {
         },
         tls: None,
         auth: Some(auth()),
+        srs: None,
+        dsn: Default::default(),
         admin: Admin { bind: None },
         log: Log { file: None },
         listeners: vec![
@@ -106,6 +108,7 @@ pub(crate) fn config() -> Config {
                 retry: retry.clone(),
                 tls: OutwardTls::default(),
                 login: None,
+                rewrite: None,
             },
             Route {
                 domains: vec!["*".into()],
@@ -116,6 +119,7 @@ pub(crate) fn config() -> Config {
                 retry,
                 tls: OutwardTls::default(),
                 login: None,
+                rewrite: None,
             },
         ],
         resolvers: Vec::new(),
@@ -127,7 +131,7 @@ fn verdict(rules: &Rules, listener: usize, client: &str, authenticated: bool, re
     let (recipient, rest) = crate::smtp::path::forward_path(&path).unwrap();
     assert_eq!(rest, "");
     let client = client.parse().unwrap();
-    decide(rules, &Question { listener, client, authenticated, recipient: &recipient })
+    decide(rules, &Question { listener, client, authenticated, recipient: &recipient, now_micros: 0 })
 }
 
 const OUTSIDE: usize = 0;
