@@ -333,7 +333,7 @@ mod tests {
             V::Sender => "{hostname}\r\nBcc: x".to_owned(),
             _ => "relay.example\r\n\r\n--=_boundary\r\n".to_owned(),
         };
-        assert_eq!(template.subject(true, value), "{hostname}  Bcc: x");
+        assert_eq!(template.subject(true, value), "Hello {hostname}  Bcc: x");
         let recipient = |index, variable| match variable {
             V::Recipient => format!("r{index}@b.example\r\nX: y"),
             _ => String::new(),

@@ -363,14 +363,8 @@ else:
     octets = payload[0].as_bytes() if isinstance(payload, list) else status.get_payload(decode=True)
     if status["Content-Transfer-Encoding"] == "quoted-printable" and isinstance(payload, list):
         octets = quopri.decodestring(octets)
-    blocks = octets.decode("utf-8").replace("
-", "
-").strip().split("
-
-")
-    groups = [dict(line.split(": ", 1) for line in block.replace("
- ", " ").split("
-")) for block in blocks]
+    blocks = octets.decode("utf-8").replace("\r\n", "\n").strip().split("\n\n")
+    groups = [dict(line.split(": ", 1) for line in block.replace("\n ", " ").split("\n")) for block in blocks]
 assert groups[0]["Reporting-MTA"] == "dns; relay.example" and "Arrival-Date" in groups[0], groups
 assert groups[0]["X-Sluice-Queue-ID"] == "0123456789ABC", groups
 assert len(groups) == 1 + len(expected["recipients"]), groups
@@ -381,9 +375,7 @@ for group, wanted in zip(groups[1:], expected["recipients"]):
 assert returned.get_content_type() == expected["returned"], returned.get_content_type()
 if expected["returned"] == "text/rfc822-headers":
     octets = returned.get_payload(decode=True)
-    assert expected["original"].encode() in octets.replace(b"
-", b"
-"), octets
+    assert expected["original"].encode() in octets.replace(b"\r\n", b"\n"), octets
 elif expected["returned"] == "message/rfc822":
     assert returned.get_payload(0)["Message-ID"] == "<1@a.example>"
     assert "the body" in returned.get_payload(0).get_content()
