@@ -15,6 +15,7 @@ mod check;
 mod client_limits;
 mod default;
 mod document;
+mod dsn;
 mod error;
 mod host;
 mod load;
@@ -22,6 +23,7 @@ mod network;
 mod outward;
 mod pace;
 mod read;
+mod rewrite;
 mod types;
 mod value;
 
@@ -30,6 +32,7 @@ mod tests;
 
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
 use toml::de::DeTable;
 
@@ -37,6 +40,7 @@ pub use auth::*;
 pub(crate) use check::matches_domain;
 pub use client_limits::ClientLimits;
 use document::{At, Notes, Purpose, Section};
+pub use dsn::{Dsn, NotifyPostmaster};
 pub use error::{ConfigError, Fault};
 pub use load::LoadMarks;
 pub use pace::{Rates, SiteRule, WarmUp, built_in_backoff};
@@ -175,6 +179,8 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
     let warm_ups: Vec<_> = root.sections("warm_up").into_iter().filter_map(pace::warm_up).collect();
     let tls = read::tls(root.section("tls"));
     let auth = auth::auth(root.section("auth"));
+    let dsn = dsn::dsn(root.section("dsn"));
+    let srs = rewrite::srs(root.section("srs"));
     let (admin, admin_line) = read::admin(root.section("admin"));
     let log = read::log(root.section("log"));
     let listeners: Vec<_> = root
@@ -207,6 +213,7 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
     check::address_spaces(notes, &routes);
     check::accepted(notes, &accepted, &routes);
     pace::check_warm_ups(notes, &warm_ups, &routes);
+    check::rewrites(notes, &routes, srs.is_some() || !notes.is_clean());
     let links = check::resolvers(notes, &routes, &resolvers);
     check::announced(notes, &routes, &links, &resolvers, mta_sts.authorities.is_some());
     if !notes.is_clean() {
@@ -214,10 +221,15 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
     }
     let hostname = hostname?;
     let domains = Domains { accepted: accepted.into_iter().map(|at| at.value).collect() };
+    let inside = crate::rewrite::Inside::new(&domains.accepted);
+    let rewriting = (&inside, srs.as_ref());
     let first_domain = domains.accepted.first().unwrap_or(&hostname).clone();
     let postmaster = postmaster.unwrap_or_else(|| format!("postmaster@{first_domain}"));
-    let mut routes: Vec<Route> =
-        routes.into_iter().zip(links).map(|(draft, link)| route(draft, link, &resolvers)).collect();
+    let mut routes: Vec<Route> = routes
+        .into_iter()
+        .zip(links)
+        .map(|(draft, link)| route(draft, link, &resolvers, rewriting))
+        .collect();
     let tls_report = tls_report.map(|draft| outward::complete(draft, &hostname, &postmaster, &mut routes));
     Some(Config {
         postmaster,
@@ -242,6 +254,8 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
             resolver: auth_resolver,
             ..draft.auth
         }),
+        srs: srs.clone(),
+        dsn,
         admin,
         log,
         routes,
@@ -267,8 +281,18 @@ fn listener(draft: ListenerDraft, general: Option<&Tls>) -> Option<Listener> {
     })
 }
 
-fn route(draft: RouteDraft, resolver: Option<usize>, resolvers: &[ResolverDraft]) -> Route {
+fn route(
+    draft: RouteDraft,
+    resolver: Option<usize>,
+    resolvers: &[ResolverDraft],
+    (inside, srs): (&crate::rewrite::Inside, Option<&Arc<crate::rewrite::srs::Srs>>),
+) -> Route {
     let knows_dnssec = resolver.is_some_and(|index| resolvers[index].dnssec != Dnssec::Off);
+    let rewrite = draft.rewrite.map(|rewrite| crate::rewrite::Rules {
+        srs: srs.filter(|_| rewrite.srs.is_some()).cloned(),
+        inside: inside.clone(),
+        ..rewrite.rules
+    });
     let target = if draft.mx {
         Target::Mx { port: draft.port }
     } else {
@@ -288,6 +312,7 @@ fn route(draft: RouteDraft, resolver: Option<usize>, resolvers: &[ResolverDraft]
         },
         login: draft.login,
         rates: draft.rates,
+        rewrite,
     }
 }
 

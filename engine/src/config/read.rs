@@ -12,6 +12,7 @@ use super::ClientLimits;
 use super::client_limits::client_limits;
 use super::document::{At, Section};
 use super::pace::{self, Rates};
+use super::rewrite::{RewriteDraft, rewrite};
 use super::types::{
     Admin, CertificatePair, ClientCertificates, Delivery, Dnssec, Extensions, Limits, LineEndings, Log,
     Login, NamedPair, Network, OutwardTls, Relay, Retry, Shards, SmartHost, Spool, Timeouts, Tls, TlsMode,
@@ -67,6 +68,7 @@ pub(super) struct RouteDraft {
     pub tls: OutwardTls,
     pub login: Option<Arc<Login>>,
     pub rates: Rates,
+    pub rewrite: Option<RewriteDraft>,
 }
 
 pub(super) struct ResolverDraft {
@@ -489,6 +491,7 @@ pub(super) fn route(
         tls: outward::tls(section.section("tls"), general_tls, mx.as_ref().is_some_and(|at| at.value)),
         login: outward::login(section.section("login")),
         rates,
+        rewrite: rewrite(section.section("rewrite")),
         hosts: hosts.unwrap_or_default(),
     };
     section.refuse_empty("domains");

@@ -4,7 +4,7 @@
 //! threads behind an `Arc`. `default.rs` holds the defaults, `engine/relay.toml` tells each key's meaning,
 //! default and cost.
 
-use super::{ClientLimits, LoadMarks, Rates, SiteRule, WarmUp};
+use super::{ClientLimits, Dsn, LoadMarks, Rates, SiteRule, WarmUp};
 use crate::delivery::backoff;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -13,6 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::auth::Auth;
+use crate::rewrite::Rules;
+use crate::rewrite::srs::Srs;
 
 /// Everything that an administrator decides.
 #[derive(Clone, Debug)]
@@ -36,6 +38,9 @@ pub struct Config {
     pub warm_ups: Vec<WarmUp>,
     pub tls: Option<Tls>,
     pub auth: Option<Auth>,
+    pub dsn: Dsn,
+    /// Return addresses for forwarded mail.
+    pub srs: Option<Arc<Srs>>,
     pub admin: Admin,
     pub log: Log,
     pub listeners: Vec<Listener>,
@@ -346,6 +351,8 @@ pub struct Route {
     pub login: Option<Arc<Login>>,
     /// To one receiving site of the route.
     pub rates: Rates,
+    /// What is changed about messages that go out here.
+    pub rewrite: Option<Rules>,
 }
 
 /// A name and what proves it.

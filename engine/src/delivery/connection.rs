@@ -3,7 +3,7 @@
 //!
 //! Lives on one delivery shard, in the task that opened it.
 
-use super::client::{Asked, Client, ClientSettings, Event, Opening, Rcpt, StartTls, Transaction};
+use super::client::{Asked, Client, ClientSettings, Event, Opening, StartTls, Transaction};
 use super::failure::{Failure, Scope};
 use super::message::{Message, Pieces};
 use super::settle::Tells;
@@ -204,8 +204,8 @@ impl Connection {
     pub fn begin(&mut self, message: &Message, recipients: &[u32]) {
         let envelope = &message.envelope;
         let transaction = Transaction {
-            sender: &envelope.sender,
-            recipients: recipients.iter().map(|&index| Rcpt::from(&envelope.recipients[index as usize])),
+            sender: message.sender(),
+            recipients: recipients.iter().map(|&index| message.rcpt(index)),
             content_bytes: message.content_bytes,
             eight_bit: message.is_eight_bit(),
             binary: message.is_binary(),

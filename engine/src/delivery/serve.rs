@@ -20,10 +20,11 @@ use super::site::Serving;
 use super::steer::InHands;
 use super::verdict::{Fate, Outcome, Peer, Verdict};
 use crate::clock::{monotonic_millis, wall_micros};
+use crate::rewrite::Rules;
 use crate::smtp::content::Framing;
 use crate::tls::outward::PeerTls;
 use futures_lite::FutureExt;
-use sluice_queue::RecipientState;
+use sluice_queue::{Envelope, RecipientState};
 use std::cell::RefCell;
 use std::collections::{HashSet, VecDeque};
 use std::panic::AssertUnwindSafe;
@@ -243,7 +244,7 @@ impl<'a> Lane<'a> {
         shard.feed(hop);
         let loaded = Message::of(item, &shard.links).await;
         let Some(item) = self.taken.take() else { return Step::On };
-        let (message, states) = match loaded {
+        let (mut message, states) = match loaded {
             Ok(found) => found,
             Err(error) => {
                 shard.unreadable(hop, item, &error);
@@ -254,11 +255,24 @@ impl<'a> Lane<'a> {
         if rest.is_empty() {
             return Step::On;
         }
-        let now = self.connection.take_share(&message, &mut rest, shard.config.delivery.recipients_max);
+        let route = shard.config.routes.get(usize::from(hop.next_hop.route));
+        let rules = route.and_then(|route| route.rewrite.as_ref());
+        let max = shard.config.delivery.recipients_max;
+        let mut now = self.connection.take_share(&message, &mut rest, max);
+        if let Some(rules) = rules.filter(|rules| rules.divides_recipients()) {
+            let others = divide(&mut now, &message.envelope, rules);
+            rest.splice(0..0, others);
+        }
         if !rest.is_empty() {
             shard.give_back(hop, item.with_group(rest));
             hands.cover(&now);
             shard.feed(hop);
+        }
+        if let Some(rules) = rules
+            && let Err(error) = message.rewrite(rules, &now, &shard.config).await
+        {
+            shard.unreadable(hop, item.with_group(now), &error);
+            return Step::On;
         }
         let setup_micros = std::mem::take(&mut self.setup_micros);
         let timing = Timing { began_micros: wall_micros(), setup_micros, ended_micros: 0 };
@@ -458,6 +472,18 @@ fn leave_politely(connection: Connection) {
     if !connection.is_closed() {
         connection.quit();
     }
+}
+
+/// Keeps those who get the same envelope sender as the first; gives the others, who wait for a transaction of
+/// their own.
+fn divide(recipients: &mut Vec<u32>, envelope: &Envelope, rules: &Rules) -> Vec<u32> {
+    let now = wall_micros();
+    let sender =
+        |index: &u32| rules.sender(&envelope.sender, &envelope.recipients[*index as usize].address, now);
+    let Some(first) = recipients.first().map(sender) else { return Vec::new() };
+    let (same, others) = std::mem::take(recipients).into_iter().partition(|index| sender(index) == first);
+    *recipients = same;
+    others
 }
 
 /// The recipients of an item that nobody has decided yet.

@@ -102,6 +102,8 @@ pub(crate) fn config() -> Config {
         warm_ups: Vec::new(),
         tls: None,
         auth: Some(auth()),
+        srs: None,
+        dsn: Default::default(),
         admin: Admin { bind: None },
         log: Log { file: None },
         listeners: vec![
@@ -120,6 +122,7 @@ pub(crate) fn config() -> Config {
                 tls: OutwardTls::default(),
                 login: None,
                 rates: Rates::default(),
+                rewrite: None,
             },
             Route {
                 domains: vec!["*".into()],
@@ -131,6 +134,7 @@ pub(crate) fn config() -> Config {
                 tls: OutwardTls::default(),
                 login: None,
                 rates: Rates::default(),
+                rewrite: None,
             },
         ],
         resolvers: Vec::new(),
@@ -142,7 +146,7 @@ fn verdict(rules: &Rules, listener: usize, client: &str, authenticated: bool, re
     let (recipient, rest) = crate::smtp::path::forward_path(&path).unwrap();
     assert_eq!(rest, "");
     let client = client.parse().unwrap();
-    decide(rules, &Question { listener, client, authenticated, recipient: &recipient })
+    decide(rules, &Question { listener, client, authenticated, recipient: &recipient, now_micros: 0 })
 }
 
 const OUTSIDE: usize = 0;
