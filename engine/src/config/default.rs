@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::Rates;
 use super::types::{
-    Admin, Delivery, Extensions, Limits, OutwardTls, PeerName, Relay, Retry, Spool, Timeouts, TlsRule,
-    TlsVersion,
+    Admin, Delivery, Extensions, Limits, MtaSts, OutwardTls, PeerName, Relay, Retry, Spool, Timeouts,
+    TlsRule, TlsVersion,
 };
 
 const KIB: u64 = 1 << 10;
@@ -128,7 +128,16 @@ impl Default for OutwardTls {
             minimum: TlsVersion::Tls12,
             implicit: false,
             certificate: None,
+            dane: true,
+            mta_sts: false,
         }
+    }
+}
+
+impl Default for MtaSts {
+    fn default() -> Self {
+        let system = PathBuf::from(SYSTEM_AUTHORITIES);
+        Self { port: 443, authorities: system.exists().then_some(system), timeout: seconds(60) }
     }
 }
 

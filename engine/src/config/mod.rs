@@ -168,6 +168,8 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
     let load = load::load(root.section("load"));
     let timeouts = read::timeouts(root.section("timeouts"));
     let (delivery, outward) = read::delivery(root.section("delivery"));
+    let mta_sts = outward::mta_sts(root.section("mta_sts"));
+    let tls_report = outward::tls_report(root.section("tls_report"));
     let sites: Vec<_> = root.sections("site").into_iter().filter_map(pace::site).collect();
     let backoff: Vec<_> = root.sections("backoff").into_iter().filter_map(pace::backoff).collect();
     let warm_ups: Vec<_> = root.sections("warm_up").into_iter().filter_map(pace::warm_up).collect();
@@ -206,15 +208,19 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
     check::accepted(notes, &accepted, &routes);
     pace::check_warm_ups(notes, &warm_ups, &routes);
     let links = check::resolvers(notes, &routes, &resolvers);
+    check::announced(notes, &routes, &links, &resolvers, mta_sts.authorities.is_some());
     if !notes.is_clean() {
         return None;
     }
     let hostname = hostname?;
     let domains = Domains { accepted: accepted.into_iter().map(|at| at.value).collect() };
     let first_domain = domains.accepted.first().unwrap_or(&hostname).clone();
+    let postmaster = postmaster.unwrap_or_else(|| format!("postmaster@{first_domain}"));
+    let mut routes: Vec<Route> =
+        routes.into_iter().zip(links).map(|(draft, link)| route(draft, link, &resolvers)).collect();
+    let tls_report = tls_report.map(|draft| outward::complete(draft, &hostname, &postmaster, &mut routes));
     Some(Config {
-        postmaster: postmaster
-            .unwrap_or_else(|| format!("postmaster@{}", domains.accepted.first().unwrap_or(&hostname))),
+        postmaster,
         hostname,
         spool,
         shards,
@@ -224,6 +230,8 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
         load,
         timeouts,
         delivery,
+        mta_sts,
+        tls_report,
         sites: sites.into_iter().chain(pace::built_in_sites()).collect(),
         backoff: backoff.into_iter().chain(built_in_backoff()).collect(),
         warm_ups: warm_ups.into_iter().map(|at| at.value).collect(),
@@ -236,7 +244,7 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
         }),
         admin,
         log,
-        routes: routes.into_iter().zip(links).map(|(draft, link)| route(draft, link)).collect(),
+        routes,
         resolvers: resolvers.into_iter().map(resolver).collect::<Option<_>>()?,
     })
 }
@@ -259,7 +267,8 @@ fn listener(draft: ListenerDraft, general: Option<&Tls>) -> Option<Listener> {
     })
 }
 
-fn route(draft: RouteDraft, resolver: Option<usize>) -> Route {
+fn route(draft: RouteDraft, resolver: Option<usize>, resolvers: &[ResolverDraft]) -> Route {
+    let knows_dnssec = resolver.is_some_and(|index| resolvers[index].dnssec != Dnssec::Off);
     let target = if draft.mx {
         Target::Mx { port: draft.port }
     } else {
@@ -272,7 +281,11 @@ fn route(draft: RouteDraft, resolver: Option<usize>) -> Route {
         source: draft.source,
         private_addresses: draft.private_addresses,
         retry: draft.retry,
-        tls: draft.tls,
+        tls: OutwardTls {
+            dane: draft.tls.dane && knows_dnssec,
+            mta_sts: draft.tls.mta_sts && draft.mx,
+            ..draft.tls
+        },
         login: draft.login,
         rates: draft.rates,
     }

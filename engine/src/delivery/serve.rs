@@ -56,7 +56,12 @@ pub async fn serve(
             }
             Ok(step @ (Step::Idle | Step::TurnOver)) => match lane.next_work(step).await {
                 Call::Work => {}
-                Call::Switch(next) => lane.switch(next, serves),
+                Call::Switch(next) => {
+                    lane.switch(next, serves);
+                    if !shard.satisfies(&lane.connection, &lane.hop.next_hop).await {
+                        return lane.connection.quit();
+                    }
+                }
                 Call::Leave => return lane.connection.quit(),
             },
             Ok(Step::UsedUp | Step::Paced(_)) => return lane.connection.quit(),
@@ -315,7 +320,7 @@ impl<'a> Lane<'a> {
                 break;
             }
             let last_host = index + 1 == self.backups.len();
-            if let Err(error) = flight.with_backup(shard, hop, &backup.peer, last_host).await {
+            if let Err(error) = flight.with_backup(shard, hop, backup, last_host).await {
                 self.unreadable(0, &error);
                 return;
             }
@@ -416,9 +421,10 @@ impl Flight {
         &mut self,
         shard: &Rc<DeliveryShard>,
         hop: &Rc<Hop>,
-        peer: &Peer,
+        candidate: &Candidate,
         last_host: bool,
     ) -> Result<(), String> {
+        let peer = &candidate.peer;
         let most = shard.config.delivery.recipients_max;
         let mut left = self.recipients.clone();
         let mut backup: Option<Connection> = None;
@@ -426,7 +432,7 @@ impl Flight {
             self.timing = Timing { began_micros: wall_micros(), setup_micros: 0, ended_micros: 0 };
             if backup.as_ref().is_none_or(|backup| !backup.can_begin()) {
                 backup.take().into_iter().for_each(leave_politely);
-                match open_one(shard, &hop.next_hop, peer).await {
+                match open_one(shard, &hop.next_hop, candidate).await {
                     Ok(opened) => backup = Some(opened),
                     Err(failure) => {
                         let fates = vec![Fate::Failed(failure); left.len()];

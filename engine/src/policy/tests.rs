@@ -71,6 +71,8 @@ pub(crate) fn config() -> Config {
             transactions_max: 100_000,
         },
         load: LoadMarks::default(),
+        mta_sts: MtaSts::default(),
+        tls_report: None,
         timeouts: Timeouts {
             handshake: Duration::from_secs(30),
             proxy_header: Duration::from_secs(10),

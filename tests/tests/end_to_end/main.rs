@@ -2,6 +2,7 @@
 //! own relay, spool, ports and neighbours.
 
 mod after_a_crash;
+mod announced_tls;
 mod auth;
 mod backlog;
 mod backups;
