@@ -2,7 +2,8 @@
 //!
 //! The way of a message: [`source`] composes it ([`message`]), sends it to a server under test, and the server
 //! delivers it to the [`sink`], which checks it octet by octet. [`compare`] starts servers, generator and sink as
-//! processes of their own and sets the figures side by side.
+//! processes of their own and sets the figures side by side. [`servers`] knows how each server under test is installed,
+//! configured and started.
 //!
 //! [`spool`] measures the queue crate alone against the disk that it lies on.
 //!
@@ -22,6 +23,7 @@ pub mod message;
 pub mod place;
 pub mod process;
 pub mod sending;
+pub mod servers;
 pub mod sink;
 pub mod source;
 pub mod spool;

@@ -18,7 +18,7 @@ enum Command {
     Source(source::Options),
     /// Receives messages and checks every one
     Sink(sink::Options),
-    /// Measures relay and Postfix on the same work in the same run
+    /// Measures the relay and other mail servers on the same work in the same run
     Compare(compare::Options),
     /// Measures the spool against the disk that it lies on
     Spool(spool::Options),

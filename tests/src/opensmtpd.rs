@@ -60,14 +60,6 @@ impl OpenSmtpd {
     /// # Panics
     /// When it does not start; shows its log.
     pub fn start(name: &str) -> Self {
-        Self::start_with(name, None)
-    }
-
-    /// Starts an instance that offers STARTTLS with this certificate and key, where there are some.
-    ///
-    /// # Panics
-    /// As [`OpenSmtpd::start`].
-    pub fn start_with(name: &str, tls: Option<(&Path, &Path)>) -> Self {
         let package = package().expect("the package");
         let port = Port::reserve();
         let directory = tempfile::Builder::new().prefix("sluice-opensmtpd-").tempdir().expect("a directory");
@@ -76,8 +68,7 @@ impl OpenSmtpd {
         fs::create_dir(root.join("mail")).expect("a directory");
         chown(root.join("mail"), Some(MAIL_UID), Some(MAIL_UID)).expect("chown");
         write_accounts(root);
-        fs::write(root.join("smtpd.conf"), configuration(root, name, port.address(), tls))
-            .expect("smtpd.conf");
+        fs::write(root.join("smtpd.conf"), configuration(root, name, port.address())).expect("smtpd.conf");
         let log = fs::File::create(root.join("log")).expect("a log");
         // Should the test process die, the server must not stay behind.
         let child = Command::new("setpriv")
@@ -146,16 +137,10 @@ fn write_accounts(root: &Path) {
     fs::write(root.join("group"), group).expect("group");
 }
 
-fn configuration(root: &Path, name: &str, address: SocketAddr, tls: Option<(&Path, &Path)>) -> String {
-    let (pki, offer) = match tls {
-        Some((certificate, key)) => {
-            (format!("pki own cert {certificate:?}\npki own key {key:?}\n"), " tls pki own")
-        }
-        None => (String::new(), ""),
-    };
+fn configuration(root: &Path, name: &str, address: SocketAddr) -> String {
     format!(
-        "{pki}smtp max-message-size 64M\ntable boxes {{ \"@\" = \"opensmtpbox\" }}\n\
-         listen on {} port {}{offer} hostname {name}\n\
+        "smtp max-message-size 64M\ntable boxes {{ \"@\" = \"opensmtpbox\" }}\n\
+         listen on {} port {} hostname {name}\n\
          action \"in\" maildir \"{}/mail/box\" virtual <boxes>\n\
          match from any for any action \"in\"\n",
         address.ip(),

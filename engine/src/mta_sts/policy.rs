@@ -116,6 +116,20 @@ impl Policy {
         Ok(Self { mode, mx, max_age_seconds: max_age.min(MAX_AGE_SECONDS_MAX) })
     }
 
+    /// The policy as its lines, in the order of section 3.2, without what nobody defined.
+    pub fn lines(&self) -> impl Iterator<Item = String> + '_ {
+        let mode = match self.mode {
+            Mode::Enforce => "enforce",
+            Mode::Testing => "testing",
+            Mode::None => "none",
+        };
+        let mx = self.mx.iter().map(|mx| format!("mx: {mx}"));
+        [String::from("version: STSv1"), format!("mode: {mode}")]
+            .into_iter()
+            .chain(mx)
+            .chain([format!("max_age: {}", self.max_age_seconds)])
+    }
+
     /// Whether the policy lists this host (section 4.1).
     pub fn lists(&self, host: &str) -> bool {
         let host = host.strip_suffix('.').unwrap_or(host);
@@ -189,6 +203,19 @@ mod tests {
     }
 
     #[test]
+    fn the_lines_of_a_policy_are_the_policy() {
+        for text in [
+            GOOD,
+            "version: STSv1\nmode: none\nmax_age: 0",
+            "version: STSv1\nmode: testing\nmx: a\nmax_age: 1",
+        ] {
+            let policy = Policy::parse(text.as_bytes()).expect("a policy");
+            let lines = policy.lines().collect::<Vec<_>>().join("\n");
+            assert_eq!(Policy::parse(lines.as_bytes()), Ok(policy), "{lines}");
+        }
+    }
+
+    #[test]
     fn a_bad_policy_says_why() {
         for (from, to, fault) in [
             ("STSv1", "STSv2", Fault::Version),
@@ -211,6 +238,23 @@ mod tests {
         assert_eq!(Policy::parse(&vec![b'\n'; POLICY_OCTETS_MAX + 1]), Err(Fault::TooLong));
         let many = format!("{GOOD}{}", "mx: a.example\n".repeat(MX_MAX));
         assert_eq!(Policy::parse(many.as_bytes()), Err(Fault::Mx));
+    }
+
+    /// Whatever stands there, it is no policy or one whose lines are itself.
+    #[test]
+    fn a_text_with_an_octet_changed_or_cut_anywhere_is_none_or_sound() {
+        for at in 0..GOOD.len() {
+            for octet in [0, b'\n', b'\r', b':', b'*', b'.', b' ', b'9', 0xff] {
+                let mut text = GOOD.as_bytes().to_vec();
+                text[at] = octet;
+                for text in [&text[..], &text[..at]] {
+                    let Ok(policy) = Policy::parse(text) else { continue };
+                    let lines = policy.lines().collect::<Vec<_>>().join("\n");
+                    assert_eq!(Policy::parse(lines.as_bytes()).as_ref(), Ok(&policy), "{lines}");
+                    assert!(policy.mx.iter().all(|mx| !mx.contains(['\n', '\r', ' '])), "{lines}");
+                }
+            }
+        }
     }
 
     /// RFC 8461 section 4.1: a wildcard is one whole label, the leftmost.

@@ -28,6 +28,7 @@ pub(crate) fn config() -> Config {
         longest: Duration::from_secs(3600),
         expire: Duration::from_secs(432_000),
         notice: Duration::from_secs(14_400),
+        expire_down: Duration::from_secs(432_000),
     };
     let network = |address: &str, prefix| Network { address: address.parse().unwrap(), prefix };
     let everybody = vec![network("0.0.0.0", 0), network("::", 0)];
@@ -51,7 +52,12 @@ pub(crate) fn config() -> Config {
         hostname: "relay.winery.example".into(),
         postmaster: "postmaster@winery.example".into(),
         spool: Spool { path: "spool".into(), ..Spool::default() },
-        shards: Shards { ingest_cpus: vec![0], delivery_cpus: vec![0] },
+        shards: Shards {
+            ingest_cpus: vec![0],
+            delivery_cpus: vec![0],
+            service_cpus: vec![],
+            spin: Duration::ZERO,
+        },
         domains: Domains { accepted: vec!["winery.example".into(), ".cellar.example".into()] },
         retry: retry.clone(),
         limits: Limits {
@@ -65,6 +71,8 @@ pub(crate) fn config() -> Config {
             transactions_max: 100_000,
         },
         load: LoadMarks::default(),
+        mta_sts: MtaSts::default(),
+        tls_report: None,
         timeouts: Timeouts {
             handshake: Duration::from_secs(30),
             proxy_header: Duration::from_secs(10),
@@ -87,9 +95,15 @@ pub(crate) fn config() -> Config {
             idle: seconds(5),
             recipients_max: 100,
             drain: seconds(20),
+            rates: Rates::default(),
         },
+        sites: Vec::new(),
+        backoff: Vec::new(),
+        warm_ups: Vec::new(),
         tls: None,
         auth: Some(auth()),
+        srs: None,
+        dsn: Default::default(),
         admin: Admin { bind: None },
         log: Log { file: None },
         listeners: vec![
@@ -105,8 +119,11 @@ pub(crate) fn config() -> Config {
                 source: vec![],
                 private_addresses: false,
                 retry: retry.clone(),
-                tls: OutwardTls::default(),
+                // As the configuration has it where no resolver knows DNSSEC.
+                tls: OutwardTls { dane: false, ..OutwardTls::default() },
                 login: None,
+                rates: Rates::default(),
+                rewrite: None,
             },
             Route {
                 domains: vec!["*".into()],
@@ -115,8 +132,11 @@ pub(crate) fn config() -> Config {
                 source: vec![],
                 private_addresses: false,
                 retry,
-                tls: OutwardTls::default(),
+                // As the configuration has it where no resolver knows DNSSEC.
+                tls: OutwardTls { dane: false, ..OutwardTls::default() },
                 login: None,
+                rates: Rates::default(),
+                rewrite: None,
             },
         ],
         resolvers: Vec::new(),
@@ -128,7 +148,7 @@ fn verdict(rules: &Rules, listener: usize, client: &str, authenticated: bool, re
     let (recipient, rest) = crate::smtp::path::forward_path(&path).unwrap();
     assert_eq!(rest, "");
     let client = client.parse().unwrap();
-    decide(rules, &Question { listener, client, authenticated, recipient: &recipient })
+    decide(rules, &Question { listener, client, authenticated, recipient: &recipient, now_micros: 0 })
 }
 
 const OUTSIDE: usize = 0;

@@ -2,6 +2,7 @@
 //! own relay, spool, ports and neighbours.
 
 mod after_a_crash;
+mod announced_tls;
 mod auth;
 mod backlog;
 mod backups;
@@ -22,6 +23,7 @@ mod log_lines;
 mod loops;
 mod mail_exchangers;
 mod many_messages;
+mod notifications;
 mod other_shards;
 mod outward_tls;
 mod peer_limits;
@@ -34,6 +36,7 @@ mod real_peers;
 mod refused_content;
 mod restore;
 mod retries;
+mod rewriting;
 mod shutdown;
 mod small_file_system;
 mod smuggling;
@@ -41,6 +44,7 @@ mod steering;
 mod tls;
 mod trace;
 mod transactions;
+mod tune;
 mod vanishing_clients;
 mod verify;
 mod waiting_messages;
