@@ -13,6 +13,7 @@
 mod auth;
 mod check;
 mod client_limits;
+mod cut_through;
 mod default;
 mod document;
 mod error;
@@ -35,6 +36,7 @@ use toml::de::DeTable;
 pub use auth::*;
 pub(crate) use check::matches_domain;
 pub use client_limits::ClientLimits;
+pub use cut_through::{CutThrough, CutThroughMode, RouteCutThrough, Undecided};
 use document::{At, Notes, Purpose, Section};
 pub use error::{ConfigError, Fault};
 pub use load::LoadMarks;
@@ -150,6 +152,7 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
     let load = load::load(root.section("load"));
     let timeouts = read::timeouts(root.section("timeouts"));
     let (delivery, outward) = read::delivery(root.section("delivery"));
+    let cut_through = cut_through::general(root.section("cut_through"));
     let tls = read::tls(root.section("tls"));
     let auth = auth::auth(root.section("auth"));
     let (admin, admin_line) = read::admin(root.section("admin"));
@@ -199,6 +202,7 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
         load,
         timeouts,
         delivery,
+        cut_through,
         listeners: listeners.into_iter().map(|draft| listener(draft, tls.as_ref())).collect::<Option<_>>()?,
         tls,
         auth: auth.map(|draft| Auth {
@@ -228,6 +232,7 @@ fn listener(draft: ListenerDraft, general: Option<&Tls>) -> Option<Listener> {
         xclient: draft.xclient,
         line_endings: draft.line_endings,
         binarymime: draft.binarymime,
+        cut_through: draft.cut_through,
     })
 }
 
@@ -246,6 +251,7 @@ fn route(draft: RouteDraft, resolver: Option<usize>) -> Route {
         retry: draft.retry,
         tls: draft.tls,
         login: draft.login,
+        cut_through: draft.cut_through,
     }
 }
 

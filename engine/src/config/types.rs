@@ -4,7 +4,7 @@
 //! threads behind an `Arc`. `default.rs` holds the defaults, `engine/relay.toml` tells each key's meaning,
 //! default and cost.
 
-use super::{ClientLimits, LoadMarks};
+use super::{ClientLimits, CutThrough, CutThroughMode, LoadMarks, RouteCutThrough};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -26,6 +26,7 @@ pub struct Config {
     pub load: LoadMarks,
     pub timeouts: Timeouts,
     pub delivery: Delivery,
+    pub cut_through: CutThrough,
     pub tls: Option<Tls>,
     pub auth: Option<Auth>,
     pub admin: Admin,
@@ -222,6 +223,8 @@ pub struct Listener {
     pub proxy: Vec<Network>,
     /// Clients that may use XCLIENT.
     pub xclient: Vec<Network>,
+    /// What the next hop is asked while the client waits, as far as the route allows. Default off.
+    pub cut_through: CutThroughMode,
 }
 
 /// The service extensions of a listener that an administrator decides about. Defaults by
@@ -295,6 +298,7 @@ pub struct Route {
     pub tls: OutwardTls,
     /// Who the relay is to these smart hosts (RFC 4954).
     pub login: Option<Arc<Login>>,
+    pub cut_through: RouteCutThrough,
 }
 
 /// A name and what proves it.

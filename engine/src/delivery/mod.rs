@@ -15,6 +15,7 @@ mod broken_tls;
 pub mod client;
 mod connect;
 mod connection;
+mod cut_through;
 pub mod extensions;
 pub mod failure;
 mod hands;

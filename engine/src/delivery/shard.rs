@@ -8,6 +8,7 @@ use super::broken_tls::BrokenTls;
 use super::client::ClientSettings;
 use super::connect::Sources;
 use super::connection::Scratch;
+use super::cut_through::CutThroughState;
 use super::hands::Hands;
 use super::hop::{Call, Hop, Item, Trouble};
 use super::lookup::{Candidate, Lookup, NotFound};
@@ -55,6 +56,7 @@ pub struct DeliveryShard {
     pub(super) hops: RefCell<HashMap<NextHop, Rc<Hop>>>,
     pub(super) timetable: RefCell<Timetable<Due>>,
     pub(super) hands: Hands,
+    pub(super) cut_through: CutThroughState,
     /// Items that a pass has taken out of their places and not put back yet.
     pub(super) passing: Cell<usize>,
     timer_is_late: Event,
@@ -86,6 +88,7 @@ impl DeliveryShard {
             settings: Arc::new(ClientSettings::of(&config)),
             lookup: Lookup::new(&config),
             memory: RefCell::default(),
+            cut_through: CutThroughState::new(&config.cut_through, links.delivery.len()),
             source_turn: Cell::default(),
             config,
             links,
@@ -167,6 +170,23 @@ impl DeliveryShard {
     /// Whether one more connection may be opened, of all that there may be.
     pub(super) fn has_place(&self) -> bool {
         self.connections.get() < self.connections_total_max
+    }
+
+    /// Takes one place for a connection that is no hop's.
+    pub(super) fn take_place(&self) -> bool {
+        let free = self.has_place();
+        self.connections.set(self.connections.get() + usize::from(free));
+        free
+    }
+
+    /// Gives it back, to a hop that had to wait for one.
+    pub(super) fn leave_place(self: &Rc<Self>) {
+        self.connections.set(self.connections.get() - 1);
+        let starved = self.starved.borrow_mut().pop_front();
+        if let Some(starved) = starved {
+            starved.set_starved(false);
+            self.feed(&starved);
+        }
     }
 
     /// Starts the task of a connection for which the hop has given a place.
@@ -391,6 +411,7 @@ impl DeliveryShard {
 
     /// What a ticker does a few times a second.
     pub fn tick(&self) {
+        self.sweep_cut_through();
         let hops = self.hops.borrow();
         let ready: usize = hops.values().map(|hop| hop.waiting_len()).sum();
         let probes = hops.values().filter(|hop| hop.is_planned()).count();
@@ -422,6 +443,7 @@ pub async fn serve_inbox(shard: Rc<DeliveryShard>, mut inbox: Receiver<ToDeliver
     loop {
         match inbox.receive().await {
             ToDelivery::Handover(handover) => shard.accept(handover),
+            ToDelivery::Ask(ask) => shard.asked(ask),
             // Later handovers wait: they must find everything in its place.
             ToDelivery::Steer { order, targets, ingest, reply } => {
                 let steered = shard.steer(order, &targets).await;

@@ -11,6 +11,7 @@ mod adoption;
 mod backup;
 mod buffers;
 mod compact;
+mod cut_through;
 mod handover;
 mod inbox;
 pub mod known;
@@ -110,6 +111,7 @@ pub struct IngestShard {
     steering: Steering,
     turn: Turn,
     unmoved: Unmoved,
+    late: cut_through::Late,
     /// What the other shards said at the start.
     relatives: Relatives,
     /// Adopted spools in which the start found damage: they are kept for people to look at.
@@ -163,6 +165,7 @@ impl IngestShard {
             steering: Steering::default(),
             turn: Turn::default(),
             unmoved: Unmoved::default(),
+            late: cut_through::Late::default(),
             relatives: Relatives::default(),
             damaged: opened.damaged,
         }

@@ -45,6 +45,7 @@ pub(crate) fn config() -> Config {
         limits: if relay == Relay::Any { ClientLimits::default().none() } else { ClientLimits::default() },
         proxy: Vec::new(),
         xclient: Vec::new(),
+        cut_through: CutThroughMode::Off,
     };
     let seconds = Duration::from_secs;
     Config {
@@ -87,6 +88,7 @@ pub(crate) fn config() -> Config {
             recipients_max: 100,
             drain: seconds(20),
         },
+        cut_through: CutThrough::default(),
         tls: None,
         auth: Some(auth()),
         admin: Admin { bind: None },
@@ -106,6 +108,7 @@ pub(crate) fn config() -> Config {
                 retry: retry.clone(),
                 tls: OutwardTls::default(),
                 login: None,
+                cut_through: RouteCutThrough::default(),
             },
             Route {
                 domains: vec!["*".into()],
@@ -116,6 +119,7 @@ pub(crate) fn config() -> Config {
                 retry,
                 tls: OutwardTls::default(),
                 login: None,
+                cut_through: RouteCutThrough::default(),
             },
         ],
         resolvers: Vec::new(),
