@@ -131,6 +131,8 @@ impl DeliveryShard {
             return drop(reply.send(Taken::Unknown));
         }
         questions.insert(key.clone(), vec![reply]);
+        // A task that is spawned runs at once.
+        drop(questions);
         let shard = self.clone();
         glommio::spawn_local(async move {
             let found = AssertUnwindSafe(find_out(&shard, &key, wait)).catch_unwind().await;

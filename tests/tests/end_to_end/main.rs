@@ -11,6 +11,7 @@ mod clients;
 mod compaction;
 mod connecting;
 mod content;
+mod cut_through;
 mod extensions;
 mod failures;
 mod idle_sessions;
