@@ -86,6 +86,7 @@ impl Default for Delivery {
             connections_max: 20,
             connections_total_max: 2_000,
             messages_per_connection_max: 1_000,
+            connection_age_max: minutes(5),
             idle: seconds(5),
             recipients_max: 100,
             chunking: true,

@@ -104,16 +104,21 @@ impl Config {
         config
     }
 
-    /// Applies `--ingest-cpus` and `--delivery-cpus`; what is `None` stays.
-    pub fn override_cpus(&mut self, ingest: Option<&str>, delivery: Option<&str>) -> Result<(), ConfigError> {
+    /// Applies `--ingest-cpus`, `--delivery-cpus` and `--service-cpus`; what is `None` stays.
+    pub fn override_cpus(&mut self, lists: [Option<&str>; 3]) -> Result<(), ConfigError> {
         let list = |option: &str, text: &str| {
             value::cpu_list(text).map_err(|wrong| ConfigError::one("command line", option, wrong))
         };
-        if let Some(text) = ingest {
-            self.shards.ingest_cpus = list("--ingest-cpus", text)?;
-        }
-        if let Some(text) = delivery {
-            self.shards.delivery_cpus = list("--delivery-cpus", text)?;
+        let Shards { ingest_cpus, delivery_cpus, service_cpus, .. } = &mut self.shards;
+        let options = [
+            ("--ingest-cpus", ingest_cpus),
+            ("--delivery-cpus", delivery_cpus),
+            ("--service-cpus", service_cpus),
+        ];
+        for ((option, cpus), text) in options.into_iter().zip(lists) {
+            if let Some(text) = text {
+                *cpus = list(option, text)?;
+            }
         }
         Ok(())
     }

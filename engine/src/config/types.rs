@@ -61,9 +61,13 @@ pub struct Spool {
 
 #[derive(Clone, Debug)]
 pub struct Shards {
-    /// CPU numbers, in order, without repeats, never empty.
+    /// CPU numbers, in order, never empty; one as often as it has shards.
     pub ingest_cpus: Vec<usize>,
     pub delivery_cpus: Vec<usize>,
+    /// Of the service thread and of all others that are no shards. Default: none, which is wherever the process may run.
+    pub service_cpus: Vec<usize>,
+    /// How long a shard without work looks for more before it sleeps. Default 0.
+    pub spin: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -137,6 +141,8 @@ pub struct Delivery {
     pub connections_total_max: usize,
     /// Messages sent over one connection. Default 1,000.
     pub messages_per_connection_max: usize,
+    /// A connection older than this takes no further message. Default 5 min.
+    pub connection_age_max: Duration,
     /// An unused connection is closed with QUIT after this. Default 5 s.
     pub idle: Duration,
     /// Content goes by BDAT to hosts that offer CHUNKING (RFC 3030). Default true.

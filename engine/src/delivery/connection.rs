@@ -83,6 +83,8 @@ pub struct Connection {
     carried: Vec<u8>,
     /// How long it took to get ready, for the first message's log line.
     pub setup_micros: u64,
+    /// When connecting began.
+    since: Instant,
 }
 
 impl Connection {
@@ -111,6 +113,7 @@ impl Connection {
             out: Vec::with_capacity(1024),
             carried: Vec::new(),
             setup_micros: 0,
+            since: start,
         };
         let mut event = connection.next_event().await;
         if event == Event::StartTls {
@@ -153,6 +156,19 @@ impl Connection {
     /// Another transaction may begin, though others may be under way.
     pub fn can_begin(&self) -> bool {
         self.client.can_begin()
+    }
+
+    /// How long ago it began.
+    pub fn age(&self) -> Duration {
+        self.since.elapsed()
+    }
+
+    /// Of the recipients that are left of a message those for one transaction, at most `most`, as the peer's LIMITS
+    /// demand (RFC 9422).
+    pub fn take_share(&self, message: &Message, recipients: &mut Vec<u32>, most: usize) -> Vec<u32> {
+        let of = &message.envelope.recipients;
+        let limits = &self.client.extensions().limits;
+        limits.take_share(recipients, most, |index| of.get(index as usize).map_or("", |one| &one.address))
     }
 
     /// Nothing more can be said on it.

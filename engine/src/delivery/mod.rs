@@ -20,6 +20,7 @@ pub mod extensions;
 pub mod failure;
 mod hands;
 mod hop;
+pub mod limits;
 pub mod lookup;
 mod memory;
 mod message;

@@ -52,7 +52,12 @@ pub(crate) fn config() -> Config {
         hostname: "relay.winery.example".into(),
         postmaster: "postmaster@winery.example".into(),
         spool: Spool { path: "spool".into(), ..Spool::default() },
-        shards: Shards { ingest_cpus: vec![0], delivery_cpus: vec![0] },
+        shards: Shards {
+            ingest_cpus: vec![0],
+            delivery_cpus: vec![0],
+            service_cpus: vec![],
+            spin: Duration::ZERO,
+        },
         domains: Domains { accepted: vec!["winery.example".into(), ".cellar.example".into()] },
         retry: retry.clone(),
         limits: Limits {
@@ -84,6 +89,7 @@ pub(crate) fn config() -> Config {
             connections_max: 20,
             connections_total_max: 2_000,
             messages_per_connection_max: 1000,
+            connection_age_max: seconds(300),
             idle: seconds(5),
             recipients_max: 100,
             drain: seconds(20),

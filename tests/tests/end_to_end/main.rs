@@ -38,6 +38,7 @@ mod steering;
 mod tls;
 mod trace;
 mod transactions;
+mod tune;
 mod vanishing_clients;
 mod verify;
 mod waiting_messages;
