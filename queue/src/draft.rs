@@ -60,11 +60,6 @@ impl Draft {
         self.written + self.buffer.len() as u64
     }
 
-    /// The whole content so far, while no part of it was written.
-    pub fn content_in_memory(&self) -> Option<&[u8]> {
-        self.extents.is_empty().then_some(&self.buffer[..])
-    }
-
     /// Octets of content that are sure to find room: what was reserved.
     pub fn promised(&self) -> u64 {
         self.room.as_ref().map_or(0, Reservation::content_bytes)

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::document::Section;
+use super::document::{At, Section};
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -53,6 +53,8 @@ pub struct CutThrough {
     pub temporary_expire: Duration,
     /// Answers of each kind that are kept, over all delivery shards.
     pub answers_max: usize,
+    /// Larger messages are queued. Default 10 MiB.
+    pub message_bytes_max: u64,
     /// Connections to one next hop, over all shards, beside those of the queue.
     pub connections_max: usize,
 }
@@ -64,6 +66,7 @@ impl Default for CutThrough {
             negative_expire: 600 * SECOND,
             temporary_expire: 30 * SECOND,
             answers_max: 100_000,
+            message_bytes_max: 10 << 20,
             connections_max: 10,
         }
     }
@@ -84,6 +87,8 @@ pub(super) fn general(mut section: Section<'_>) -> CutThrough {
         time("negative_expire", absent.negative_expire),
         time("temporary_expire", absent.temporary_expire),
     );
+    let message_bytes_max =
+        section.size("message_bytes_max", 0..=1 << 32).map_or(absent.message_bytes_max, |at| at.value);
     let mut count =
         |key, range, absent: usize| section.count(key, range).map_or(absent, |at| at.value as usize);
     let cut_through = CutThrough {
@@ -91,14 +96,15 @@ pub(super) fn general(mut section: Section<'_>) -> CutThrough {
         negative_expire,
         temporary_expire,
         answers_max: count("answers_max", 0..=10_000_000, absent.answers_max),
+        message_bytes_max,
         connections_max: count("connections_max", 1..=10_000, absent.connections_max),
     };
     section.finish();
     cut_through
 }
 
-pub(super) fn of_listener(section: &mut Section<'_>) -> CutThroughMode {
-    section.choice("cut_through", &MODES).map_or(CutThroughMode::Off, |at| at.value)
+pub(super) fn of_listener(section: &mut Section<'_>) -> Option<At<CutThroughMode>> {
+    section.choice("cut_through", &MODES)
 }
 
 pub(super) fn of_route(section: &mut Section<'_>) -> RouteCutThrough {

@@ -188,6 +188,7 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
     check::addresses(notes, &listeners, admin.bind.map(|value| At { value, line: admin_line }));
     check::address_spaces(notes, &routes);
     check::accepted(notes, &accepted, &routes);
+    check::cut_through(notes, &listeners, &routes);
     let links = check::resolvers(notes, &routes, &resolvers);
     if !notes.is_clean() {
         return None;
@@ -237,7 +238,7 @@ fn listener(draft: ListenerDraft, general: Option<&Tls>) -> Option<Listener> {
         xclient: draft.xclient,
         line_endings: draft.line_endings,
         binarymime: draft.binarymime,
-        cut_through: draft.cut_through,
+        cut_through: draft.cut_through.map_or(CutThroughMode::Off, |at| at.value),
     })
 }
 

@@ -49,7 +49,7 @@ pub(super) struct ListenerDraft {
     pub xclient: Vec<Network>,
     pub line_endings: LineEndings,
     pub binarymime: bool,
-    pub cut_through: CutThroughMode,
+    pub cut_through: Option<At<CutThroughMode>>,
 }
 
 pub(super) struct RouteDraft {

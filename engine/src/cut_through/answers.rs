@@ -110,6 +110,7 @@ mod tests {
             negative_expire: seconds(10),
             temporary_expire: seconds(1),
             answers_max,
+            message_bytes_max: 0,
             connections_max: 1,
         };
         Answers::new(&config, 1)

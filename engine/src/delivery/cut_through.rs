@@ -278,8 +278,10 @@ impl DeliveryShard {
         if held.connection.is_closed() {
             return;
         }
-        let messages_max = self.config.delivery.messages_per_connection_max;
-        if self.is_stopping() || held.connection.transactions() as usize >= messages_max {
+        let (limits, connection) = (&self.config.delivery, &held.connection);
+        let is_used_up = connection.transactions() as usize >= limits.messages_per_connection_max
+            || connection.age() >= limits.connection_age_max;
+        if self.is_stopping() || is_used_up || !connection.can_begin() {
             return held.connection.quit();
         }
         held.since = monotonic_millis();
@@ -341,9 +343,6 @@ fn taken(fate: Fate) -> Taken {
 
 async fn take_offer(shard: &Rc<DeliveryShard>, offer: Offer) {
     let pool = shard.pool(&offer.next_hop);
-    if offer.recipients.len() > shard.config.delivery.recipients_max {
-        return drop(offer.reply.send(Ended::Untried("too many recipients for one transaction".into())));
-    }
     let mut held = match shard.connection(&pool, offer.wait).await {
         Ok(held) => held,
         Err(why) => return drop(offer.reply.send(Ended::Untried(why))),
@@ -369,6 +368,12 @@ async fn take_offer(shard: &Rc<DeliveryShard>, offer: Offer) {
         Ok(found) => found,
         Err(why) => return drop(offer.reply.send(Ended::Untried(why))),
     };
+    let (mut left, most) = (offer.recipients.clone(), shard.config.delivery.recipients_max);
+    held.connection.take_share(&message, &mut left, most);
+    if !left.is_empty() {
+        shard.give_connection_back(&pool, held);
+        return drop(offer.reply.send(Ended::Untried("too many recipients for one transaction".into())));
+    }
     let began_micros = wall_micros();
     for _ in 0..STALE_MAX {
         let fates = match transact(&mut held.connection, &message, &offer.recipients).await {

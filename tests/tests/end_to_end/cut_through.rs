@@ -222,6 +222,7 @@ fn a_message_that_is_large_or_has_two_next_hops_or_its_own_time_is_queued() {
     let relay = Relay::builder()
         .outside_listener("cut_through = \"message\"")
         .accepted(&["inside.test", "branch.test"])
+        .section("[cut_through]\nmessage_bytes_max = \"300KiB\"")
         .route(&format!(
             "domains = [\"inside.test\"]\nhosts = [\"{}\"]\ncut_through = \"message\"",
             inbox.address()
@@ -237,8 +238,12 @@ fn a_message_that_is_large_or_has_two_next_hops_or_its_own_time_is_queued() {
     assert_eq!((inbox.wait_for(2, SOON).len(), other.wait_for(2, SOON).len()), (2, 2));
     assert!(relay.log().matching(&["cut-through"]).is_empty(), "{}", relay.log().tail());
     assert_eq!(rcpts(&other, "ann"), 2, "a route that does not allow it is not asked");
-    client.send_message("x@away.test", &["bob@inside.test"], &message("one", "x\r\n")).expect(250, "2.0.0");
+    // More than one extent, so that it was written in part while it came.
+    let content = message("two extents", &"0123456789\r\n.dots\r\n".repeat(15_000));
+    assert!((257 * 1024..300 * 1024).contains(&content.len()), "{}", content.len());
+    client.send_message("x@away.test", &["bob@inside.test"], &content).expect(250, "2.0.0");
     relay.log().wait_for(SOON, &["to=<bob@inside.test>", "status=sent (cut-through: 250"]);
+    assert_same(without_received(&inbox.transactions()[2].content), &content);
 }
 
 #[test]

@@ -111,8 +111,12 @@ impl SessionTask<'_> {
     ) -> Offered {
         let not = Offered::Queue(None);
         let Some((next_hop, recipients, wait)) = self.for_one_next_hop(envelope) else { return not };
-        let Some(content) = draft.content_in_memory() else { return not };
-        let Some(content) = self.shard.budget.hold(Arc::new(content.to_vec())) else { return not };
+        if draft.bytes() > self.shard.config.cut_through.message_bytes_max {
+            return not;
+        }
+        // What was written while it came is read back. Where that fails the commit will tell.
+        let Ok(content) = self.shard.spool.read_draft(draft).await else { return not };
+        let Some(content) = self.shard.budget.hold(Arc::new(content)) else { return not };
         let shard = delivery_shard(&next_hop, draft.id(), self.shard.links.delivery.len());
         let (claim, (reply, mut answer)) = (Arc::new(Claim::default()), oneshot::channel());
         let offer = Offer {
