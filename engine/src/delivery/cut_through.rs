@@ -170,7 +170,7 @@ impl DeliveryShard {
         let mut pools = self.cut_through.pools.borrow_mut();
         let pool = pools.entry(next_hop.clone()).or_insert_with(|| {
             Rc::new(Pool {
-                hop: Rc::new(Hop::new(next_hop.clone(), 1)),
+                hop: Rc::new(Hop::new(next_hop.clone())),
                 idle: RefCell::default(),
                 open: Cell::default(),
                 freed: Signal::default(),

@@ -17,6 +17,7 @@ mod inbox;
 pub mod known;
 pub mod limits;
 mod look;
+mod notices;
 mod outcomes;
 mod recovery;
 pub mod restore;
@@ -24,6 +25,7 @@ mod room;
 pub mod session_task;
 mod shares;
 mod steer;
+mod submission;
 mod transport;
 mod turn;
 
@@ -110,6 +112,7 @@ pub struct IngestShard {
     overflow_grew: Event,
     steering: Steering,
     turn: Turn,
+    notices: notices::Notices,
     unmoved: Unmoved,
     late: cut_through::Late,
     /// What the other shards said at the start.
@@ -164,6 +167,7 @@ impl IngestShard {
             overflow_grew: Event::default(),
             steering: Steering::default(),
             turn: Turn::default(),
+            notices: notices::Notices::default(),
             unmoved: Unmoved::default(),
             late: cut_through::Late::default(),
             relatives: Relatives::default(),
@@ -220,6 +224,7 @@ impl IngestShard {
         self.counters.messages_moved_total.set(moved);
         self.counters.sessions.set(self.sessions.get() as u64);
         self.look_at_spools();
+        self.look_for_notices();
         self.traces.sweep();
         let level = self.load.level();
         if self.load_level.replace(level) != level {

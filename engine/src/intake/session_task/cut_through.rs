@@ -166,8 +166,8 @@ impl SessionTask<'_> {
             return None;
         }
         let recipients = envelope.recipients.iter().zip(0..);
-        let mut groups =
-            groups(config, recipients.map(|(recipient, index)| (index, &*recipient.address, None)));
+        let recipients = recipients.map(|(recipient, index)| (index, &*recipient.address, None));
+        let mut groups = groups(config, &envelope.sender, recipients);
         let (next_hop, recipients) = groups.pop().filter(|_| groups.is_empty())?;
         let wait = self.allowed(&next_hop, CutThroughMode::Message)?.wait;
         Some((next_hop, recipients, wait))
