@@ -25,6 +25,7 @@ use crate::shard::event::Event as Signal;
 use crate::shard::links::{self, Disposition, Fresh, Group, Luggage, NextHop};
 use crate::smtp::said::Said;
 use futures_lite::FutureExt;
+use sluice_queue::Recipient;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -296,6 +297,12 @@ async fn find_out(
     wait: Duration,
 ) -> Taken {
     let pool = shard.pool(next_hop);
+    // Asked about as the next hop will be told it.
+    let route = shard.config.routes.get(usize::from(next_hop.route));
+    let rewritten = route
+        .and_then(|route| route.rewrite.as_ref())
+        .and_then(|rules| rules.recipient(&Recipient::new(address.as_ref())));
+    let address = rewritten.as_ref().map_or(&**address, |recipient| &recipient.address);
     let asked = async {
         for _ in 0..STALE_MAX {
             let Ok(mut held) = shard.connection(&pool, wait).await else { return Taken::Unknown };
@@ -364,15 +371,25 @@ async fn take_offer(shard: &Rc<DeliveryShard>, offer: Offer) {
         arrived_micros: fresh.envelope.arrived_micros,
         luggage: Luggage::new(Some(fresh), None),
     };
-    let (message, _) = match Message::of(&item, &shard.links).await {
+    let (mut message, _) = match Message::of(&item, &shard.links).await {
         Ok(found) => found,
         Err(why) => return drop(offer.reply.send(Ended::Untried(why))),
     };
     let (mut left, most) = (offer.recipients.clone(), shard.config.delivery.recipients_max);
     held.connection.take_share(&message, &mut left, most);
-    if !left.is_empty() {
+    let route = shard.config.routes.get(usize::from(offer.next_hop.route));
+    let rules = route.and_then(|route| route.rewrite.as_ref());
+    // With VERP each recipient has a transaction of its own.
+    let divides = offer.recipients.len() > 1 && rules.is_some_and(|rules| rules.divides_recipients());
+    if divides || !left.is_empty() {
         shard.give_connection_back(&pool, held);
         return drop(offer.reply.send(Ended::Untried("too many recipients for one transaction".into())));
+    }
+    if let Some(rules) = rules
+        && let Err(why) = message.rewrite(rules, &offer.recipients, &shard.config).await
+    {
+        shard.give_connection_back(&pool, held);
+        return drop(offer.reply.send(Ended::Untried(why)));
     }
     let began_micros = wall_micros();
     for _ in 0..STALE_MAX {
