@@ -14,6 +14,7 @@
 //! `intake`, the rest of `delivery`, `resolve::service`, `shard`, `service`, `admin`.
 
 pub mod config;
+pub mod cut_through;
 
 pub mod smtp;
 pub mod tls;

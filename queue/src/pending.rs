@@ -325,7 +325,7 @@ impl NewMessage {
 }
 
 impl ExtentRef {
-    fn at(&self) -> ExtentAt {
+    pub(crate) fn at(&self) -> ExtentAt {
         let segment = self.mark.sequence;
         ExtentAt { segment, position: self.position, octets: self.octets, crc: self.crc }
     }

@@ -2,6 +2,7 @@
 //!
 //! Everything read is verified, every time.
 
+use crate::draft::Draft;
 use crate::envelope::{Envelope, RecipientState};
 use crate::error::{Fault, ReadError};
 use crate::id::QueueId;
@@ -190,6 +191,22 @@ pub(crate) async fn read_loaded<F: SegmentFile>(
         return read(table, held, message.id, offset, len_max).await;
     }
     read_among(table, message.id, message.extents.iter().copied(), offset, len_max).await
+}
+
+/// Appends what of a draft was written to `content`.
+pub(crate) async fn read_draft<F: SegmentFile>(
+    table: &RefCell<Table<F>>,
+    draft: &Draft,
+    content: &mut Vec<u8>,
+) -> Result<(), ReadError> {
+    let mut start = 0;
+    for extent in &draft.extents {
+        let at = extent.at();
+        let len = at.octets as usize;
+        content.extend(read_extent(table, draft.id, start, &at, 0, len).await?);
+        start += len as u64;
+    }
+    Ok(())
 }
 
 async fn read_among<F: SegmentFile>(

@@ -374,6 +374,15 @@ impl<S: Storage> Spool<S> {
         reading::read(&self.inner.table, held, id, offset, len_max).await
     }
 
+    /// The whole content of a draft so far: extents that were written are read back, verified. The draft stays as it
+    /// is.
+    pub async fn read_draft(&self, draft: &Draft) -> Result<Vec<u8>, ReadError> {
+        let mut content = Vec::with_capacity(usize::try_from(draft.bytes()).unwrap_or(0));
+        reading::read_draft(&self.inner.table, draft, &mut content).await?;
+        content.extend_from_slice(&draft.buffer);
+        Ok(content)
+    }
+
     /// As [`Self::read`], for a message that was loaded and still waits: saves reading its commit record
     /// from disk once more.
     pub async fn read_loaded(

@@ -107,6 +107,17 @@ pub(super) fn auth_resolver(
     index
 }
 
+/// A listener that asks where no route lets it be asked is a slip: nothing would happen.
+pub(super) fn cut_through(notes: &Notes, listeners: &[ListenerDraft], routes: &[RouteDraft]) {
+    let allowed = routes.iter().map(|route| route.cut_through.mode).max().unwrap_or_default();
+    for at in listeners.iter().filter_map(|listener| listener.cut_through.as_ref()) {
+        if at.value > allowed {
+            let wrong = "no route allows that much; allowed: with cut_through in the [[route]] to servers of your own";
+            notes.fault(at.line, "listener.cut_through", wrong);
+        }
+    }
+}
+
 /// Every address that is listened on, in the order of the file; `admin` last.
 pub(super) fn addresses(notes: &Notes, listeners: &[ListenerDraft], admin: Option<At<SocketAddr>>) {
     let binds = listeners.iter().flat_map(|listener| &listener.bind).map(|at| ("listener.bind", at));

@@ -13,6 +13,7 @@
 mod auth;
 mod check;
 mod client_limits;
+mod cut_through;
 mod default;
 mod document;
 mod dsn;
@@ -39,6 +40,7 @@ use toml::de::DeTable;
 pub use auth::*;
 pub(crate) use check::matches_domain;
 pub use client_limits::ClientLimits;
+pub use cut_through::{CutThrough, CutThroughMode, RouteCutThrough, Undecided};
 use document::{At, Notes, Purpose, Section};
 pub use dsn::{Dsn, NotifyPostmaster};
 pub use error::{ConfigError, Fault};
@@ -172,6 +174,7 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
     let load = load::load(root.section("load"));
     let timeouts = read::timeouts(root.section("timeouts"));
     let (delivery, outward) = read::delivery(root.section("delivery"));
+    let cut_through = cut_through::general(root.section("cut_through"));
     let mta_sts = outward::mta_sts(root.section("mta_sts"));
     let tls_report = outward::tls_report(root.section("tls_report"));
     let sites: Vec<_> = root.sections("site").into_iter().filter_map(pace::site).collect();
@@ -212,6 +215,7 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
     check::addresses(notes, &listeners, admin.bind.map(|value| At { value, line: admin_line }));
     check::address_spaces(notes, &routes);
     check::accepted(notes, &accepted, &routes);
+    check::cut_through(notes, &listeners, &routes);
     pace::check_warm_ups(notes, &warm_ups, &routes);
     check::rewrites(notes, &routes, srs.is_some() || !notes.is_clean());
     let links = check::resolvers(notes, &routes, &resolvers);
@@ -242,6 +246,7 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
         load,
         timeouts,
         delivery,
+        cut_through,
         mta_sts,
         tls_report,
         sites: sites.into_iter().chain(pace::built_in_sites()).collect(),
@@ -278,6 +283,7 @@ fn listener(draft: ListenerDraft, general: Option<&Tls>) -> Option<Listener> {
         xclient: draft.xclient,
         line_endings: draft.line_endings,
         binarymime: draft.binarymime,
+        cut_through: draft.cut_through.map_or(CutThroughMode::Off, |at| at.value),
     })
 }
 
@@ -311,6 +317,7 @@ fn route(
             ..draft.tls
         },
         login: draft.login,
+        cut_through: draft.cut_through,
         rates: draft.rates,
         rewrite,
     }

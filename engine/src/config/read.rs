@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ClientLimits;
 use super::client_limits::client_limits;
 use super::document::{At, Section};
 use super::pace::{self, Rates};
@@ -18,7 +17,8 @@ use super::types::{
     Login, NamedPair, Network, OutwardTls, Relay, Retry, Shards, SmartHost, Spool, Timeouts, Tls, TlsMode,
     TlsRule, TlsVersion,
 };
-use super::{outward, value};
+use super::{ClientLimits, CutThroughMode, RouteCutThrough};
+use super::{cut_through, outward, value};
 use crate::resolve::servers;
 use crate::tls::files::{self, TlsFile};
 
@@ -51,6 +51,7 @@ pub(super) struct ListenerDraft {
     pub xclient: Vec<Network>,
     pub line_endings: LineEndings,
     pub binarymime: bool,
+    pub cut_through: Option<At<CutThroughMode>>,
 }
 
 pub(super) struct RouteDraft {
@@ -67,6 +68,7 @@ pub(super) struct RouteDraft {
     pub retry: Retry,
     pub tls: OutwardTls,
     pub login: Option<Arc<Login>>,
+    pub cut_through: RouteCutThrough,
     pub rates: Rates,
     pub rewrite: Option<RewriteDraft>,
 }
@@ -422,6 +424,7 @@ pub(super) fn listener(mut section: Section<'_>, general: &ClientLimits) -> List
             .choice("line_endings", &[("strict", LineEndings::Strict), ("repair", LineEndings::Repair)])
             .map_or_else(LineEndings::default, |at| at.value),
         binarymime: section.flag("binarymime").is_some_and(|at| at.value),
+        cut_through: cut_through::of_listener(&mut section),
     };
     section.refuse_empty("bind");
     section.refuse_empty("clients");
@@ -490,6 +493,7 @@ pub(super) fn route(
         retry: retry(section.section("retry"), general),
         tls: outward::tls(section.section("tls"), general_tls, mx.as_ref().is_some_and(|at| at.value)),
         login: outward::login(section.section("login")),
+        cut_through: cut_through::of_route(&mut section),
         rates,
         rewrite: rewrite(section.section("rewrite")),
         hosts: hosts.unwrap_or_default(),

@@ -4,7 +4,9 @@
 //! threads behind an `Arc`. `default.rs` holds the defaults, `engine/relay.toml` tells each key's meaning,
 //! default and cost.
 
-use super::{ClientLimits, Dsn, LoadMarks, Rates, SiteRule, WarmUp};
+use super::{
+    ClientLimits, CutThrough, CutThroughMode, Dsn, LoadMarks, Rates, RouteCutThrough, SiteRule, WarmUp,
+};
 use crate::delivery::backoff;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -29,6 +31,7 @@ pub struct Config {
     pub load: LoadMarks,
     pub timeouts: Timeouts,
     pub delivery: Delivery,
+    pub cut_through: CutThrough,
     pub mta_sts: MtaSts,
     pub tls_report: Option<TlsReport>,
     /// The operator's own, then the built-in ones; the first that fits holds.
@@ -276,6 +279,8 @@ pub struct Listener {
     pub proxy: Vec<Network>,
     /// Clients that may use XCLIENT.
     pub xclient: Vec<Network>,
+    /// What the next hop is asked while the client waits, as far as the route allows. Default off.
+    pub cut_through: CutThroughMode,
 }
 
 /// The service extensions of a listener that an administrator decides about. Defaults by
@@ -349,6 +354,7 @@ pub struct Route {
     pub tls: OutwardTls,
     /// Who the relay is to these smart hosts (RFC 4954).
     pub login: Option<Arc<Login>>,
+    pub cut_through: RouteCutThrough,
     /// To one receiving site of the route.
     pub rates: Rates,
     /// What is changed about messages that go out here.

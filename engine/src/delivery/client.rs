@@ -238,6 +238,36 @@ impl Client {
             }
             true => Ending::ChunkAfter,
         };
+        self.begin_with(now, transaction, ending, out);
+    }
+
+    /// Asks whether the peer takes a recipient, with the null reverse-path and without a message; as
+    /// [`Client::begin`]. Taken is [`Fate::Delivered`]. The peer is reset before the next transaction.
+    ///
+    /// [`Fate::Delivered`]: super::verdict::Fate::Delivered
+    pub fn ask(&mut self, now: Millis, recipient: &str, out: &mut Vec<u8>) {
+        assert!(self.can_begin(), "a recipient was asked about on a session that is not ready");
+        let transaction = Transaction {
+            sender: "",
+            recipients: std::iter::once(Rcpt::from(recipient)),
+            content_bytes: 0,
+            eight_bit: false,
+            binary: false,
+            asked: Asked::default(),
+            secure: false,
+        };
+        self.begin_with(now, transaction, Ending::None, out);
+    }
+
+    fn begin_with<'a, R>(
+        &mut self,
+        now: Millis,
+        transaction: Transaction<'a, R>,
+        ending: Ending,
+        out: &mut Vec<u8>,
+    ) where
+        R: Iterator<Item = Rcpt<'a>>,
+    {
         // How a chunk that is not answered yet leaves the peer, nobody knows; after a message by DATA
         // there is nothing left to reset (RFC 5321 section 4.1.1.4).
         let reset = match self.open.back() {
@@ -274,6 +304,7 @@ impl Client {
         match last.ending {
             // What waits for an answer before its content goes is in the way of all behind it.
             _ if !last.is_asked() => false,
+            Ending::None => false,
             Ending::Data => self.open.len() == 1 && self.state == State::AwaitEndOfData,
             Ending::ChunkInGroup => self.open.len() < UNDER_WAY_MAX,
             Ending::ChunkAfter => self.open.len() == 1 && self.state == State::AwaitChunk,

@@ -3,7 +3,7 @@
 //!
 //! Lives on one delivery shard, in the task that opened it.
 
-use super::client::{Asked, Client, ClientSettings, Event, Opening, StartTls, Transaction};
+use super::client::{Asked, Client, ClientSettings, Event, Opening, SessionFailure, StartTls, Transaction};
 use super::failure::{Failure, Scope};
 use super::message::{Message, Pieces};
 use super::settle::Tells;
@@ -177,6 +177,11 @@ impl Connection {
         Tells { success: extensions.dsn, delay: extensions.deliver_by.is_some() }
     }
 
+    /// Transactions that came to an end on it.
+    pub fn transactions(&self) -> u32 {
+        self.client.transactions()
+    }
+
     /// Another transaction may begin, though others may be under way.
     pub fn can_begin(&self) -> bool {
         self.client.can_begin()
@@ -237,6 +242,19 @@ impl Connection {
                 Event::Failed(failed) => return Ok(failed.fates),
                 other => unreachable!("{other:?} within a transaction"),
             }
+        }
+    }
+
+    /// Asks whether the peer takes a recipient, with the null reverse-path and without a message.
+    ///
+    /// # Errors
+    /// The session has failed.
+    pub async fn ask(&mut self, recipient: &str) -> Result<Fate, SessionFailure> {
+        self.client.ask(monotonic_millis(), recipient, &mut self.out);
+        match self.next_event().await {
+            Event::Finished(mut fates) => Ok(fates.remove(0)),
+            Event::Failed(failed) => Err(failed),
+            other => unreachable!("{other:?} while a recipient is asked about"),
         }
     }
 

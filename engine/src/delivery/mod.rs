@@ -16,6 +16,7 @@ mod broken_tls;
 pub mod client;
 mod connect;
 mod connection;
+mod cut_through;
 mod demands;
 mod down;
 pub mod extensions;

@@ -99,6 +99,19 @@ impl DeliveryShard {
         self.connections.get() < self.connections_total_max
     }
 
+    /// Takes one place for a connection that is no hop's.
+    pub(super) fn take_place(&self) -> bool {
+        let free = self.has_place();
+        self.connections.set(self.connections.get() + usize::from(free));
+        free
+    }
+
+    /// Gives it back, to a hop that had to wait for one.
+    pub(super) fn leave_place(self: &Rc<Self>) {
+        self.connections.set(self.connections.get() - 1);
+        self.feed_starved();
+    }
+
     /// Starts the task of a connection that counts at its hop already.
     pub(super) fn open(self: &Rc<Self>, hop: Rc<Hop>) {
         self.connections.set(self.connections.get() + 1);

@@ -42,7 +42,7 @@ pub struct Tells {
 
 /// Whether the sender is to be told that the message was handed on (RFC 3461 section 5.2.2; RFC 2852: from
 /// there on nobody keeps the time, or each relay is to be named).
-fn is_relayed(envelope: &Envelope, recipient: u32, tells: Tells) -> bool {
+pub(super) fn is_relayed(envelope: &Envelope, recipient: u32, tells: Tells) -> bool {
     let notify = envelope.recipients[recipient as usize].notify();
     let success = notify.is_some_and(|notify| notify.success) && !tells.success;
     let by = envelope.deliver_by().is_some_and(|by| by.trace || !tells.delay);

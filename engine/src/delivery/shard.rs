@@ -8,6 +8,7 @@ use super::broken_tls::BrokenTls;
 use super::client::ClientSettings;
 use super::connect::Sources;
 use super::connection::Scratch;
+use super::cut_through::CutThroughState;
 use super::hands::Hands;
 use super::hop::{Hop, Item};
 use super::idle::IdleOfShard;
@@ -54,6 +55,7 @@ pub struct DeliveryShard {
     pub(super) hops: RefCell<HashMap<NextHop, Rc<Hop>>>,
     pub(super) timetable: RefCell<Timetable<Due>>,
     pub(super) hands: Hands,
+    pub(super) cut_through: CutThroughState,
     /// Items that a pass has taken out of their places and not put back yet.
     pub(super) passing: Cell<usize>,
     timer_is_late: Event,
@@ -105,6 +107,7 @@ impl DeliveryShard {
             settings: Arc::new(ClientSettings::of(&config)),
             lookup: Lookup::new(&config),
             memory: RefCell::default(),
+            cut_through: CutThroughState::new(&config.cut_through, links.delivery.len()),
             source_turn: Cell::default(),
             config,
             links,
@@ -283,6 +286,7 @@ impl DeliveryShard {
 
     /// What a ticker does a few times a second. Counting a million next hops would take a good part of that.
     pub fn tick(&self) {
+        self.sweep_cut_through();
         self.counters.connections_out.set(self.connections.get() as u64);
         let uncounted = self.uncounted.get();
         if uncounted > 0 {
@@ -329,6 +333,7 @@ pub async fn serve_inbox(shard: Rc<DeliveryShard>, mut inbox: Receiver<ToDeliver
     loop {
         match inbox.receive().await {
             ToDelivery::Handover(handover) => shard.accept(handover),
+            ToDelivery::Ask(ask) => shard.asked(ask),
             // Later handovers wait: they must find everything in its place.
             ToDelivery::Steer { order, targets, ingest, reply } => {
                 let steered = shard.steer(order, &targets).await;

@@ -39,6 +39,8 @@ pub(super) enum Ending {
     ChunkInGroup,
     /// In one chunk, once a recipient is accepted.
     ChunkAfter,
+    /// It does not: the peer is only asked about the recipients.
+    None,
 }
 
 /// Where one recipient stands.
@@ -94,7 +96,8 @@ impl Open {
             commands.extend_from_slice(b"RSET\r\n");
         }
         let parameters = parameters::of_mail(&asked, extensions);
-        write_mail(&mut commands, sender, content_bytes, (eight_bit, binary), extensions, &parameters);
+        let size = (extensions.size && ending != Ending::None).then_some(content_bytes);
+        write_mail(&mut commands, sender, size, (eight_bit, binary), extensions, &parameters);
         let standings: Vec<Standing> = recipients
             .map(|recipient| match &refused {
                 Some(failure) => Standing::NotAsked(Fate::Failed(failure.clone())),
@@ -114,7 +117,7 @@ impl Open {
         match ending {
             Ending::Data => commands.extend_from_slice(b"DATA\r\n"),
             Ending::ChunkInGroup => write_chunk(&mut commands, content_bytes),
-            Ending::ChunkAfter => {}
+            Ending::ChunkAfter | Ending::None => {}
         }
         Self {
             standings,
@@ -163,8 +166,11 @@ impl Open {
         write_chunk(out, self.content_bytes);
     }
 
-    pub fn accept(&mut self, index: usize) {
+    pub fn accept(&mut self, index: usize, reply: Reply) {
         match &self.standings[index] {
+            Standing::Asked if self.ending == Ending::None => {
+                self.standings[index] = Standing::Decided(Fate::Delivered(reply));
+            }
             Standing::Asked => self.standings[index] = Standing::Accepted,
             _ => self.is_misordered = true,
         }
@@ -216,13 +222,13 @@ impl Open {
 fn write_mail(
     commands: &mut Vec<u8>,
     sender: &str,
-    bytes: u64,
+    size: Option<u64>,
     (eight_bit, binary): (bool, bool),
     extensions: &Extensions,
     parameters: &str,
 ) {
     write_all(commands, format_args!("MAIL FROM:<{sender}>"));
-    if extensions.size {
+    if let Some(bytes) = size {
         write_all(commands, format_args!(" SIZE={bytes}"));
     }
     if binary {

@@ -5,7 +5,9 @@
 
 use super::maildir;
 use crate::clock;
-use crate::config::{ClientLimits, Config, Extensions, LineEndings, Listener, Network, Relay, TlsMode};
+use crate::config::{
+    ClientLimits, Config, CutThroughMode, Extensions, LineEndings, Listener, Network, Relay, TlsMode,
+};
 use crate::session::{self, Refusal, Session, Step};
 use sluice_queue::{QueueId, SpoolNumber};
 use std::io;
@@ -60,6 +62,7 @@ fn context(config: &Config, address: SocketAddr) -> Arc<session::Context> {
         limits: ClientLimits::default().none(),
         proxy: Vec::new(),
         xclient: Vec::new(),
+        cut_through: CutThroughMode::Off,
     }];
     Arc::new(session::Context::new(&config, 0))
 }
@@ -115,13 +118,14 @@ fn step(
     loop {
         let (consumed, step) = session.advance(clock::monotonic_millis(), &input[used..], out);
         match step {
-            // It offers neither TLS nor AUTH and believes no proxy.
+            // It offers neither TLS nor AUTH, believes no proxy and asks nobody.
             Step::Read
             | Step::Flush
             | Step::Pause(_)
             | Step::StartTls
             | Step::Readmit
             | Step::Authenticate
+            | Step::Check
             | Step::Close => {
                 input.drain(..used + consumed);
                 return step;

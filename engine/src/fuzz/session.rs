@@ -9,7 +9,7 @@
 //!
 //! | octet | says |
 //! |---:|---|
-//! | 0 | bit 0: inside listener; 1 and 2: TLS mode; 3: small limits; 4: the client does not wait; 5: its address is not admitted; 6: line endings are repaired; 7: BINARYMIME is offered |
+//! | 0 | bit 0: inside listener; 1 and 2: TLS mode; 3: small limits; 4: the client does not wait; 5: its address is not admitted; 6: line endings are repaired; 7: BINARYMIME is offered, and recipients are checked |
 //! | 1 | where groups are cut |
 //! | 2, 3 | how the steps that the rim carries out end, one half octet each, in turns |
 //! | 4 | what happens once: the spool refuses mail, takes it again, the relay stops, much time passes |
@@ -17,12 +17,13 @@
 //! | 7 | how much time passes behind each group |
 
 use super::cuts::Cuts;
-use crate::config::{Config, LineEndings, TlsMode};
+use crate::config::{Config, CutThroughMode, LineEndings, TlsMode};
 use crate::policy::Identity;
-use crate::session::{Context, Note, Refusal, Session, Step, TurnedAway};
+use crate::session::{Checked, Context, Note, Refusal, Session, Step, TurnedAway};
 use crate::smtp::command::AUTH_OCTETS_MAX;
 use crate::smtp::content::twin;
 use crate::smtp::reply::REPLY_OCTETS_MAX;
+use crate::smtp::said::Said;
 use crate::smtp::sasl::{self, Answer, Ask, Bindings, Credentials, Mechanism, scram};
 use crate::tls::TlsFacts;
 use sluice_queue::{Body, QueueId, SpoolNumber};
@@ -220,6 +221,7 @@ impl Rim<'_> {
                 Step::Pause(_) => self.seen.replies.append(&mut self.out),
                 Step::Readmit => self.readmit(),
                 Step::Authenticate => self.authenticate(),
+                Step::Check => self.check(),
                 Step::Read => assert!(self.buffer.len() - consumed < AUTH_OCTETS_MAX),
                 Step::Close => {
                     assert!(self.session.is_closed());
@@ -288,6 +290,17 @@ impl Rim<'_> {
         self.seen.steps.push("readmit");
         let admitted = self.answer().map_or(Ok(()), |_| Err(TurnedAway::AddressRate));
         self.session.readmitted(admitted, &mut self.out);
+    }
+
+    fn check(&mut self) {
+        self.seen.steps.push("check");
+        assert!(!self.session.recipient_to_check().is_empty() && self.session.deadline() == u64::MAX);
+        let checked = match self.answer() {
+            None => Checked::Accepted,
+            Some(Refusal::Busy) => Checked::Unanswered,
+            Some(_) => Checked::Refused(Said::new(550, Some((5, 1, 1)), "no\r\n250 yes")),
+        };
+        self.session.checked(self.now, checked, &mut self.out);
     }
 
     fn authenticate(&mut self) {
@@ -412,6 +425,9 @@ fn contexts() -> Vec<Arc<Context>> {
             config.listeners[listener].line_endings = LineEndings::Repair;
         }
         config.listeners[listener].binarymime = way & 32 != 0;
+        if way & 32 != 0 {
+            config.listeners[listener].cut_through = CutThroughMode::Message;
+        }
         if way & 8 != 0 {
             let limits = &mut config.limits;
             limits.message_bytes_max = 64;

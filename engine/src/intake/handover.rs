@@ -4,7 +4,7 @@ use super::IngestShard;
 use super::ShardSpool;
 use super::known::{self, Known};
 use crate::config::{Config, Target};
-use crate::shard::links::{Fresh, Group, Handover, Luggage, NextHop, ToDelivery};
+use crate::shard::links::{Fresh, Group, Handover, HeldContent, Luggage, NextHop, ToDelivery};
 use crate::steering::{Destination, Subject, domain_of};
 use sluice_queue::{ContentFlags, Envelope, QueueId, Schedule};
 use std::collections::HashMap;
@@ -51,7 +51,7 @@ pub fn groups<'a>(
 
 /// Where a recipient goes. One whose domain no route covers is given to a next hop without a route,
 /// where it gets its answer (5.4.4): the configuration may have changed while it waited.
-fn next_hop(config: &Config, address: &str, via: Option<&str>) -> NextHop {
+pub(super) fn next_hop(config: &Config, address: &str, via: Option<&str>) -> NextHop {
     let domain = domain_of(address);
     let route = config.route_for(domain);
     // What this configuration cannot do (no MX route any more) goes its usual way rather than nowhere.
@@ -99,7 +99,7 @@ fn began_micros(arrived_micros: u64, schedule: &Schedule) -> u64 {
 
 /// A next hop belongs to one delivery shard, so that its connections and limits need no lock. Smart
 /// hosts take more than one core's worth, so each delivery shard has a slice of them.
-fn delivery_shard(next_hop: &NextHop, id: QueueId, shards: usize) -> usize {
+pub(super) fn delivery_shard(next_hop: &NextHop, id: QueueId, shards: usize) -> usize {
     if next_hop.is_spread() {
         return (id.micros() % shards as u64) as usize;
     }
@@ -119,8 +119,20 @@ impl IngestShard {
         flags: ContentFlags,
     ) {
         let content = content.and_then(|content| self.budget.hold(content));
+        self.hand_over_held(id, envelope, content, flags, |_| true);
+    }
+
+    /// The same for some of its recipients; what is held is counted already.
+    pub(super) fn hand_over_held(
+        &self,
+        id: QueueId,
+        envelope: &Arc<Envelope>,
+        content: Option<HeldContent>,
+        flags: ContentFlags,
+        wanted: impl Fn(u32) -> bool,
+    ) {
         self.steering.has_arrived(id);
-        let recipients = envelope.recipients.iter().zip(0..);
+        let recipients = envelope.recipients.iter().zip(0..).filter(|(_, index)| wanted(*index));
         for (next_hop, indexes) in groups(
             &self.config,
             &envelope.sender,

@@ -11,6 +11,7 @@ mod adoption;
 mod backup;
 mod buffers;
 mod compact;
+mod cut_through;
 mod handover;
 mod inbox;
 pub mod known;
@@ -113,6 +114,7 @@ pub struct IngestShard {
     turn: Turn,
     notices: notices::Notices,
     unmoved: Unmoved,
+    late: cut_through::Late,
     /// What the other shards said at the start.
     relatives: Relatives,
     /// Adopted spools in which the start found damage: they are kept for people to look at.
@@ -167,6 +169,7 @@ impl IngestShard {
             turn: Turn::default(),
             notices: notices::Notices::default(),
             unmoved: Unmoved::default(),
+            late: cut_through::Late::default(),
             relatives: Relatives::default(),
             damaged: opened.damaged,
         }

@@ -4,6 +4,7 @@
 //! One task per connection. A fault in it ends this session with 421 and no other.
 
 mod arrival;
+mod cut_through;
 mod login;
 mod message;
 mod watching;
@@ -344,6 +345,15 @@ impl SessionTask<'_> {
                 Step::Authenticate => {
                     self.flush().await?;
                     if let Some(millis) = self.authenticate().await {
+                        self.paused = Some(millis);
+                        self.carried.extend_from_slice(&input[used..]);
+                        return Ok(true);
+                    }
+                }
+                Step::Check => {
+                    // Replies to commands that came before must not wait for another server.
+                    self.flush().await?;
+                    if let Some(millis) = self.check().await {
                         self.paused = Some(millis);
                         self.carried.extend_from_slice(&input[used..]);
                         return Ok(true);

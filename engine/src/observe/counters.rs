@@ -63,6 +63,10 @@ counters! {
         message_bytes_accepted_total: "counter", "Octets of accepted messages.";
         refusals_total: "counter", "Replies of the 4yz and 5yz kind.";
         messages_failed_total: "counter", "Messages refused because the spool could not take them.";
+        recipients_unchecked_total: "counter", "Recipients of whom no next hop could say whether it takes them (cut-through).";
+        messages_cut_through_total: "counter", "Messages acknowledged because their next hop had taken them; they were never written.";
+        messages_cut_through_refused_total: "counter", "Messages refused by their next hop while the client waited.";
+        messages_cut_through_queued_total: "counter", "Messages that were to be handed over while the client waited, and were queued.";
         tls_handshakes_total: "counter", "TLS handshakes with clients.";
         tls_resumed_total: "counter", "Those of them that resumed an earlier session.";
         tls_failed_total: "counter", "TLS handshakes with clients that failed.";
@@ -103,6 +107,7 @@ counters! {
         recipients_deferred_total: "counter", "Attempts put off, by recipient.";
         recipients_bounced_total: "counter", "Recipients refused for good.";
         recipients_expired_total: "counter", "Recipients given up after retry.expire.";
+        recipients_asked_total: "counter", "Next hops asked whether they take a recipient (cut-through); answers that were known are not counted.";
         delivery_panics_total: "counter", "Delivery attempts ended by a fault of the program.";
         messages_waiting: "gauge", "Messages in the schedule, ready or waiting for their time.";
         next_hops: "gauge", "Next hops known.";

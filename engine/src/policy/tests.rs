@@ -46,6 +46,7 @@ pub(crate) fn config() -> Config {
         limits: if relay == Relay::Any { ClientLimits::default().none() } else { ClientLimits::default() },
         proxy: Vec::new(),
         xclient: Vec::new(),
+        cut_through: CutThroughMode::Off,
     };
     let seconds = Duration::from_secs;
     Config {
@@ -97,6 +98,7 @@ pub(crate) fn config() -> Config {
             drain: seconds(20),
             rates: Rates::default(),
         },
+        cut_through: CutThrough::default(),
         sites: Vec::new(),
         backoff: Vec::new(),
         warm_ups: Vec::new(),
@@ -122,6 +124,7 @@ pub(crate) fn config() -> Config {
                 // As the configuration has it where no resolver knows DNSSEC.
                 tls: OutwardTls { dane: false, ..OutwardTls::default() },
                 login: None,
+                cut_through: RouteCutThrough::default(),
                 rates: Rates::default(),
                 rewrite: None,
             },
@@ -135,6 +138,7 @@ pub(crate) fn config() -> Config {
                 // As the configuration has it where no resolver knows DNSSEC.
                 tls: OutwardTls { dane: false, ..OutwardTls::default() },
                 login: None,
+                cut_through: RouteCutThrough::default(),
                 rates: Rates::default(),
                 rewrite: None,
             },

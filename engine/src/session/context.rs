@@ -1,6 +1,8 @@
 //! What all sessions of one listener share: built once from the configuration, then immutable.
 
-use crate::config::{ClientLimits, Config, Extensions, Limits, LineEndings, Network, Relay, Route, TlsMode};
+use crate::config::{
+    ClientLimits, Config, CutThroughMode, Extensions, Limits, LineEndings, Network, Relay, Route, TlsMode,
+};
 use crate::policy::Rules;
 use crate::smtp::reply;
 use crate::smtp::sasl::Mechanism;
@@ -29,6 +31,8 @@ pub struct Context {
     pub mechanisms: Vec<Mechanism>,
     pub line_endings: LineEndings,
     pub binarymime: bool,
+    /// The next hop is asked about recipients, where the route allows it.
+    pub(super) checks_recipients: bool,
     pub(super) listener: usize,
     pub(super) rules: Rules,
     pub(super) command_millis: u64,
@@ -67,6 +71,7 @@ impl Context {
                 .collect(),
             line_endings: config.listeners[listener].line_endings,
             binarymime: config.listeners[listener].binarymime,
+            checks_recipients: config.listeners[listener].cut_through > CutThroughMode::Off,
             listener,
             rules: Rules::new(config),
             command_millis: millis(config.timeouts.command),

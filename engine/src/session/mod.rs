@@ -11,6 +11,7 @@
 //!    ▲ end-of-data: Step::Commit  └─ end-of-data: 5yz ── AwaitEnd ◀─ Step::Abandon ─ AwaitContent
 //!    └────────────────────────────────────────────────────────────────────────────────┘
 //!  AwaitMail ──AUTH──▶ AwaitResponse ◀─▶ AwaitAnswer (Step::Authenticate) ──▶ AwaitMail
+//!  AwaitRcpt, AwaitRcptOrData ──RCPT──▶ AwaitCheck (Step::Check) ──checked()──▶ AwaitRcpt, AwaitRcptOrData
 //!  AwaitRcptOrData ──BDAT: Step::Open──▶ AwaitSpool ──opened()──▶ AwaitChunk ──its end: 250──▶ AwaitBdat
 //!                                                                  │    ▲ ◀────────BDAT──────────┘
 //!  AwaitMail ◀──its end: 4yz, 5yz── AwaitChunkEnd ◀─ Step::Abandon ┤    └ the end of the last one: Step::Commit
@@ -42,6 +43,7 @@
 
 mod auth;
 mod bdat;
+mod check;
 mod content;
 mod context;
 mod data;
@@ -66,6 +68,7 @@ mod xclient;
 mod tests;
 
 use bdat::Bdat;
+pub use check::Checked;
 pub use content::Refusal;
 pub use context::{Context, fault, shutting_down, too_many_sessions};
 use guard::Guard;
@@ -125,6 +128,8 @@ pub enum Step {
     Readmit,
     /// Ask the keeper of passwords what [`Session::take_ask`] says, then call [`Session::answered`].
     Authenticate,
+    /// Ask the next hop whether it takes [`Session::recipient_to_check`], then call [`Session::checked`].
+    Check,
     /// Drop the draft if there is one, write `out` and close the connection.
     Close,
 }
@@ -146,6 +151,8 @@ enum State {
     AwaitResponse,
     /// The rim asks the keeper of passwords.
     AwaitAnswer,
+    /// The rim asks the next hop about the last of the recipients, which stays or goes.
+    AwaitCheck,
     /// The rest of a chunk that is content.
     AwaitChunk,
     /// The end of a chunk that will be refused.
@@ -272,7 +279,7 @@ impl Session {
     ///
     /// # Panics
     /// When the rim owes an answer to [`Step::Open`], [`Step::Commit`], [`Step::StartTls`] or
-    /// [`Step::Readmit`] or [`Step::Authenticate`].
+    /// [`Step::Readmit`], [`Step::Authenticate`] or [`Step::Check`].
     pub fn advance(&mut self, now: u64, input: &[u8], out: &mut Vec<u8>) -> (usize, Step) {
         self.now = now;
         let mut consumed = 0;
@@ -288,6 +295,7 @@ impl Session {
                 State::AwaitHandshake => panic!("advance() before tls_started()"),
                 State::AwaitAdmission => panic!("advance() before readmitted()"),
                 State::AwaitAnswer => panic!("advance() before answered()"),
+                State::AwaitCheck => panic!("advance() before checked()"),
                 State::AwaitChunk | State::AwaitChunkEnd if self.is_chunk_over() => match self.end_chunk(out)
                 {
                     Some(step) => (0, Some(step)),
@@ -320,6 +328,7 @@ impl Session {
             | State::AwaitHandshake
             | State::AwaitAdmission
             | State::AwaitAnswer
+            | State::AwaitCheck
             | State::Closed => u64::MAX,
             _ => self.due().0,
         }
@@ -351,6 +360,7 @@ impl Session {
             State::AwaitChunk | State::AwaitChunkEnd | State::AwaitBdat => true,
             State::AwaitHello | State::AwaitMail | State::AwaitRcpt | State::AwaitRcptOrData => false,
             State::AwaitResponse | State::AwaitAnswer | State::AwaitAdmission => false,
+            State::AwaitCheck => false,
             State::AwaitHandshake | State::Closed => false,
         }
     }

@@ -8,12 +8,14 @@
 //! was not announced, 501 5.5.4 to a malformed or repeated one; 553 5.6.7 to a path that is not ASCII when
 //! MAIL had no SMTPUTF8 (RFC 6531 section 3.5). From the grammar: 501 5.5.4, 501 5.1.3, 553 5.6.7.
 //!
+//! Where the listener checks recipients, the next hop has the last word: `check`.
+//!
 //! A return address in the domain of `[srs]` becomes the address that it stands for; 550 5.7.1 to one that was not
 //! made here, 550 5.1.1 to one that has expired.
 //!
 //! A recipient given twice is kept twice; both are delivered as one next hop sees fit.
 
-use super::{Handled, Refused, Session, State};
+use super::{Handled, Refused, Session, State, Step};
 use crate::policy::{Question, Rule, Verdict, decide};
 use crate::smtp::ForwardPath;
 use crate::smtp::command::Rcpt;
@@ -67,6 +69,11 @@ pub(super) fn rcpt(session: &mut Session, rcpt: &Rcpt<'_>, out: &mut Vec<u8>) ->
         redirect(&mut recipient, original);
     }
     transaction.recipients.push(recipient);
+    // `<Postmaster>` is always taken (section 4.5.1).
+    if session.context.checks_recipients && !matches!(path, ForwardPath::Postmaster) {
+        session.state = State::AwaitCheck;
+        return Ok(Some(Step::Check));
+    }
     session.state = State::AwaitRcptOrData;
     reply::RCPT_OK.put(out);
     Ok(None)

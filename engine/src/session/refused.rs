@@ -9,6 +9,7 @@ use crate::smtp::command::Fault;
 use crate::smtp::command::is_verb;
 use crate::smtp::path::PathFault;
 use crate::smtp::reply::{self, Answer};
+use crate::smtp::said::Said;
 
 /// A command that was refused.
 pub(super) struct Refused {
@@ -27,6 +28,8 @@ pub(super) enum Argument {
     Number(u64),
     Path(PathFault),
     HostName,
+    /// In place of the answer: what the next hop said.
+    Said(Box<Said>),
 }
 
 impl From<&'static Answer> for Refused {
@@ -36,6 +39,11 @@ impl From<&'static Answer> for Refused {
 }
 
 impl Refused {
+    /// In the words of the next hop.
+    pub(super) fn said(said: Said) -> Self {
+        Self::from(&reply::RECIPIENT_UNCHECKED).with(Argument::Said(Box::new(said)))
+    }
+
     pub(super) fn with(self, argument: Argument) -> Self {
         Self { argument, ..self }
     }
@@ -45,7 +53,10 @@ impl Refused {
     }
 
     pub(super) fn code(&self) -> u16 {
-        self.answer.code
+        match &self.argument {
+            Argument::Said(said) => said.code(),
+            _ => self.answer.code,
+        }
     }
 
     pub(super) fn noted(self) -> Self {
@@ -122,7 +133,16 @@ impl Session {
     /// Keeps a note when `reply` refuses the command in `line`.
     pub(super) fn note_refusal(&mut self, line: &[u8], reply: &[u8]) {
         let known = std::mem::take(&mut self.authentication.refusal_noted);
-        if known || !matches!(reply.first(), Some(b'4' | b'5')) || self.notes.len() >= NOTES_MAX {
+        if known || !matches!(reply.first(), Some(b'4' | b'5')) {
+            return;
+        }
+        let sender = self.sender().map(str::to_owned);
+        self.note_refusal_from(line, reply, sender.as_deref());
+    }
+
+    /// The same of a message from `sender`.
+    pub(super) fn note_refusal_from(&mut self, line: &[u8], reply: &[u8], sender: Option<&str>) {
+        if self.notes.len() >= NOTES_MAX {
             return;
         }
         let (stage, argument) = stage_and_argument(line);
@@ -144,7 +164,7 @@ impl Session {
             note.push_str(&format!(" {argument}:"));
         }
         note.push_str(&format!(" {};", text.unwrap_or_default()));
-        if let Some(sender) = self.sender() {
+        if let Some(sender) = sender {
             note.push_str(&format!(" from=<{sender}>"));
         }
         if stage == "RCPT" {
@@ -171,6 +191,7 @@ impl Session {
             Argument::Number(number) => refused.answer.put_with(out, number),
             Argument::Path(fault) => refused.answer.put_with(out, fault),
             Argument::HostName => refused.answer.put_with(out, &self.context.hostname),
+            Argument::Said(said) => said.put(out),
         }
         if refused.last {
             self.close();

@@ -1,7 +1,7 @@
 //! What the threads of the relay say to each other, and the mailboxes that carry it.
 //!
 //! ```text
-//! ingest ──Handover, Steer──▶ delivery ──Load, Read, Report, Withdrawn──▶ ingest
+//! ingest ──Handover, Ask, Steer──▶ delivery ──Load, Read, Report, Withdrawn──▶ ingest
 //!                      ingest, delivery ──Question──▶ service
 //!          admin (service) ──Page, Show, Summary, Change, Snapshot, Restore──▶ ingest
 //!          admin (service) ──Troubles──▶ delivery
@@ -11,13 +11,14 @@
 
 use crate::channel::Sender;
 use crate::config::SmartHost;
+use crate::cut_through::Ask;
 use crate::mta_sts;
 use crate::policy::Identity;
 use crate::resolve::mx::{Addresses, MailHosts, TlsaRecords};
 use crate::resolve::service::Answer;
 use crate::restore::wire::Item;
 use crate::restore::{Knowledge, Report as RestoreReport};
-use crate::smtp::sasl::{self, Ask};
+use crate::smtp::sasl;
 use crate::steering::{self, Condition, HopTrouble, Request, SummaryOptions, Tally, Targets};
 use crate::tls;
 use crate::tls_report::Observed;
@@ -189,6 +190,8 @@ impl Deref for HeldContent {
 
 pub enum ToDelivery {
     Handover(Handover),
+    /// A client waits: see `crate::cut_through`.
+    Ask(Ask),
     /// Something is done with messages that were handed over before.
     Steer {
         order: Order,
@@ -494,7 +497,7 @@ pub enum Question {
     /// Of a session, for its client.
     Login {
         client: IpAddr,
-        ask: Ask,
+        ask: sasl::Ask,
         reply: oneshot::Sender<sasl::Answer<Arc<Identity>>>,
     },
     /// May this login send one message more, to so many recipients?

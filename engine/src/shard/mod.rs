@@ -27,6 +27,8 @@ use std::time::Duration;
 const TICK: Duration = Duration::from_millis(50);
 /// How often a delivery shard forgets next hops and answers that it does not need any more.
 const FORGET: Duration = Duration::from_secs(60);
+/// How long a stop waits for ends of attempts that the delivery shards have told; what is missed is tried again.
+const LATE_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -148,6 +150,12 @@ async fn run_ingest(
     glommio::spawn_local(drain(name, shard.clone(), events.clone())).detach();
     let _ = events.send(Happening::Ready(name));
     intake::serve_inbox(shard.clone(), inbox).await;
+    shard
+        .late_ended()
+        .or(async {
+            glommio::timer::sleep(LATE_MAX).await;
+        })
+        .await;
     // Only now: an accept that is dropped stays in the ring for a while, and what it takes gets no answer.
     drop(accepting);
     for spool in shard.spools().cloned() {

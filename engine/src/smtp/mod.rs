@@ -14,6 +14,7 @@ pub mod parameters;
 pub mod path;
 pub mod proxy;
 pub mod reply;
+pub mod said;
 pub mod sasl;
 pub mod stuffing;
 pub mod xclient;

@@ -2,7 +2,7 @@
 //!
 //! Pure. Every reply of the server is an [`Answer`] below, with its code, its enhanced status code
 //! (RFC 3463, RFC 5248) and its text; there is no other place that writes one, save the EHLO reply,
-//! whose lines `session` lists. Enhanced codes stand on every 2yz, 4yz and 5yz reply but the greeting
+//! whose lines `session` lists, and what another server said ([`said`](super::said)). Enhanced codes stand on every 2yz, 4yz and 5yz reply but the greeting
 //! and the replies to EHLO and HELO (RFC 2034 section 4); the refusal that takes the place of a greeting
 //! has one, because people read it there.
 //!
@@ -148,6 +148,7 @@ answers! {
     RCPT_ADDRESS = 501 "5.1.3" "Bad recipient address: {}";
     RCPT_NON_ASCII = 553 "5.6.7" "Recipient address with non-ASCII octets not permitted";
     RECIPIENT_RATE = 450 "4.7.1" "Too many recipients from your address or network, try again later";
+    RECIPIENT_UNCHECKED = 450 "4.4.1" "The server of this recipient does not answer now, try again later";
     MAIL_FIRST = 503 "5.5.1" "Send MAIL first";
     TOO_MANY_RECIPIENTS = 452 "4.5.3" "Too many recipients, send the message again for the others";
     RELAY_DENIED = 550 "5.7.1" "Relaying denied: the recipient's domain is not served here";

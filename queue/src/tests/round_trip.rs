@@ -42,6 +42,23 @@ fn messages_of_every_size_come_back_byte_for_byte_now_and_after_a_restart() {
 }
 
 #[test]
+fn a_draft_is_read_back_while_it_arrives_and_stays_what_it_is() {
+    opened(MemoryStorage::new(), small(), |spool, _| async move {
+        for (tag, bytes) in SIZES.into_iter().enumerate() {
+            let octets = content(tag as u64, bytes);
+            let mut draft = spool.begin(1);
+            for piece in octets.chunks(5_000) {
+                spool.append(&mut draft, piece).await.unwrap();
+            }
+            assert_eq!(spool.read_draft(&draft).await.unwrap(), octets);
+            let id = draft.id();
+            spool.commit(draft, envelope(1), ContentFlags::default()).await.unwrap();
+            assert_eq!(read_all(&spool, id).await.unwrap(), octets);
+        }
+    });
+}
+
+#[test]
 fn outcomes_and_their_reasons_survive_a_restart_and_the_finished_do_not() {
     let storage = MemoryStorage::new();
     let (stays, goes) = opened(storage.clone(), small(), |spool, _| async move {

@@ -63,6 +63,12 @@ impl RelayBuilder {
         self
     }
 
+    /// The next route, with these keys.
+    pub fn route(mut self, toml: &str) -> Self {
+        let _ = writeln!(self.routes, "[[route]]\n{toml}\n");
+        self
+    }
+
     /// The next route: `inside.test` to this host.
     pub fn inward(self, host: SocketAddr) -> Self {
         self.smart_hosts(&["inside.test"], &[host])

@@ -14,6 +14,7 @@ mod compaction;
 mod connecting;
 mod content;
 mod distance;
+mod cut_through;
 mod extensions;
 mod failures;
 mod idle_sessions;

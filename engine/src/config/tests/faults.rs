@@ -267,6 +267,26 @@ fn what_needs_another_section_is_refused_in_plain_words() {
 }
 
 #[test]
+fn cut_through_needs_a_route_that_allows_it() {
+    let wrong = "listener.cut_through: no route allows that much; allowed: with cut_through in the [[route]] to servers of your own";
+    let listener = |mode: &str| format!("relay = \"any\"\ncut_through = \"{mode}\"");
+    for mode in ["recipients", "message"] {
+        assert_eq!(faults(&GOOD.replace("relay = \"any\"", &listener(mode))), [format!("14: {wrong}")]);
+    }
+    assert_eq!(faults(&GOOD.replace("relay = \"any\"", &listener("off"))), [""; 0]);
+    let both = GOOD.replace("relay = \"any\"", &listener("message"));
+    let route = |keys: &str| both.replacen("[[route]]", &format!("[[route]]\n{keys}"), 1);
+    assert_eq!(faults(&route("cut_through = \"message\"")), [""; 0]);
+    assert_eq!(faults(&route("cut_through = \"recipients\"")), [format!("14: {wrong}")]);
+    let found =
+        faults(&route("cut_through = \"message\"\ncut_through_wait = \"5m\"\ncut_through_undecided = \"x\""));
+    assert!(
+        found.len() == 2 && found[0].contains("route.cut_through_wait") && found[1].contains("accept, defer"),
+        "{found:?}"
+    );
+}
+
+#[test]
 fn routes_and_resolvers_belong_together() {
     changed(&[
         (

@@ -121,7 +121,7 @@ impl Client {
         out: &mut Vec<u8>,
     ) -> Option<Event> {
         match reply.class() {
-            ReplyClass::Completed => self.open().accept(index),
+            ReplyClass::Completed => self.open().accept(index, reply),
             ReplyClass::Intermediate => return Some(self.out_of_order(reply)),
             ReplyClass::Temporary | ReplyClass::Lasting => {
                 let failure = self.refusal(Scope::Recipient, reply, "RCPT TO");
@@ -132,6 +132,10 @@ impl Client {
             self.send_next(out);
             self.enter(now, State::AwaitRcpt(next));
             return None;
+        }
+        if self.open().ending == Ending::None {
+            self.reset_first = self.open().mail_accepted || self.open().is_misordered;
+            return Some(self.finish(now));
         }
         let asks_first = !self.extensions.pipelining || self.open().ending == Ending::ChunkAfter;
         if asks_first && !self.open().has_accepted() {

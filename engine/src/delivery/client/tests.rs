@@ -3,6 +3,7 @@
 //! Each script is played with the peer's octets whole, one by one, and split in two at every place.
 
 mod against_server;
+mod asking;
 mod auth;
 mod chunking;
 mod misbehaving;
@@ -173,6 +174,11 @@ impl Play {
                     binary: words[0] == "begin-binary",
                 };
                 self.client.begin(HOUR, transaction, &mut out);
+                self.put_commands(&out);
+                self.feed(b"");
+            }
+            "ask" => {
+                self.client.ask(HOUR, words[1], &mut out);
                 self.put_commands(&out);
                 self.feed(b"");
             }

@@ -4,14 +4,17 @@
 //! Lives on one ingest shard with the task of the session. A draft that is dropped leaves nothing behind.
 
 use super::SessionTask;
+use super::cut_through::Offered;
 use crate::clock;
+use crate::cut_through::Ended;
+use crate::intake::cut_through::log_tried;
 use crate::intake::shares::{Share, bound};
 use crate::observe::{line, log};
 use crate::session::Refusal;
 use crate::space::Level;
 use futures_lite::FutureExt as _;
 use futures_lite::future::poll_once;
-use sluice_queue::{CommitError, ContentFlags, Draft, Reservation};
+use sluice_queue::{CommitError, ContentFlags, Draft, Envelope, QueueId, Reservation};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
@@ -167,8 +170,6 @@ impl SessionTask<'_> {
         let envelope = self.session.take_envelope(clock::wall_micros());
         let findings = self.session.findings();
         let flags = ContentFlags { eight_bit: self.session.is_eight_bit(), dot_lines: findings.dot_lines };
-        // What else was found would have been refused.
-        let (bare_cr, bare_lf, nul) = (findings.bare_cr, findings.bare_lf, findings.nul);
         // Until it is durable: so long the room is promised.
         let _share = self.share.take();
         let Some(draft) = self.draft.take() else {
@@ -177,21 +178,32 @@ impl SessionTask<'_> {
         };
         let envelope = Arc::new(envelope);
         let id = draft.id();
+        let unfinished = match self.offer(&draft, &envelope, flags).await {
+            Offered::Taken(ended) => {
+                self.log_accepted(id, &envelope, draft.bytes());
+                self.shard.counters.messages_cut_through_total.add(1);
+                if let Ended::Tried(tried) = &ended {
+                    log_tried(id, &envelope, tried);
+                }
+                self.session.committed(Ok(()), &mut self.out);
+                return Ok(());
+            }
+            Offered::Refused(said) => {
+                self.shard.counters.messages_cut_through_refused_total.add(1);
+                self.session.refused_by_next_hop(&said, &envelope, &mut self.out);
+                return Ok(());
+            }
+            Offered::Queue(unfinished) => unfinished,
+        };
         self.shard.steering.arrives(id);
         let committing = self.shard.spool.commit(draft, envelope.clone(), flags);
         match self.unless_it_hangs(committing).await {
             Ok(Ok(stored)) => {
-                let shard = self.shard;
-                shard.counters.messages_accepted_total.add(1);
-                shard.counters.message_bytes_accepted_total.add(stored.content_bytes);
-                let (tls, login) = (self.session.tls(), self.session.login());
-                log::write("ingest", |text| {
-                    line::accepted(text, stored.id, &envelope, stored.content_bytes);
-                    line::tls(text, tls);
-                    line::login(text, login);
-                    line::repaired(text, bare_cr, bare_lf, nul);
-                });
-                shard.hand_over_fresh(stored.id, &envelope, stored.content, flags);
+                self.log_accepted(stored.id, &envelope, stored.content_bytes);
+                match unfinished {
+                    None => self.shard.hand_over_fresh(stored.id, &envelope, stored.content, flags),
+                    Some(unfinished) => self.see_to(stored.id, &envelope, flags, unfinished),
+                }
                 self.session.committed(Ok(()), &mut self.out);
             }
             Ok(Err(error)) => {
@@ -207,6 +219,20 @@ impl SessionTask<'_> {
             }
         }
         Ok(())
+    }
+
+    fn log_accepted(&self, id: QueueId, envelope: &Envelope, octets: u64) {
+        let counters = &self.shard.counters;
+        counters.messages_accepted_total.add(1);
+        counters.message_bytes_accepted_total.add(octets);
+        let (tls, login, findings) = (self.session.tls(), self.session.login(), self.session.findings());
+        log::write("ingest", |text| {
+            line::accepted(text, id, envelope, octets);
+            line::tls(text, tls);
+            line::login(text, login);
+            // What else was found would have been refused.
+            line::repaired(text, findings.bare_cr, findings.bare_lf, findings.nul);
+        });
     }
 
     fn storage_failed(&self, error: &CommitError) -> Refusal {

@@ -136,6 +136,7 @@ fn awaits_a_command(state: State) -> bool {
         AwaitCommit | AwaitHandshake | AwaitAdmission | Closed => false,
         // A line of an AUTH exchange is none.
         AwaitResponse | AwaitAnswer => false,
+        AwaitCheck => false,
     }
 }
 

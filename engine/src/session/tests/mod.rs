@@ -28,6 +28,7 @@ macro_rules! dialogues {
 
 dialogues! {
     basics syntax limits content sequence relay starttls bdat binarymime repair header extensions guard xclient
+    cut_through
     auth
 }
 
@@ -175,7 +176,8 @@ fn converse(session: &mut Session, stream: &[u8], piece: usize) -> (Vec<u16>, Ve
                 | Step::Pause(_)
                 | Step::Readmit
                 | Step::StartTls
-                | Step::Authenticate => {}
+                | Step::Authenticate
+                | Step::Check => {}
             }
             input.drain(..consumed);
             if matches!(step, Step::Read | Step::Close) {

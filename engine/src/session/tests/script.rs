@@ -12,6 +12,10 @@
 //! | `opens`, `loses`, `commits` | how the next message fares in the spool: `no-space`, `storage`, `busy`, `stopping` |
 //! | `mail` | the spool refuses new mail for one of these reasons from now on, or `ok` |
 //! | `logins` | how every login fares from now on: `unavailable`, `locked`, or `ok`; ann@winery.example has the password `secret`, the token `good` and, by SCRAM, the password of RFC 7677 |
+//! | `cut_through` | set before the session begins: `recipients` or `message` |
+//! | `checks` | what the next hop says of recipients from now on: `ok`, `unknown`, or a reply, as `550 5.1.1 no such user`; it knows joe@winery.example in every case |
+//! | `says` | what the next hop says of the next message, likewise |
+//! | `checked` | the recipients about whom the next hop has been asked so far |
 //! | `noted` | what one of the notes for the log holds |
 //! | `stored` | the message committed last, without the Received field |
 //! | `received` | what the Received field of the message opened last holds |
@@ -39,11 +43,12 @@
 //! `whole:`; a message open at its end is a failure.
 
 use super::super::*;
-use crate::config::{ClientLimits, Extensions, LineEndings, TlsMode};
+use crate::config::{ClientLimits, CutThroughMode, Extensions, LineEndings, TlsMode};
 use crate::load::Level;
 use crate::policy::tests::config;
 use crate::policy::{Identity, SenderPattern};
 use crate::smtp::command::AUTH_OCTETS_MAX;
+use crate::smtp::said::Said;
 use crate::smtp::sasl::scram::{Parameters, Verifier};
 use crate::smtp::sasl::{self, Answer, Ask, Bindings, Credentials};
 use sluice_queue::SpoolNumber;
@@ -132,6 +137,9 @@ struct Rim {
     loses: Option<Refusal>,
     commits: Option<Refusal>,
     turned_away: Option<TurnedAway>,
+    checks: Option<Checked>,
+    checked: Vec<String>,
+    says: Option<Said>,
     paused: u64,
     /// How logins are refused, whoever it is.
     logins: Option<sasl::Refusal>,
@@ -204,6 +212,7 @@ impl Rim {
                     self.session.readmitted(turned_away, &mut self.out);
                 }
                 Step::Authenticate => self.authenticate(),
+                Step::Check => self.check(),
                 Step::Read => assert!(self.buffer.len() - consumed < AUTH_OCTETS_MAX),
             }
             self.buffer.drain(..consumed);
@@ -232,6 +241,10 @@ impl Rim {
         assert_eq!(self.stored.len() as u64, self.session.findings().octets);
         assert_eq!(self.session.deadline(), u64::MAX);
         self.envelope = Some(self.session.take_envelope(1));
+        if let Some(said) = self.says.take() {
+            let envelope = self.envelope.take().expect("an envelope was taken");
+            return self.session.refused_by_next_hop(&said, &envelope, &mut self.out);
+        }
         let result = self.commits.take().map_or(Ok(()), Err);
         self.session.committed(result, &mut self.out);
     }
@@ -254,10 +267,32 @@ impl Rim {
         }
     }
 
+    fn check(&mut self) {
+        assert_eq!(self.session.deadline(), u64::MAX);
+        let recipient = self.session.recipient_to_check().to_owned();
+        let known = recipient == "joe@winery.example";
+        self.checked.push(recipient);
+        let checked = self.checks.clone().filter(|_| !known).unwrap_or(Checked::Accepted);
+        if let Some(Step::Pause(millis)) = self.session.checked(self.now, checked, &mut self.out) {
+            self.paused += millis;
+            self.now += millis;
+        }
+    }
+
     fn drop_draft(&mut self) {
         self.draft.take().expect("only a draft can be abandoned");
         self.dropped += 1;
     }
+}
+
+/// A reply of the next hop.
+fn said(text: &str) -> Said {
+    let mut words = text.splitn(3, ' ');
+    let (code, enhanced, text) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap());
+    let mut enhanced = enhanced.split('.').map(|part| part.parse::<u16>().unwrap());
+    let mut next = || enhanced.next().unwrap();
+    let enhanced = (u8::try_from(next()).unwrap(), next(), next());
+    Said::new(code.parse().unwrap(), Some(enhanced), text)
 }
 
 fn refusal(word: &str) -> Option<Refusal> {
@@ -313,6 +348,13 @@ fn begin(dialogue: &Dialogue) -> Rim {
             "xclient" => config.listeners[listener].xclient = vec![crate::config::network(text).unwrap()],
             "line_endings" if text == "repair" => line_endings = LineEndings::Repair,
             "binarymime" if text == "true" => binarymime = true,
+            "cut_through" => {
+                config.listeners[listener].cut_through = match text.as_str() {
+                    "recipients" => CutThroughMode::Recipients,
+                    "message" => CutThroughMode::Message,
+                    other => panic!("unknown mode {other}"),
+                }
+            }
             "limit" => {
                 let (name, value) = text.split_once(' ').unwrap();
                 let (limits, value): (_, usize) = (&mut config.limits, value.parse().unwrap());
@@ -355,6 +397,9 @@ fn begin(dialogue: &Dialogue) -> Rim {
         envelope: None,
         dropped: 0,
         turned_away: None,
+        checks: None,
+        checked: Vec::new(),
+        says: None,
         paused: 0,
         declared: None,
         opens: None,
@@ -488,8 +533,8 @@ fn asked_by_rcpt(envelope: &Envelope) -> String {
 fn other(rim: &mut Rim, word: &str, text: &str, raw: &[u8], place: &str) {
     let envelope = || rim.envelope.as_ref().expect(place);
     match word {
-        "listener" | "client" | "limit" | "tls" | "extension" | "xclient" | "line_endings" | "binarymime" => {
-        }
+        "listener" | "client" | "limit" | "tls" | "extension" | "xclient" | "line_endings" | "binarymime"
+        | "cut_through" => {}
         "asked" => assert_eq!(asked(envelope()), text, "{place}"),
         "rcpt" => assert_eq!(asked_by_rcpt(envelope()), text, "{place}"),
         "early" => {
@@ -524,6 +569,15 @@ fn other(rim: &mut Rim, word: &str, text: &str, raw: &[u8], place: &str) {
         "loses" => rim.loses = refusal(text),
         "opens" => rim.opens = refusal(text),
         "commits" => rim.commits = refusal(text),
+        "checks" => {
+            rim.checks = match text {
+                "ok" => None,
+                "unknown" => Some(Checked::Unanswered),
+                reply => Some(Checked::Refused(said(reply))),
+            }
+        }
+        "says" => rim.says = Some(said(text)),
+        "checked" => assert_eq!(rim.checked.join(" "), text, "{place}"),
         "logins" => {
             rim.logins = match text {
                 "unavailable" => Some(sasl::Refusal::Unavailable),
