@@ -43,7 +43,7 @@ pub struct Options {
     /// Only scenarios whose name contains one of these
     #[arg(long, value_delimiter = ',', value_name = "PART")]
     pub only: Vec<String>,
-    /// Only these: straight, fdatasync, relay, postfix-stock, postfix-tuned, opensmtpd, exim, haraka
+    /// Only these: straight, fdatasync, relay, postfix-stock, postfix-tuned, opensmtpd, exim, haraka, bare
     #[arg(long, value_delimiter = ',')]
     pub servers: Vec<Subject>,
     /// Instead of each scenario's own
@@ -193,7 +193,7 @@ fn works(options: &Options) -> Result<Vec<Work>> {
 /// The servers that some work asks for, and whether some asks for Postfix's generator and sink.
 fn wanted(works: &[Work]) -> (Vec<Kind>, bool) {
     let asked = |kind: &Kind| works.iter().any(|work| work.servers.contains(&Subject::Server(*kind)));
-    let kinds = Kind::ALL.into_iter().filter(|kind| asked(kind)).collect();
+    let kinds = Kind::ALL.into_iter().chain([Kind::Bare]).filter(|kind| asked(kind)).collect();
     (kinds, works.iter().any(|work| work.ends == Ends::Postfix))
 }
 
