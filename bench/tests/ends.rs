@@ -132,3 +132,68 @@ fn a_server_that_is_not_there_fails_the_run() {
     assert!(!output.status.success());
     assert_eq!((report.accepted, report.failures["connect ConnectionRefused"].count), (0, report.failed));
 }
+
+#[test]
+fn messages_of_mixed_sizes_come_by_tls_with_full_and_with_resumed_handshakes() {
+    let directory = tempfile::tempdir().unwrap();
+    let made = sluice_bench::servers::Certificate::create(directory.path(), "ec:P-256").unwrap();
+    let (certificate, key) = (made.certificate.to_str().unwrap(), made.key.to_str().unwrap());
+    for (resume, full) in [("false", 40), ("true", 1)] {
+        let sink = Sink::start(&["--tls-certificate", certificate, "--tls-key", key]);
+        let (report, success) = sink.source(&[
+            "--messages",
+            "40",
+            "--messages-per-connection",
+            "1",
+            "--sessions",
+            "1",
+            "--sizes",
+            "1024:7,40000:3",
+            "--starttls",
+            certificate,
+            "--tls-name",
+            sluice_bench::servers::NAME,
+            "--tls-resume",
+            resume,
+        ]);
+        assert!(success, "{report:?}");
+        let (report, success) = sink.end();
+        assert!(success);
+        assert_eq!((report.intact, report.handshakes_failed), (40, 0));
+        assert_eq!((report.handshakes_full, report.handshakes_resumed), (full, 40 - full), "resume {resume}");
+        assert!(report.octets > 40 * 1024 && report.octets < 40 * 40_000, "{}", report.octets);
+    }
+}
+
+#[test]
+fn the_sink_announces_when_so_many_recipients_have_come() {
+    use std::io::Write as _;
+    let mut child = Command::new(PROGRAM)
+        .args(["sink", "--bind", "127.0.0.1:0", "--seconds", "60", "--announce", "recipients"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut numbers = child.stdin.take().unwrap();
+    let mut times = BufReader::new(child.stdout.take().unwrap());
+    let mut errors = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    errors.read_line(&mut line).unwrap();
+    let address = line.trim().strip_prefix("sink: listening on ").unwrap().to_owned();
+    let sink = Sink { child, errors, address };
+    let mut last = 0;
+    for all in [30, 60] {
+        writeln!(numbers, "{all}").unwrap();
+        let (report, success) = sink.source(&["--messages", "10", "--recipients", "3"]);
+        assert!(success);
+        let mut time = String::new();
+        times.read_line(&mut time).unwrap();
+        let time: u64 = time.trim().parse().unwrap();
+        assert!(time > report.started_unix_nanos && time > last, "{time}");
+        last = time;
+    }
+    let mut sink = sink;
+    sink.child.kill().unwrap();
+    sink.child.wait().unwrap();
+}

@@ -21,7 +21,7 @@ mod targets;
 use crate::args;
 use crate::servers::{Certificate, Kind, WorkDirectory, install};
 use crate::stop::Stop;
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
 use scenario::{Ends, Tls, Work};
 use std::cell::RefCell;
@@ -43,7 +43,7 @@ pub struct Options {
     /// Only scenarios whose name contains one of these
     #[arg(long, value_delimiter = ',', value_name = "PART")]
     pub only: Vec<String>,
-    /// Only these: straight, fdatasync, relay, postfix-stock, postfix-tuned, opensmtpd, exim, haraka
+    /// Only these: straight, fdatasync, relay, postfix-stock, postfix-tuned, opensmtpd, exim, haraka, bare
     #[arg(long, value_delimiter = ',')]
     pub servers: Vec<Subject>,
     /// Instead of each scenario's own
@@ -124,8 +124,11 @@ pub fn run(options: &Options) -> Result<bool> {
     };
     let mut results = Vec::new();
     for work in &works {
-        let rows = take_turns(&bench, work, &mut missing)?;
+        let rows = take_turns(&bench, work, &mut missing);
         results.push(report::Result { work: work.clone(), rows });
+    }
+    if stop.is_set() {
+        missing.push("the run was interrupted: what is here came before".to_owned());
     }
     let report = report::Report::new(options, &wanted, &results, &missing);
     print!("{}", report.markdown(None));
@@ -135,12 +138,13 @@ pub fn run(options: &Options) -> Result<bool> {
     Ok(missing.is_empty())
 }
 
-fn take_turns(bench: &Bench<'_>, work: &Work, missing: &mut Vec<String>) -> Result<Vec<report::Row>> {
+/// All rounds of one kind of work; what there is when the run is interrupted.
+fn take_turns(bench: &Bench<'_>, work: &Work, missing: &mut Vec<String>) -> Vec<report::Row> {
     let mut rows = Vec::new();
     for round in 1..=work.rounds {
         for subject in &work.servers {
             if bench.stop.is_set() {
-                bail!("interrupted");
+                return rows;
             }
             let what = format!("{} · round {round} · {}", work.title(), subject.name());
             match measure::measure(bench, *subject, work) {
@@ -151,6 +155,7 @@ fn take_turns(bench: &Bench<'_>, work: &Work, missing: &mut Vec<String>) -> Resu
                     );
                     rows.push(report::Row { subject: *subject, round, figures });
                 }
+                Err(_) if bench.stop.is_set() => {}
                 Err(error) => {
                     eprintln!("{what}: {error:#}");
                     missing.push(format!("{what}: {error:#}"));
@@ -158,7 +163,7 @@ fn take_turns(bench: &Bench<'_>, work: &Work, missing: &mut Vec<String>) -> Resu
             }
         }
     }
-    Ok(rows)
+    rows
 }
 
 /// What the command line asks for.
@@ -188,7 +193,7 @@ fn works(options: &Options) -> Result<Vec<Work>> {
 /// The servers that some work asks for, and whether some asks for Postfix's generator and sink.
 fn wanted(works: &[Work]) -> (Vec<Kind>, bool) {
     let asked = |kind: &Kind| works.iter().any(|work| work.servers.contains(&Subject::Server(*kind)));
-    let kinds = Kind::ALL.into_iter().filter(|kind| asked(kind)).collect();
+    let kinds = Kind::ALL.into_iter().chain([Kind::Bare]).filter(|kind| asked(kind)).collect();
     (kinds, works.iter().any(|work| work.ends == Ends::Postfix))
 }
 

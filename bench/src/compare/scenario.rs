@@ -228,6 +228,13 @@ impl Work {
                     bail!("straight has no queue and no sessions")
                 }
                 (Subject::Fdatasync, task) if task != Task::Accept => bail!("fdatasync belongs to accept"),
+                (Subject::Server(Kind::Bare), _) => {
+                    let plain = self.task == Task::EndToEnd && self.ends == Ends::Own;
+                    ensure!(
+                        plain && self.tls == Tls::Off && self.recipients == 1,
+                        "bare: end-to-end, own ends, one recipient, no TLS"
+                    );
+                }
                 (Subject::Server(kind), Task::Idle) if *kind != Kind::Relay => {
                     bail!("idle sessions are measured of the relay only")
                 }
@@ -385,6 +392,7 @@ mod tests {
             ("task = \"idle\"\nservers = [\"exim\"]", "relay only"),
             ("servers = [\"fdatasync\"]", "belongs to accept"),
             ("ingest_cpus = \"x\"", "CPU list"),
+            ("servers = [\"bare\"]\ntls = \"in\"", "bare:"),
             ("name = \"b\"", "duplicate key"),
         ] {
             let error = parse(&format!("[[scenario]]\nname = \"a\"\n{line}\n")).expect_err(line);

@@ -48,7 +48,7 @@ impl FromStr for Subject {
             "straight" => Ok(Subject::Straight),
             "fdatasync" => Ok(Subject::Fdatasync),
             _ => Kind::from_str(text, false).map(Subject::Server).map_err(|_| {
-                let known: Vec<_> = Kind::ALL
+                let known: Vec<_> = Kind::value_variants()
                     .iter()
                     .filter_map(|kind| Some(kind.to_possible_value()?.get_name().to_owned()))
                     .collect();

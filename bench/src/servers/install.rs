@@ -125,6 +125,7 @@ pub fn obstacle(kind: Kind, relay: &Path, unpacked: &Path) -> Option<String> {
         Kind::OpenSmtpd => there(&format!("{OPENSMTPD}/usr/sbin/smtpd")).or_else(root),
         Kind::Exim => there(&format!("{EXIM}/usr/sbin/exim4")).or_else(root),
         Kind::Haraka => there(&format!("{HARAKA}/node_modules/Haraka/bin/haraka")),
+        Kind::Bare => has_bare().err().map(|error| format!("sluice-bench bare cannot be run: {error:#}")),
     }
 }
 
@@ -145,12 +146,21 @@ pub fn version(kind: Kind, relay: &Path, unpacked: &Path) -> Option<String> {
             .map(|line| line.trim_start_matches("version: ").to_owned()),
         Kind::Exim => debian_version(&unpacked.join(EXIM).join("usr/share/doc/exim4-daemon-light"))
             .map(|v| format!("Exim {v}")),
+        Kind::Bare => Some("sluice-bench bare".to_owned()),
         Kind::Haraka => {
             let package = unpacked.join(HARAKA).join("node_modules/Haraka/package.json");
             let package: serde_json::Value = serde_json::from_str(&fs::read_to_string(package).ok()?).ok()?;
             Some(format!("Haraka {}", package["version"].as_str()?))
         }
     }
+}
+
+fn has_bare() -> Result<()> {
+    let mut help = Command::new(std::env::current_exe()?);
+    let status =
+        help.args(["bare", "--help"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    ensure!(status.status()?.success(), "this build does not have it");
+    Ok(())
 }
 
 /// The newest in the package's change log, which is compressed.

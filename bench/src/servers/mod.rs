@@ -45,9 +45,12 @@ pub enum Kind {
     OpenSmtpd,
     Exim,
     Haraka,
+    /// `sluice-bench bare`, which moves the same octets and looks at nothing: the physical limit, no mail server
+    Bare,
 }
 
 impl Kind {
+    /// The mail servers; the relay is the first.
     pub const ALL: [Kind; 6] =
         [Kind::Relay, Kind::PostfixStock, Kind::PostfixTuned, Kind::OpenSmtpd, Kind::Exim, Kind::Haraka];
 
@@ -59,6 +62,7 @@ impl Kind {
             Kind::OpenSmtpd => "OpenSMTPD",
             Kind::Exim => "Exim",
             Kind::Haraka => "Haraka",
+            Kind::Bare => "bare program",
         }
     }
 
@@ -68,6 +72,7 @@ impl Kind {
             Kind::Relay => "one data-sync write for all messages of a batch",
             Kind::PostfixStock | Kind::PostfixTuned => "fsync of its queue file",
             Kind::OpenSmtpd => "nothing: it calls fsync for no message, and has no setting for it",
+            Kind::Bare => "one data-sync write for a group of messages",
             Kind::Exim => "fsync of both files of a message (and again for each delivery)",
             Kind::Haraka => {
                 "nothing: it means to sync each queue file, in a method that Node.js 20 does not call"

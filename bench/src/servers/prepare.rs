@@ -39,6 +39,7 @@ pub fn prepare(kind: Kind, setup: &Setup) -> Result<Prepared> {
         Kind::OpenSmtpd => opensmtpd(setup),
         Kind::Exim => exim(setup),
         Kind::Haraka => haraka(setup),
+        Kind::Bare => bare(setup),
     }
 }
 
@@ -233,6 +234,13 @@ fn haraka(setup: &Setup) -> Result<Prepared> {
     let [program, arguments @ ..] = command;
     let (program, arguments) = (program.into(), arguments.to_vec());
     Ok(Prepared { program, arguments, stop: Ending::Terminate })
+}
+
+fn bare(setup: &Setup) -> Result<Prepared> {
+    let [bind, next] = [setup.listen, setup.next_hop].map(|port| format!("127.0.0.1:{port}"));
+    let arguments = ["bare", "--bind", &bind, "--next", &next, "--dir"].map(str::to_owned);
+    let arguments = arguments.into_iter().chain([text(&setup.directory)]).collect();
+    Ok(Prepared { program: std::env::current_exe()?, arguments, stop: Ending::Terminate })
 }
 
 fn in_namespace(namespace: &Namespace<'_>, directory: &Path, command: &[String]) -> Result<Prepared> {
