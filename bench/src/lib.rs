@@ -14,6 +14,7 @@
 
 pub mod abuse;
 pub mod args;
+pub mod bare;
 pub mod compare;
 pub mod figures;
 pub mod message;

@@ -1,7 +1,7 @@
 //! The command line of `sluice-bench`; see README.md for what each command measures.
 
 use clap::{Parser, Subcommand};
-use sluice_bench::{abuse, compare, sink, source, spool, tls};
+use sluice_bench::{abuse, bare, compare, sink, source, spool, tls};
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -23,6 +23,8 @@ enum Command {
     Spool(spool::Options),
     /// Measures what a normal client notices while others attack the relay
     Abuse(abuse::Options),
+    /// Moves the same octets over the same system calls without looking at them: what no relay on glommio can undercut
+    Bare(bare::Options),
     /// Measures what TLS costs relay and Postfix in the same run
     Tls(tls::Options),
 }
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         Command::Spool(options) => spool::run(&options),
         Command::Abuse(options) => abuse::run(&options),
         Command::Tls(options) => tls::run(&options),
+        Command::Bare(options) => bare::run(&options),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -133,7 +133,12 @@ pub(super) fn shards(mut section: Section<'_>, allowed: &[usize]) -> Shards {
     let ingest_cpus =
         ingest.unwrap_or_else(|| vec![first_besides(allowed, delivery.as_deref().unwrap_or(&[]))]);
     let delivery_cpus = delivery.unwrap_or_else(|| vec![first_besides(allowed, &ingest_cpus)]);
-    Shards { ingest_cpus, delivery_cpus, service_cpus: service.unwrap_or_default(), spin: Duration::from_micros(spin.into()) }
+    Shards {
+        ingest_cpus,
+        delivery_cpus,
+        service_cpus: service.unwrap_or_default(),
+        spin: Duration::from_micros(spin.into()),
+    }
 }
 
 fn cpu_list_or_none(text: &str) -> Result<Vec<usize>, value::Wrong> {

@@ -51,7 +51,12 @@ pub(crate) fn config() -> Config {
         hostname: "relay.winery.example".into(),
         postmaster: "postmaster@winery.example".into(),
         spool: Spool { path: "spool".into(), ..Spool::default() },
-        shards: Shards { ingest_cpus: vec![0], delivery_cpus: vec![0], service_cpus: vec![], spin: Duration::ZERO },
+        shards: Shards {
+            ingest_cpus: vec![0],
+            delivery_cpus: vec![0],
+            service_cpus: vec![],
+            spin: Duration::ZERO,
+        },
         domains: Domains { accepted: vec!["winery.example".into(), ".cellar.example".into()] },
         retry: retry.clone(),
         limits: Limits {

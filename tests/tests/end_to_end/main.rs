@@ -20,6 +20,7 @@ mod log_lines;
 mod loops;
 mod mail_exchangers;
 mod many_messages;
+mod many_shards;
 mod other_shards;
 mod outward_tls;
 mod policy;
