@@ -45,6 +45,10 @@ enum Command {
     Run(ConfigFile),
     /// Verify a configuration and print who may send where; exit code 78 when it is bad
     Check(ConfigFile),
+    /// What becomes of a message by a configuration: who takes it, where it goes, what is rewritten
+    Explain(Explain),
+    /// Print a built-in text of DSNs, to start an own one from
+    DsnTemplate(DsnTemplate),
     /// Show what clients and the running relay say to each other, as they say it; secrets are masked
     Trace(Trace),
     /// Manage the logins of the password file
@@ -102,6 +106,41 @@ enum TuneProfile {
     Medium,
     /// More
     Large,
+}
+
+#[derive(Args)]
+struct Explain {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Only this listener
+    #[arg(long, value_name = "NAME")]
+    listener: Option<String>,
+    /// The client's address; else one that the listener admits
+    #[arg(long, value_name = "ADDRESS")]
+    client: Option<std::net::IpAddr>,
+    /// The client has logged in
+    #[arg(long)]
+    authenticated: bool,
+    /// The reverse-path; nothing: <>
+    #[arg(long, value_name = "ADDRESS", default_value = "")]
+    from: String,
+    /// The forward-path
+    #[arg(long, value_name = "ADDRESS")]
+    to: String,
+    /// A file with the message, whose header section shows what is rewritten in it
+    #[arg(long, value_name = "FILE")]
+    message: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct DsnTemplate {
+    /// failed, delayed or relayed
+    kind: String,
+    #[arg(long, value_name = "en|de", default_value = "en")]
+    language: String,
+    /// Show a whole DSN with the text that this configuration has
+    #[arg(long, value_name = "CONFIG")]
+    example: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -284,6 +323,14 @@ fn execute(arguments: Arguments) -> Result<(), Failed> {
             program::run::run(with_cpus(program::check::load(&file.config)?, cpus)?, |_| Ok(()))
         }
         Some(Command::Check(file)) => program::check::check(&file.config),
+        Some(Command::Explain(explain)) => {
+            let Explain { file, listener, client, authenticated, from, to, message } = explain;
+            let asked = program::explain::Asked { listener, client, authenticated, from, to, message };
+            program::explain::explain(&file.config, &asked)
+        }
+        Some(Command::DsnTemplate(DsnTemplate { kind, language, example })) => {
+            program::dsn_template::dsn_template(&kind, &language, example.as_deref())
+        }
         Some(Command::Trace(Trace { client, listener, within, place })) => {
             let spool = place_of(place)?.spool;
             program::trace::trace(&spool, &client, listener.as_deref(), within.as_deref())

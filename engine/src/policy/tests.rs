@@ -28,6 +28,7 @@ pub(crate) fn config() -> Config {
         longest: Duration::from_secs(3600),
         expire: Duration::from_secs(432_000),
         notice: Duration::from_secs(14_400),
+        expire_down: Duration::from_secs(432_000),
     };
     let network = |address: &str, prefix| Network { address: address.parse().unwrap(), prefix };
     let everybody = vec![network("0.0.0.0", 0), network("::", 0)];
@@ -70,6 +71,8 @@ pub(crate) fn config() -> Config {
             transactions_max: 100_000,
         },
         load: LoadMarks::default(),
+        mta_sts: MtaSts::default(),
+        tls_report: None,
         timeouts: Timeouts {
             handshake: Duration::from_secs(30),
             proxy_header: Duration::from_secs(10),
@@ -88,12 +91,19 @@ pub(crate) fn config() -> Config {
             connections_max: 20,
             connections_total_max: 2_000,
             messages_per_connection_max: 1000,
+            connection_age_max: seconds(300),
             idle: seconds(5),
             recipients_max: 100,
             drain: seconds(20),
+            rates: Rates::default(),
         },
+        sites: Vec::new(),
+        backoff: Vec::new(),
+        warm_ups: Vec::new(),
         tls: None,
         auth: Some(auth()),
+        srs: None,
+        dsn: Default::default(),
         admin: Admin { bind: None },
         log: Log { file: None },
         listeners: vec![
@@ -111,6 +121,8 @@ pub(crate) fn config() -> Config {
                 retry: retry.clone(),
                 tls: OutwardTls::default(),
                 login: None,
+                rates: Rates::default(),
+                rewrite: None,
             },
             Route {
                 domains: vec!["*".into()],
@@ -121,6 +133,8 @@ pub(crate) fn config() -> Config {
                 retry,
                 tls: OutwardTls::default(),
                 login: None,
+                rates: Rates::default(),
+                rewrite: None,
             },
         ],
         resolvers: Vec::new(),
@@ -132,7 +146,7 @@ fn verdict(rules: &Rules, listener: usize, client: &str, authenticated: bool, re
     let (recipient, rest) = crate::smtp::path::forward_path(&path).unwrap();
     assert_eq!(rest, "");
     let client = client.parse().unwrap();
-    decide(rules, &Question { listener, client, authenticated, recipient: &recipient })
+    decide(rules, &Question { listener, client, authenticated, recipient: &recipient, now_micros: 0 })
 }
 
 const OUTSIDE: usize = 0;

@@ -73,9 +73,10 @@ fn plan(config: Option<Config>, profile: Option<Profile>) -> Result<Plan, Failed
             Failed::new(CONFIGURATION, format_args!("spool.path: {} is not UTF-8", path.display()))
         })?;
     }
-    ingest.sort_unstable();
-    delivery.sort_unstable();
-    service.sort_unstable();
+    for cpus in [&mut ingest, &mut delivery, &mut service] {
+        cpus.sort_unstable();
+        cpus.dedup();
+    }
     Ok(Plan { profile, online, ingest, delivery, service, spool })
 }
 

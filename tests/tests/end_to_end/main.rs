@@ -2,6 +2,7 @@
 //! own relay, spool, ports and neighbours.
 
 mod after_a_crash;
+mod announced_tls;
 mod auth;
 mod backlog;
 mod backups;
@@ -21,6 +22,7 @@ mod loops;
 mod mail_exchangers;
 mod many_messages;
 mod many_shards;
+mod notifications;
 mod other_shards;
 mod outward_tls;
 mod policy;
@@ -31,6 +33,7 @@ mod proxy;
 mod refused_content;
 mod restore;
 mod retries;
+mod rewriting;
 mod shutdown;
 mod small_file_system;
 mod smuggling;
