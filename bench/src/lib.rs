@@ -19,6 +19,7 @@ pub mod abuse;
 pub mod args;
 pub mod bare;
 pub mod compare;
+pub mod destinations;
 pub mod figures;
 pub mod message;
 pub mod place;

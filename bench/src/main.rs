@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use sluice_bench::sending::{distance, drain};
-use sluice_bench::{abuse, bare, compare, sink, source, spool, tls};
+use sluice_bench::{abuse, bare, compare, destinations, sink, source, spool, tls};
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -32,6 +32,8 @@ enum Command {
     Distance(distance::Options),
     /// Measures how fast a full queue empties, relay and Postfix in the same run
     Drain(drain::Options),
+    /// Measures what many destinations cost, and whether slow and dead ones slow the others
+    Destinations(destinations::Options),
 }
 
 fn main() -> ExitCode {
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Command::Bare(options) => bare::run(&options),
         Command::Distance(options) => distance::run(&options),
         Command::Drain(options) => drain::run(&options),
+        Command::Destinations(options) => destinations::run(&options),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
