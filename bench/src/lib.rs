@@ -17,6 +17,7 @@
 
 pub mod abuse;
 pub mod args;
+pub mod bare;
 pub mod compare;
 pub mod destinations;
 pub mod figures;

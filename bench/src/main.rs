@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use sluice_bench::sending::{distance, drain};
-use sluice_bench::{abuse, compare, destinations, sink, source, spool, tls};
+use sluice_bench::{abuse, bare, compare, destinations, sink, source, spool, tls};
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -24,6 +24,8 @@ enum Command {
     Spool(spool::Options),
     /// Measures what a normal client notices while others attack the relay
     Abuse(abuse::Options),
+    /// Moves the same octets over the same system calls without looking at them: what no relay on glommio can undercut
+    Bare(bare::Options),
     /// Measures what TLS costs relay and Postfix in the same run
     Tls(tls::Options),
     /// Measures what one connection carries over a long way, relay and Postfix in the same run
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Command::Spool(options) => spool::run(&options),
         Command::Abuse(options) => abuse::run(&options),
         Command::Tls(options) => tls::run(&options),
+        Command::Bare(options) => bare::run(&options),
         Command::Distance(options) => distance::run(&options),
         Command::Drain(options) => drain::run(&options),
         Command::Destinations(options) => destinations::run(&options),

@@ -25,6 +25,11 @@ use std::time::Duration;
 
 /// How often a shard hands its log lines on and has its outcomes written, at the latest.
 const TICK: Duration = Duration::from_millis(50);
+/// Memory that the kernel keeps mapped for the writes of a spool: four batches in flight and what is read beside
+/// them; past it a write maps its own. It is resident from the start.
+const SPOOL_IO_BYTES: usize = 4 << 20;
+/// A delivery shard has no files; glommio's least.
+const NO_IO_BYTES: usize = 64 << 10;
 /// How often a delivery shard forgets next hops and answers that it does not need any more.
 const FORGET: Duration = Duration::from_secs(60);
 /// How long a stop waits for ends of attempts that the delivery shards have told; what is missed is tried again.
@@ -82,6 +87,7 @@ where
         let ended = catch_unwind(AssertUnwindSafe(|| {
             let executor = LocalExecutorBuilder::new(Placement::Fixed(cpu))
                 .spin_before_park(spin)
+                .io_memory(if name.role == Role::Ingest { SPOOL_IO_BYTES } else { NO_IO_BYTES })
                 .make()
                 .map_err(|error| format!("its io_uring executor cannot start: {error}"))?;
             executor.run(body())

@@ -1,9 +1,16 @@
-//! Ten thousand idle sessions cost less than 200 MiB.
+//! Ten thousand idle sessions cost less than 200 MiB, and next to no CPU time.
+
+use std::thread;
+use std::time::Duration;
 
 use sluice_tests::{Client, Inbox, Relay, heavy, skipped};
 
 const SESSIONS: usize = 10_000;
 const MIB: u64 = 1 << 20;
+/// How long they are watched, and what the relay may use of one core meanwhile. The program of the tests is not
+/// optimised.
+const WATCHED: Duration = Duration::from_secs(5);
+const CORE_PERCENT_MAX: f64 = 3.0;
 
 fn open_files_max() -> usize {
     let limits = std::fs::read_to_string("/proc/self/limits").expect("/proc/self/limits");
@@ -39,6 +46,12 @@ fn ten_thousand_idle_sessions_cost_less_than_200_mib() {
         before / MIB
     );
     assert!(idle < 200 * MIB, "{} MiB", idle / MIB);
+    let used = relay.cpu_time();
+    thread::sleep(WATCHED);
+    let used = relay.cpu_time().saturating_sub(used);
+    let percent = used.as_secs_f64() / WATCHED.as_secs_f64() * 100.0;
+    println!("{SESSIONS} idle sessions: {percent:.2} % of a core");
+    assert!(percent < CORE_PERCENT_MAX, "{percent:.2} % of a core");
     for client in sessions.iter_mut().step_by(997) {
         client.command("NOOP").expect(250, "");
     }

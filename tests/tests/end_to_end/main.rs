@@ -24,6 +24,7 @@ mod log_lines;
 mod loops;
 mod mail_exchangers;
 mod many_messages;
+mod many_shards;
 mod notifications;
 mod other_shards;
 mod outward_tls;
