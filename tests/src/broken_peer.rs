@@ -166,14 +166,14 @@ fn direct(mut from: &TcpStream, mut to: &TcpStream, who: Says, fate: Break, brok
 fn in_handshake(mut client: &TcpStream, answer: Option<&[u8]>) -> std::io::Result<()> {
     let mut buffer = [0; 4096];
     client.write_all(b"220 broken.test ESMTP\r\n")?;
-    client.read(&mut buffer)?;
+    let _ehlo = client.read(&mut buffer)?;
     client.write_all(b"250-broken.test\r\n250 STARTTLS\r\n")?;
     let len = client.read(&mut buffer)?;
     if !buffer[..len].starts_with(b"STARTTLS") {
         return Ok(());
     }
     client.write_all(b"220 Go\r\n")?;
-    client.read(&mut buffer)?;
+    let _hello = client.read(&mut buffer)?;
     match answer {
         Some(answer) => client.write_all(answer)?,
         None => reset(client),
