@@ -72,7 +72,8 @@ impl Answers {
     }
 
     /// Answers that are kept, in force or not.
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         [&self.positive, &self.negative, &self.temporary]
             .iter()
             .map(|kind| kind.young.len() + kind.old.len())
