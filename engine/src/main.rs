@@ -269,8 +269,7 @@ fn execute(arguments: Arguments) -> Result<(), Failed> {
         Some(Command::Check(file)) => program::check::check(&file.config),
         Some(Command::Explain(explain)) => {
             let Explain { file, listener, client, authenticated, from, to, message } = explain;
-            let asked =
-                program::explain::Asked { listener, client, authenticated, from, to, message };
+            let asked = program::explain::Asked { listener, client, authenticated, from, to, message };
             program::explain::explain(&file.config, &asked)
         }
         Some(Command::DsnTemplate(DsnTemplate { kind, language, example })) => {

@@ -120,7 +120,8 @@ fn replace(texts: &mut Texts, directory: &Path) -> Vec<Wrong> {
         };
         found = true;
         let text = read.and_then(|octets| {
-            String::from_utf8(octets).map_err(|error| format!("is not UTF-8 from octet {} on", error.utf8_error().valid_up_to()))
+            String::from_utf8(octets)
+                .map_err(|error| format!("is not UTF-8 from octet {} on", error.utf8_error().valid_up_to()))
         });
         match text.and_then(|text| Template::read(&text)) {
             Ok(template) => texts.set(kind, template),

@@ -104,7 +104,9 @@ fn text_of(file: &Path, bytes_max: u64) -> Result<String, Wrong> {
     let mut text = String::new();
     let read = std::fs::File::open(file).and_then(|file| file.take(bytes_max + 1).read_to_string(&mut text));
     match read {
-        Err(error) => Err(format!("cannot be read ({error}); allowed: a file that the relay's user may read")),
+        Err(error) => {
+            Err(format!("cannot be read ({error}); allowed: a file that the relay's user may read"))
+        }
         Ok(_) if text.len() as u64 > bytes_max => {
             Err(format!("is too long; allowed: at most {}", value::show_size(bytes_max)))
         }
@@ -153,13 +155,19 @@ fn removed(text: &str) -> Result<String, Wrong> {
 }
 
 fn field_name(text: &str) -> Result<(), Wrong> {
-    let good = !text.is_empty() && text.len() <= 76 && text.bytes().all(|b| b.is_ascii_graphic() && b != b':');
+    let good =
+        !text.is_empty() && text.len() <= 76 && text.bytes().all(|b| b.is_ascii_graphic() && b != b':');
     let wrong = || format!("\"{text}\" is not the name of a field; allowed: X-Originating-IP");
     if good { Ok(()) } else { Err(wrong()) }
 }
 
 fn added(text: &str) -> Result<String, Wrong> {
-    let wrong = || format!("\"{}\" is not a field; allowed: \"Name: value\" in printable ASCII, up to 900 characters", text.escape_debug());
+    let wrong = || {
+        format!(
+            "\"{}\" is not a field; allowed: \"Name: value\" in printable ASCII, up to 900 characters",
+            text.escape_debug()
+        )
+    };
     let (name, value) = text.split_once(':').ok_or_else(wrong)?;
     field_name(name).map_err(|_| wrong())?;
     let printable = value.bytes().all(|b| (b' '..=b'~').contains(&b));

@@ -121,14 +121,17 @@ impl Message {
     ///
     /// # Errors
     /// The spool could not give the header section, or it is too long to be looked at.
-    pub async fn rewrite(&mut self, rules: &Rules, recipients: &[u32], config: &Config) -> Result<(), String> {
+    pub async fn rewrite(
+        &mut self,
+        rules: &Rules,
+        recipients: &[u32],
+        config: &Config,
+    ) -> Result<(), String> {
         let envelope = self.envelope.clone();
         let of = |index: &u32| &envelope.recipients[*index as usize];
         let first = recipients.first().map_or("", |index| &of(index).address);
-        let mut outgoing = Outgoing {
-            sender: rules.sender(&envelope.sender, first, wall_micros()),
-            ..Outgoing::default()
-        };
+        let mut outgoing =
+            Outgoing { sender: rules.sender(&envelope.sender, first, wall_micros()), ..Outgoing::default() };
         let changed = recipients.iter().filter_map(|index| Some((*index, rules.recipient(of(index))?)));
         outgoing.recipients.extend(changed);
         if rules.changes_header() {
@@ -244,7 +247,9 @@ impl<'a> Pieces<'a> {
 
     /// What takes the place of the front of the content. No line of it begins with a dot.
     fn put_front(&mut self, out: &mut Vec<u8>) {
-        let Some(outgoing) = self.message.outgoing.as_ref().filter(|outgoing| outgoing.replaces > 0) else { return };
+        let Some(outgoing) = self.message.outgoing.as_ref().filter(|outgoing| outgoing.replaces > 0) else {
+            return;
+        };
         out.extend_from_slice(&outgoing.front);
         self.position = outgoing.replaces;
         self.in_window = (outgoing.replaces as usize).min(self.window().len());

@@ -17,8 +17,8 @@ use super::shard::DeliveryShard;
 use super::steer::InHands;
 use super::verdict::{Fate, Outcome, Peer, Verdict};
 use crate::clock::wall_micros;
-use crate::smtp::content::Framing;
 use crate::rewrite::Rules;
+use crate::smtp::content::Framing;
 use crate::tls::outward::PeerTls;
 use futures_lite::FutureExt;
 use sluice_queue::{Envelope, RecipientState};
@@ -344,11 +344,11 @@ impl Open {
     /// Keeps those who get the same envelope sender as the first; the others wait for a transaction of their own.
     fn divide(&mut self, item: &Item, envelope: &Envelope, rules: &Rules) {
         let now = wall_micros();
-        let sender = |index: &u32| {
-            rules.sender(&envelope.sender, &envelope.recipients[*index as usize].address, now)
-        };
+        let sender =
+            |index: &u32| rules.sender(&envelope.sender, &envelope.recipients[*index as usize].address, now);
         let Some(first) = self.now.first().map(sender) else { return };
-        let (same, mut others) = std::mem::take(&mut self.now).into_iter().partition(|index| sender(index) == first);
+        let (same, mut others) =
+            std::mem::take(&mut self.now).into_iter().partition(|index| sender(index) == first);
         self.now = same;
         others.extend(self.rest.iter().flat_map(|rest| rest.group.indexes()));
         if !others.is_empty() {

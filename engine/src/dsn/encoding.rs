@@ -22,7 +22,8 @@ pub(super) fn quoted_printable(octets: &[u8]) -> Vec<u8> {
             continue;
         }
         let ends_line = octets[at + 1..].starts_with(b"\r\n") || at + 1 == octets.len();
-        let plain = matches!(octet, b'!'..=b'<' | b'>'..=b'~') || (matches!(octet, b' ' | b'\t') && !ends_line);
+        let plain =
+            matches!(octet, b'!'..=b'<' | b'>'..=b'~') || (matches!(octet, b' ' | b'\t') && !ends_line);
         let needed = if plain { 1 } else { 3 };
         if column + needed > LINE_BYTES_MAX - 1 {
             out.extend_from_slice(b"=\r\n");
@@ -80,7 +81,10 @@ mod tests {
         assert!(long.split(|&octet| octet == b'\n').all(|line| line.len() <= 77));
         assert_eq!(words("plain"), "plain");
         let subject = words(&"Ihre Nachricht verz\u{f6}gert sich ".repeat(4));
-        assert!(subject.split(' ').all(|word| word.len() <= 75 && word.starts_with("=?utf-8?B?")), "{subject}");
+        assert!(
+            subject.split(' ').all(|word| word.len() <= 75 && word.starts_with("=?utf-8?B?")),
+            "{subject}"
+        );
         assert_eq!(display_name("Mail Delivery System"), "Mail Delivery System");
         assert_eq!(display_name("A <b> \"c\\"), "\"A <b> \\\"c\\\\\"");
         assert!(display_name("Z\u{fc}rich").starts_with("=?utf-8?B?"));

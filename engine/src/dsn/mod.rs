@@ -188,7 +188,13 @@ pub fn compose(report: &Report<'_>) -> Option<Dsn> {
 }
 
 /// A message to the postmaster about the relay itself: a subject and a text.
-pub fn notice(hostname: &str, postmaster: &str, (subject, text): (&str, &str), date: &str, now_micros: u64) -> Dsn {
+pub fn notice(
+    hostname: &str,
+    postmaster: &str,
+    (subject, text): (&str, &str),
+    date: &str,
+    now_micros: u64,
+) -> Dsn {
     let mut fields = Fields::default();
     fields.put("Date", date);
     fields.put("From", &format!("Mail Delivery System <{postmaster}>"));

@@ -18,7 +18,7 @@
 //! can make a field, a boundary or a line that looks like the template's own; they are not expanded again either.
 
 use super::fields::{printable, wrapped};
-use super::text::{Language, Kind};
+use super::text::{Kind, Language};
 use std::fmt;
 
 /// Octets of a template.
@@ -101,7 +101,13 @@ pub struct Template {
 
 impl fmt::Debug for Template {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Template({:?}, {:?}, {} lines)", self.language, self.from, self.before.len() + self.each.len() + self.after.len())
+        write!(
+            f,
+            "Template({:?}, {:?}, {} lines)",
+            self.language,
+            self.from,
+            self.before.len() + self.each.len() + self.after.len()
+        )
     }
 }
 
@@ -180,7 +186,9 @@ impl Template {
                 }
                 (Place::Before, EACH) => place = Place::Each,
                 (Place::Each, END) => place = Place::After,
-                (_, EACH | END) => fault(format!("\"{}\" is out of place; allowed: {EACH} once, then {END}", line.trim())),
+                (_, EACH | END) => {
+                    fault(format!("\"{}\" is out of place; allowed: {EACH} once, then {END}", line.trim()))
+                }
                 (place, _) => match read_line(line, place == Place::Each) {
                     Err(wrong) => fault(wrong),
                     Ok(line) => match place {
@@ -236,7 +244,8 @@ impl Template {
         let mut out = Vec::new();
         put(&mut out, &self.before, utf8, &value);
         for index in 0..count {
-            let of = |variable| if is_of_message(variable) { value(variable) } else { recipient(index, variable) };
+            let of =
+                |variable| if is_of_message(variable) { value(variable) } else { recipient(index, variable) };
             put(&mut out, &self.each, utf8, &of);
         }
         if let Some(more) = more {
@@ -286,7 +295,8 @@ fn read_line(line: &str, in_each: bool) -> Result<Line, String> {
             rest = behind;
             continue;
         }
-        let (name, behind) = rest.split_once('}').ok_or("has { without }; allowed: {{ for the character itself")?;
+        let (name, behind) =
+            rest.split_once('}').ok_or("has { without }; allowed: {{ for the character itself")?;
         let known = VARIABLES.iter().position(|(known, _)| *known == name);
         let usable = if in_each { VARIABLES.len() } else { OF_MESSAGE };
         let variable = match known {
@@ -348,7 +358,10 @@ mod tests {
     fn what_is_wrong_with_a_template_is_said_with_its_line() {
         let long = GOOD.replace("Text", &"x".repeat(999));
         for (text, expected) in [
-            (GOOD.replace("{hostname}", "{hostnam}"), "line 3: {hostnam} is not a variable; allowed: hostname, postmaster"),
+            (
+                GOOD.replace("{hostname}", "{hostnam}"),
+                "line 3: {hostnam} is not a variable; allowed: hostname, postmaster",
+            ),
             (GOOD.replace("{hostname}", "{recipient}"), "line 3: {recipient} stands outside"),
             (GOOD.replace("{hostname}", "{hostname"), "line 3: has { without }"),
             (long, "line 3: has 1011 octets; allowed: at most 998"),

@@ -281,7 +281,11 @@ fn about_an_international_message_the_parts_are_global() {
         let dsn = compose(&report(&original, HEADER, &[recipient])).unwrap();
         assert_lines(&dsn.content);
         assert_eq!(dsn.envelope.is_utf8(), needs_utf8);
-        assert_eq!(dsn.envelope.body == Body::SevenBit, !needs_utf8, "only the address needs more than 7 bits");
+        assert_eq!(
+            dsn.envelope.body == Body::SevenBit,
+            !needs_utf8,
+            "only the address needs more than 7 bits"
+        );
         let text = String::from_utf8(dsn.content).unwrap();
         for part in [
             "message/global-delivery-status\r\nContent-Transfer-Encoding: quoted-printable\r\n",
@@ -407,7 +411,8 @@ fn python_reads(dsn: &Dsn, expected: &serde_json::Value) -> Option<()> {
 fn python_reads_the_parts() {
     let failed = serde_json::json!({"Action": "failed", "Status": "5.1.1", "Final-Recipient": "rfc822; r@b.example",
         "Remote-MTA": "dns; mx.b.example", "Diagnostic-Code": "smtp; 550 5.1.1 No such user"});
-    let expired = serde_json::json!({"Action": "failed", "Status": "4.4.7", "Final-Recipient": "rfc822; d@b.example"});
+    let expired =
+        serde_json::json!({"Action": "failed", "Status": "4.4.7", "Final-Recipient": "rfc822; d@b.example"});
     let late = serde_json::json!({"Action": "delayed", "Status": "4.4.1",
         "Will-Retry-Until": "Fri, 27 Nov 2026 01:00:00 +0000"});
     let passed = serde_json::json!({"Action": "relayed", "Status": "2.0.0"});
@@ -451,7 +456,9 @@ fn python_reads_the_parts() {
                 let sender = if international { "sö@a.example" } else { "s@a.example" };
                 let parameters = if international { utf8() } else { None };
                 let original = Envelope { sender: sender.into(), parameters, ..original() };
-                let content = [HEADER, b"Content-Type: text/plain; charset=utf-8\r\n\r\nthe body \xc3\xbc\r\n"].concat();
+                let content =
+                    [HEADER, b"Content-Type: text/plain; charset=utf-8\r\n\r\nthe body \xc3\xbc\r\n"]
+                        .concat();
                 let header = if whole { &content[..] } else { HEADER };
                 let made = Report { texts, whole, ..report(&original, header, recipients) };
                 let dsn = compose(&made).unwrap();

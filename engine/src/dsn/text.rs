@@ -73,7 +73,8 @@ impl Default for Texts {
 impl Texts {
     pub fn built_in(languages: &[Language]) -> Self {
         let of = |kind| {
-            let read = |language: &Language| Template::read(built_in(kind, *language)).expect("they are tested");
+            let read =
+                |language: &Language| Template::read(built_in(kind, *language)).expect("they are tested");
             languages.iter().map(read).collect()
         };
         Self(Kind::ALL.map(of))
@@ -96,7 +97,9 @@ fn kinds(report: &Report<'_>) -> Vec<Kind> {
 
 /// The tags of the languages that the text is in.
 pub(super) fn languages(report: &Report<'_>) -> String {
-    let Some(kind) = kinds(report).first().copied().filter(|_| report.to == To::Sender) else { return "en".into() };
+    let Some(kind) = kinds(report).first().copied().filter(|_| report.to == To::Sender) else {
+        return "en".into();
+    };
     let tags: Vec<&str> = report.texts.of(kind).iter().map(|template| template.language.tag()).collect();
     tags.join(", ")
 }

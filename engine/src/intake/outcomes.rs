@@ -193,7 +193,10 @@ async fn copy_to_postmaster(
 ) {
     let notify = &shard.config.dsn.notify;
     let failed = report.fates.iter().any(is_failure);
-    let delayed = report.fates.iter().any(|fate| matches!(fate.disposition, Disposition::Deferred { notice: true, .. }));
+    let delayed = report
+        .fates
+        .iter()
+        .any(|fate| matches!(fate.disposition, Disposition::Deferred { notice: true, .. }));
     let what = match (failed && notify.bounce, delayed && notify.delay) {
         (true, _) => BOUNCE,
         (false, true) => DELAY,

@@ -66,7 +66,8 @@ fn row(
 ) -> Row {
     let path = format!("<{to}>");
     let (recipient, _) = path::forward_path(&path).expect("recipients() makes paths");
-    let verdict = decide(rules, &Question { listener, client, authenticated, recipient: &recipient, now_micros: 0 });
+    let verdict =
+        decide(rules, &Question { listener, client, authenticated, recipient: &recipient, now_micros: 0 });
     let address = if recipient == ForwardPath::Postmaster { config.postmaster.as_str() } else { to };
     let returns = match &recipient {
         ForwardPath::Mailbox(mailbox) => rules.returns_to(mailbox, 0).and_then(Result::ok),

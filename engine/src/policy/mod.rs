@@ -176,13 +176,16 @@ pub fn decide(rules: &Rules, question: &Question<'_>) -> Verdict {
     }
     let door = &rules.listeners[question.listener];
     let restricted = door.relay == Relay::Authenticated && !(door.auth && question.authenticated);
-    if !restricted && let ForwardPath::Mailbox(mailbox) = question.recipient
+    if !restricted
+        && let ForwardPath::Mailbox(mailbox) = question.recipient
         && let Some(returns) = rules.returns_to(mailbox, question.now_micros)
     {
         return match returns {
             Ok(_) => Verdict::Accept(Rule::ReturnAddress),
             Err(Fault::Forged) => Verdict::Refuse(&reply::RETURN_ADDRESS_FORGED, Rule::ForgedReturnAddress),
-            Err(Fault::Expired) => Verdict::Refuse(&reply::RETURN_ADDRESS_EXPIRED, Rule::ExpiredReturnAddress),
+            Err(Fault::Expired) => {
+                Verdict::Refuse(&reply::RETURN_ADDRESS_EXPIRED, Rule::ExpiredReturnAddress)
+            }
         };
     }
     match door.relay {

@@ -59,7 +59,8 @@ fn text(config: &Config, asked: &Asked, header: &[u8], now_micros: u64) -> Resul
         return Err(format!("--from {from} is no address; allowed: user@domain, or nothing for <>"));
     }
     let forward = format!("<{}>", asked.to.trim_matches(['<', '>']));
-    let (recipient, _) = path::forward_path(&forward).map_err(|wrong| format!("--to {}: {wrong}", asked.to))?;
+    let (recipient, _) =
+        path::forward_path(&forward).map_err(|wrong| format!("--to {}: {wrong}", asked.to))?;
     let rules = Rules::new(config);
     let mut out = String::new();
     let named = |name: &str| asked.listener.as_ref().is_none_or(|wanted| wanted == name);
@@ -94,10 +95,15 @@ fn text(config: &Config, asked: &Asked, header: &[u8], now_micros: u64) -> Resul
             None => mailbox.to_string(),
         },
     };
-    let literal = matches!(&recipient, ForwardPath::Mailbox(mailbox) if matches!(mailbox.domain, Domain::Literal(_)));
+    let literal =
+        matches!(&recipient, ForwardPath::Mailbox(mailbox) if matches!(mailbox.domain, Domain::Literal(_)));
     let domain = path::split_address(&address).map_or("", |(_, domain)| domain);
     let Some(route) = config.route_for(domain) else {
-        let _ = writeln!(out, "no route has {}: the message is returned", if literal { "the address" } else { domain });
+        let _ = writeln!(
+            out,
+            "no route has {}: the message is returned",
+            if literal { "the address" } else { domain }
+        );
         return Ok(out);
     };
     let way = match &config.routes[route].target {
@@ -144,7 +150,9 @@ mod tests {
         assert!(told.contains("listener outside: refuses <bob@away.test>"), "{told}");
         assert!(told.contains("listener inside: takes <bob@away.test>"), "{told}");
         assert!(told.contains("\nroute 2 (*): to ") && told.contains("nothing is rewritten"), "{told}");
-        assert!(text(&config, &asked(Some("none"), "bob@away.test"), b"", 0).unwrap_err().contains("outside"));
+        assert!(
+            text(&config, &asked(Some("none"), "bob@away.test"), b"", 0).unwrap_err().contains("outside")
+        );
         assert!(text(&config, &asked(None, "bob"), b"", 0).is_err());
         assert_eq!(with_line_ends(b"A: b\nC: d\r\n\nx"), b"A: b\r\nC: d\r\n\r\nx");
     }

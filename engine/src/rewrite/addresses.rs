@@ -98,7 +98,9 @@ pub fn replaced(
         let line = out.len() - out.iter().rposition(|&octet| octet == b'\n').map_or(0, |end| end + 1);
         if line + line_rest > LINE_BYTES_MAX + 8 {
             let comma = rest[..line_rest].iter().position(|octet| matches!(octet, b',' | b'>' | b';'));
-            if let Some(at) = comma.filter(|at| rest.get(at + 1).is_some_and(|next| matches!(next, b' ' | b'\t'))) {
+            if let Some(at) =
+                comma.filter(|at| rest.get(at + 1).is_some_and(|next| matches!(next, b' ' | b'\t')))
+            {
                 out.extend_from_slice(&rest[..=at]);
                 out.extend_from_slice(b"\r\n");
                 copied += at + 1;
@@ -150,7 +152,9 @@ fn tokens(value: &[u8]) -> Vec<Token> {
     let mut at = 0;
     while let Some(&octet) = value.get(at) {
         let (kind, octets) = match octet {
-            b' ' | b'\t' | b'\r' | b'\n' => (Kind::Blank, run(&value[at..], |octet| octet.is_ascii_whitespace())),
+            b' ' | b'\t' | b'\r' | b'\n' => {
+                (Kind::Blank, run(&value[at..], |octet| octet.is_ascii_whitespace()))
+            }
             b'(' => (Kind::Comment, comment(&value[at..])),
             b'"' => (Kind::Quoted, closed(&value[at..], b'"')),
             b'[' => (Kind::Literal, closed(&value[at..], b']')),
@@ -238,7 +242,10 @@ mod tests {
             ("=?utf-8?Q?a@x.example?= <b@y.example>", &["b@y.example"]),
             ("=?utf-8?Q?a?=b@y.example", &["b@y.example"]),
             ("=x=@y.example", &["=x=@y.example"]),
-            ("Friends: a@x.example, Bob <b@y.example>;, c@z.example", &["a@x.example", "b@y.example", "c@z.example"]),
+            (
+                "Friends: a@x.example, Bob <b@y.example>;, c@z.example",
+                &["a@x.example", "b@y.example", "c@z.example"],
+            ),
             ("undisclosed-recipients:;", &[]),
             ("<@one.example,@two.example:a@x.example>", &["a@x.example"]),
             ("a . b @ x . example", &["a.b@x.example"]),
@@ -268,7 +275,10 @@ mod tests {
         let swap = |address: &str| (address == "a@x.example").then(|| "b@y.example".to_owned());
         let table: [(&[u8], Option<&[u8]>); 8] = [
             (b" Ann <a@x.example>\r\n", Some(b" Ann <b@y.example>\r\n")),
-            (b" \"a@x.example\"\t<a@x.example> ,\r\n\tc@z\r\n", Some(b" \"a@x.example\"\t<b@y.example> ,\r\n\tc@z\r\n")),
+            (
+                b" \"a@x.example\"\t<a@x.example> ,\r\n\tc@z\r\n",
+                Some(b" \"a@x.example\"\t<b@y.example> ,\r\n\tc@z\r\n"),
+            ),
             (b" a (why) @ x.example, d@e\r\n", Some(b" b@y.example (why), d@e\r\n")),
             (b" a@x.example", Some(b" b@y.example")),
             (b" \xff\xfe <a@x.example>\r\n", Some(b" \xff\xfe <b@y.example>\r\n")),
@@ -283,7 +293,8 @@ mod tests {
 
     #[test]
     fn a_line_does_not_become_too_long() {
-        let grow = |address: &str| address.strip_suffix("@x").map(|local| format!("{local}@{}", "y".repeat(60)));
+        let grow =
+            |address: &str| address.strip_suffix("@x").map(|local| format!("{local}@{}", "y".repeat(60)));
         for count in [50, 100, 140] {
             let value = " ".to_owned() + &["a@x, b@z"].repeat(count).join(", ") + "\r\n";
             let out = String::from_utf8(replaced(value.as_bytes(), 3, grow).unwrap()).unwrap();

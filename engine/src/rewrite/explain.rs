@@ -6,7 +6,14 @@ use std::fmt::Write;
 
 /// One line for each thing that changes; empty when nothing does. `header`: a header section to try the rules on,
 /// as octets; may be empty.
-pub fn explain(rules: &Rules, hostname: &str, from: &str, to: &str, header: &[u8], now_micros: u64) -> String {
+pub fn explain(
+    rules: &Rules,
+    hostname: &str,
+    from: &str,
+    to: &str,
+    header: &[u8],
+    now_micros: u64,
+) -> String {
     let mut out = String::new();
     let mut line = |text: std::fmt::Arguments<'_>| {
         let _ = writeln!(out, "{text}");
@@ -43,7 +50,8 @@ mod tests {
     #[test]
     fn what_would_change_is_said() {
         let header = b"From: ann@pc7.corp.example\r\nSubject: x\r\nX-Originating-IP: y\r\n\r\nbody";
-        let said = explain(&rules(RULES), "relay.example", "ann@pc7.corp.example", "b@away.example", header, 0);
+        let said =
+            explain(&rules(RULES), "relay.example", "ann@pc7.corp.example", "b@away.example", header, 0);
         let expected = "MAIL FROM:<ann@corp.example> in place of <ann@pc7.corp.example>\n\
             - From: ann@pc7.corp.example\n- X-Originating-IP: y\n+ From: ann@corp.example\n+ X-Relay: yes\n";
         assert_eq!(said, expected);

@@ -13,7 +13,13 @@ use std::net::IpAddr;
 
 /// Fields whose addresses are those of senders.
 const SENDERS: [&str; 8] = [
-    "From", "Sender", "Reply-To", "Resent-From", "Resent-Sender", "Resent-Reply-To", "Errors-To",
+    "From",
+    "Sender",
+    "Reply-To",
+    "Resent-From",
+    "Resent-Sender",
+    "Resent-Reply-To",
+    "Errors-To",
     "Disposition-Notification-To",
 ];
 /// And of recipients.
@@ -63,7 +69,9 @@ pub fn rewritten(fields: &[u8], rules: &Rules, hostname: &str) -> Vec<u8> {
             continue;
         }
         match class(name) {
-            Some(class) if rules.has_addresses(class) => put_addresses(&mut out, field, name.len(), rules, class),
+            Some(class) if rules.has_addresses(class) => {
+                put_addresses(&mut out, field, name.len(), rules, class)
+            }
             _ => out.extend_from_slice(field),
         }
     }
@@ -171,7 +179,8 @@ fn is_private(address: IpAddr) -> bool {
 
 /// A field of the relay's own without its `from` clause, which ends where `by` begins.
 fn without_from(field: &[u8]) -> Vec<u8> {
-    let by = memchr::memmem::find_iter(field, b"by ").find(|&at| at > 0 && field[at - 1].is_ascii_whitespace());
+    let by =
+        memchr::memmem::find_iter(field, b"by ").find(|&at| at > 0 && field[at - 1].is_ascii_whitespace());
     match by {
         Some(by) => [b"Received: ", &field[by..]].concat(),
         None => field.to_vec(),

@@ -81,7 +81,8 @@ fn entry(line: &str) -> Result<(String, String), String> {
     let (Some(from), Some(to), None) = (words.next(), words.next(), words.next()) else {
         return Err(format!("\"{line}\" is not two addresses; {ALLOWED}"));
     };
-    let is_domain = |text: &str| text.strip_prefix('@').is_some_and(|name| crate::config::domain(name).is_ok());
+    let is_domain =
+        |text: &str| text.strip_prefix('@').is_some_and(|name| crate::config::domain(name).is_ok());
     let is_address = |text: &str| text.is_ascii() && crate::smtp::path::whole_mailbox(text).is_some();
     for word in [from, to] {
         if !is_domain(word) && !is_address(word) {
@@ -105,7 +106,10 @@ mod tests {
         );
         let map = map.unwrap_err();
         assert!(map.contains("line 6") && map.contains("two addresses"), "{map}");
-        let map = Map::read("Ann@old.example a.other@new.example\n@Old.example @new.example\n@lists.example all@new.example").unwrap();
+        let map = Map::read(
+            "Ann@old.example a.other@new.example\n@Old.example @new.example\n@lists.example all@new.example",
+        )
+        .unwrap();
         for (address, expected) in [
             ("ann@old.example", Some("a.other@new.example")),
             ("ANN@OLD.example", Some("a.other@new.example")),

@@ -176,8 +176,10 @@ impl Rules {
 
     /// Whether a host (in lower case) has a name of inside.
     pub(crate) fn is_inside(&self, host: &str) -> bool {
-        let below = |above: &str| host == above || host.strip_suffix(above).is_some_and(|rest| rest.ends_with('.'));
-        self.inside.holds_or_above(host) || self.masquerade.iter().any(|rule| below(rule.trim_start_matches('!')))
+        let below =
+            |above: &str| host == above || host.strip_suffix(above).is_some_and(|rest| rest.ends_with('.'));
+        self.inside.holds_or_above(host)
+            || self.masquerade.iter().any(|rule| below(rule.trim_start_matches('!')))
     }
 }
 
@@ -260,7 +262,9 @@ pub(crate) mod tests {
 
     #[test]
     fn the_table_comes_before_the_mask_and_the_new_return_address_last() {
-        let rules = rules("senders = \"DIR/senders\"\nmasquerade = [\"own.example\"]\nmasquerade_recipients = true\nsrs = true");
+        let rules = rules(
+            "senders = \"DIR/senders\"\nmasquerade = [\"own.example\"]\nmasquerade_recipients = true\nsrs = true",
+        );
         for (sender, expected) in [
             ("ann@own.example", Some("ann.other@own.example")),
             ("bob@old.example", Some("bob@own.example")),
@@ -270,10 +274,16 @@ pub(crate) mod tests {
             assert_eq!(rules.sender(sender, "b@away.example", NOW).as_deref(), expected, "{sender}");
         }
         let foreign = rules.sender("eve@else.example", "b@away.example", NOW).unwrap();
-        assert!(foreign.starts_with("SRS0=") && foreign.ends_with("=else.example=eve@srs.example"), "{foreign}");
+        assert!(
+            foreign.starts_with("SRS0=") && foreign.ends_with("=else.example=eve@srs.example"),
+            "{foreign}"
+        );
         assert_eq!(rules.sender("eve@else.example", "b@own.example", NOW), None, "it is for inside");
         assert_eq!(rules.header_address(Class::Sender, "eve@else.example"), None, "only the envelope");
-        assert_eq!(rules.header_address(Class::Recipient, "b@pc.own.example").as_deref(), Some("b@own.example"));
+        assert_eq!(
+            rules.header_address(Class::Recipient, "b@pc.own.example").as_deref(),
+            Some("b@own.example")
+        );
     }
 
     #[test]

@@ -253,7 +253,10 @@ mod tests {
             let (local, domain) = address.rsplit_once('@').unwrap();
             assert!(srs.is_ours(local, domain));
             assert_eq!(srs.reverse(local, NOW).as_deref(), Ok(original));
-            assert_eq!(srs.reverse(&local.to_lowercase(), NOW).map(|it| it.to_lowercase()), Ok(original.to_lowercase()));
+            assert_eq!(
+                srs.reverse(&local.to_lowercase(), NOW).map(|it| it.to_lowercase()),
+                Ok(original.to_lowercase())
+            );
         }
     }
 
@@ -320,8 +323,18 @@ mod tests {
     #[test]
     fn what_cannot_be_rewritten_stays() {
         let srs = srs(&["a key that is long"], 8);
-        let long = format!("{}@{}.example", "a".repeat(64), "b".repeat(60).as_str().repeat(1) + &".c".repeat(70));
-        for sender in ["", "bob", "\"bob x\"@away.example", "bob@[192.0.2.1]", "bob@Relay.Example", &long, "SRS1=@x.example", "SRS1=a=b@x.example"] {
+        let long =
+            format!("{}@{}.example", "a".repeat(64), "b".repeat(60).as_str().repeat(1) + &".c".repeat(70));
+        for sender in [
+            "",
+            "bob",
+            "\"bob x\"@away.example",
+            "bob@[192.0.2.1]",
+            "bob@Relay.Example",
+            &long,
+            "SRS1=@x.example",
+            "SRS1=a=b@x.example",
+        ] {
             assert_eq!(srs.forward(sender, NOW), None, "{sender}");
         }
         // Longer than other local parts may be, and read again.

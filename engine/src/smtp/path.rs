@@ -229,7 +229,8 @@ fn mailbox(text: &str) -> Result<(Mailbox<'_>, &str), PathFault> {
 /// A return address that a forwarder has wrapped (SRS0, SRS1).
 fn is_wrapped(local: &str) -> bool {
     let (tag, rest) = local.split_at_checked(4).unwrap_or(("", ""));
-    (tag.eq_ignore_ascii_case("SRS0") || tag.eq_ignore_ascii_case("SRS1")) && rest.starts_with(['=', '-', '+'])
+    (tag.eq_ignore_ascii_case("SRS0") || tag.eq_ignore_ascii_case("SRS1"))
+        && rest.starts_with(['=', '-', '+'])
 }
 
 /// Reads a mailbox with nothing around it.

@@ -36,11 +36,15 @@ fn the_operator_s_words_stand_in_the_dsn() {
     assert_eq!(output.status.code(), Some(78));
     assert!(String::from_utf8_lossy(&output.stderr).contains("sluice dsn-template"), "{output:?}");
     let template = relay.sluice_ok(&["dsn-template", "failed", "--language", "de"]);
-    std::fs::write(directory.join("failed.txt"), template.replace("{hostname}", "{host}")).expect("a template");
+    std::fs::write(directory.join("failed.txt"), template.replace("{hostname}", "{host}"))
+        .expect("a template");
     let output = relay.sluice(&check);
     let told = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(78));
-    assert!(told.contains("dsn.templates:") && told.contains("failed.txt: line 6: {host} stands outside"), "{told}");
+    assert!(
+        told.contains("dsn.templates:") && told.contains("failed.txt: line 6: {host} stands outside"),
+        "{told}"
+    );
     let own = template.replace("Dies ist das Mailsystem auf {hostname}.", "Grüße aus dem Keller, {sender}.");
     std::fs::write(directory.join("failed.txt"), own).expect("a template");
     assert_eq!(relay.sluice(&check).status.code(), Some(0));
@@ -55,12 +59,18 @@ fn the_operator_s_words_stand_in_the_dsn() {
     assert_eq!(dsn.header("subject"), "Ihre Nachricht konnte nicht zugestellt werden");
     let text = dsn.text();
     assert!(text.contains("Grüße aus dem Keller, bob@inside.test."), "{text}");
-    assert!(text.contains("Nobody --=_ \"{hostname}\" of that name") && text.contains("auf Tippfehler"), "{text}");
+    assert!(
+        text.contains("Nobody --=_ \"{hostname}\" of that name") && text.contains("auf Tippfehler"),
+        "{text}"
+    );
     assert!(String::from_utf8_lossy(&got.content).contains("message/rfc822"), "the whole message");
     let large = message("large", &"the text\r\n".repeat(300));
     send(&relay, "bob@inside.test", "nobody@away.test", &large);
     let got = internal.wait_for(2, SOON)[1].clone();
-    assert!(String::from_utf8_lossy(&got.content).contains("text/rfc822-headers"), "past the bound its header");
+    assert!(
+        String::from_utf8_lossy(&got.content).contains("text/rfc822-headers"),
+        "past the bound its header"
+    );
     relay.wait_empty();
 }
 
@@ -82,11 +92,14 @@ fn the_postmaster_hears_of_a_double_bounce_and_nobody_of_a_notice() {
     assert_eq!((got.from.as_str(), got.to.as_slice()), ("", &["postmaster@inside.test".to_owned()][..]));
     let dsn = Dsn::parse_valid(&got.content);
     dsn.expect_one("gone@inside.test", "failed", "5.1.1");
-    assert!(dsn.header("subject").starts_with("Postmaster notice: a notification could not be delivered"), "{dsn:?}");
+    assert!(
+        dsn.header("subject").starts_with("Postmaster notice: a notification could not be delivered"),
+        "{dsn:?}"
+    );
     relay.log().wait_for(SOON, &["undeliverable notification discarded"]);
     relay.wait_empty();
 
-    internal.script(|step| match step {
+    internal.set_script(|step| match step {
         Step::Rcpt(_) => Answer::Say("550 5.1.1 Gone".into()),
         _ => Answer::Accept,
     });
@@ -123,6 +136,8 @@ fn the_postmaster_gets_copies_where_he_wants_them() {
     let got = internal.wait_for(2, SOON);
     let to: Vec<&str> = got.iter().flat_map(|got| &got.to).map(String::as_str).collect();
     assert!(to.contains(&"bob@inside.test") && to.contains(&"postmaster@inside.test"), "{to:?}");
-    got.iter().for_each(|got| drop(Dsn::parse_valid(&got.content).expect_one("nobody@away.test", "failed", "5.1.1")));
+    got.iter().for_each(|got| {
+        drop(Dsn::parse_valid(&got.content).expect_one("nobody@away.test", "failed", "5.1.1"))
+    });
     relay.wait_empty();
 }

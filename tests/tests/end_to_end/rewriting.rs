@@ -50,7 +50,9 @@ fn a_message_goes_out_as_the_route_says_by_data_and_by_bdat() {
         let internal = Inbox::start();
         let external = Inbox::scripted(move |step| match step {
             Step::Hello(_) if chunking => offer_chunking(false),
-            Step::Hello(_) => Answer::Say("250-inbox.test\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SIZE 104857600".into()),
+            Step::Hello(_) => {
+                Answer::Say("250-inbox.test\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SIZE 104857600".into())
+            }
             _ => Answer::Accept,
         });
         // Nothing is handed over in memory in the second round.
@@ -121,8 +123,19 @@ fn forwarded_mail_gets_a_return_address_and_its_bounce_comes_back() {
     client.command("RCPT TO:<bob@srs.inside.test>").expect(550, "5.7.1");
     client.command("RCPT TO:<eve@else.test>").expect(550, "5.7.1");
     client.command(&format!("RCPT TO:<{}>", from.to_lowercase())).expect(250, "2.1.5");
-    let explained = relay.sluice_ok(&["explain", "--config", relay.config().to_str().unwrap(), "--from", "eve@else.test", "--to", "bob@away.test"]);
-    assert!(explained.contains("MAIL FROM:<SRS0=") && explained.contains("listener outside: refuses"), "{explained}");
+    let explained = relay.sluice_ok(&[
+        "explain",
+        "--config",
+        relay.config().to_str().unwrap(),
+        "--from",
+        "eve@else.test",
+        "--to",
+        "bob@away.test",
+    ]);
+    assert!(
+        explained.contains("MAIL FROM:<SRS0=") && explained.contains("listener outside: refuses"),
+        "{explained}"
+    );
 }
 
 #[test]
@@ -152,20 +165,36 @@ fn tables_rename_and_the_senders_dsn_names_what_he_wrote() {
         Step::Rcpt(line) if line.contains("<desk@") => Answer::Say("550 5.1.1 no such desk".into()),
         _ => Answer::Accept,
     });
-    let relay = builder(&internal, &external, "senders = \"DIR/senders\"\nrecipients = \"DIR/recipients\"").prepare();
-    std::fs::write(relay.directory().join("senders"), "ann@inside.test ann.other@inside.test\n").expect("a table");
-    std::fs::write(relay.directory().join("recipients"), "info@away.test desk@away.test\n@else.test @away.test\n")
+    let relay =
+        builder(&internal, &external, "senders = \"DIR/senders\"\nrecipients = \"DIR/recipients\"").prepare();
+    std::fs::write(relay.directory().join("senders"), "ann@inside.test ann.other@inside.test\n")
         .expect("a table");
+    std::fs::write(
+        relay.directory().join("recipients"),
+        "info@away.test desk@away.test\n@else.test @away.test\n",
+    )
+    .expect("a table");
     let directory = relay.directory().to_str().expect("UTF-8").to_owned();
     let text = std::fs::read_to_string(relay.config()).expect("the configuration");
     std::fs::write(relay.config(), text.replace("DIR", &directory)).expect("the configuration");
     let mut relay = relay;
     relay.start();
-    send(&relay, "ann@inside.test", &["info@away.test", "bob@else.test"], b"From: ann@inside.test\r\nTo: info@away.test, Bob <bob@else.test>\r\n\r\nx\r\n");
+    send(
+        &relay,
+        "ann@inside.test",
+        &["info@away.test", "bob@else.test"],
+        b"From: ann@inside.test\r\nTo: info@away.test, Bob <bob@else.test>\r\n\r\nx\r\n",
+    );
     let got = external.wait_for(1, SOON)[0].clone();
-    assert_eq!((got.from.as_str(), got.to.as_slice()), ("ann.other@inside.test", &["bob@away.test".to_owned()][..]));
+    assert_eq!(
+        (got.from.as_str(), got.to.as_slice()),
+        ("ann.other@inside.test", &["bob@away.test".to_owned()][..])
+    );
     let text = String::from_utf8_lossy(&got.content).into_owned();
-    assert!(text.contains("From: ann.other@inside.test\r\nTo: desk@away.test, Bob <bob@away.test>\r\n"), "{text}");
+    assert!(
+        text.contains("From: ann.other@inside.test\r\nTo: desk@away.test, Bob <bob@away.test>\r\n"),
+        "{text}"
+    );
     let dsn = internal.wait_for(1, SOON)[0].clone();
     assert_eq!(dsn.to, ["ann@inside.test"], "the sender as he was");
     Dsn::parse_valid(&dsn.content).expect_one("info@away.test", "failed", "5.1.1");

@@ -65,7 +65,8 @@ fn path(text: &str) -> Option<Read> {
     assert!(ways.len() <= 1, "{text:?} can be read in {} ways", ways.len());
     let (local, domain, octets) = ways.pop()?;
     let upper = text[local.clone()].to_ascii_uppercase();
-    let wrapped = ["SRS0=", "SRS0+", "SRS0-", "SRS1=", "SRS1+", "SRS1-"].iter().any(|tag| upper.starts_with(tag));
+    let wrapped =
+        ["SRS0=", "SRS0+", "SRS0-", "SRS1=", "SRS1+", "SRS1-"].iter().any(|tag| upper.starts_with(tag));
     if octets > 256 || (local.len() > 64 && !wrapped) {
         return None;
     }
