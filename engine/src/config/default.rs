@@ -4,9 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::Rates;
 use super::types::{
-    Admin, Delivery, Extensions, Limits, OutwardTls, PeerName, Relay, Retry, Spool, Timeouts, TlsRule,
-    TlsVersion,
+    Admin, Delivery, Extensions, Limits, MtaSts, OutwardTls, PeerName, Relay, Retry, Spool, Timeouts,
+    TlsRule, TlsVersion,
 };
 
 const KIB: u64 = 1 << 10;
@@ -43,7 +44,8 @@ impl Default for Spool {
 
 impl Default for Retry {
     fn default() -> Self {
-        Self { first: minutes(5), longest: hours(1), expire: hours(5 * 24), notice: hours(4) }
+        let expire = hours(5 * 24);
+        Self { first: minutes(5), longest: hours(1), expire, notice: hours(4), expire_down: expire }
     }
 }
 
@@ -86,10 +88,12 @@ impl Default for Delivery {
             connections_max: 20,
             connections_total_max: 2_000,
             messages_per_connection_max: 1_000,
+            connection_age_max: minutes(5),
             idle: seconds(5),
             recipients_max: 100,
             chunking: true,
             drain: seconds(20),
+            rates: Rates::default(),
         }
     }
 }
@@ -124,7 +128,16 @@ impl Default for OutwardTls {
             minimum: TlsVersion::Tls12,
             implicit: false,
             certificate: None,
+            dane: true,
+            mta_sts: false,
         }
+    }
+}
+
+impl Default for MtaSts {
+    fn default() -> Self {
+        let system = PathBuf::from(SYSTEM_AUTHORITIES);
+        Self { port: 443, authorities: system.exists().then_some(system), timeout: seconds(60) }
     }
 }
 

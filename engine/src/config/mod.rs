@@ -21,6 +21,7 @@ mod host;
 mod load;
 mod network;
 mod outward;
+mod pace;
 mod read;
 mod rewrite;
 mod types;
@@ -42,6 +43,7 @@ use document::{At, Notes, Purpose, Section};
 pub use dsn::{Dsn, NotifyPostmaster};
 pub use error::{ConfigError, Fault};
 pub use load::LoadMarks;
+pub use pace::{Rates, SiteRule, WarmUp, built_in_backoff};
 use read::{ListenerDraft, ResolverDraft, RouteDraft};
 pub use types::*;
 pub(crate) use value::{domain, duration, network, size, smart_host};
@@ -106,16 +108,21 @@ impl Config {
         config
     }
 
-    /// Applies `--ingest-cpus` and `--delivery-cpus`; what is `None` stays.
-    pub fn override_cpus(&mut self, ingest: Option<&str>, delivery: Option<&str>) -> Result<(), ConfigError> {
+    /// Applies `--ingest-cpus`, `--delivery-cpus` and `--service-cpus`; what is `None` stays.
+    pub fn override_cpus(&mut self, lists: [Option<&str>; 3]) -> Result<(), ConfigError> {
         let list = |option: &str, text: &str| {
             value::cpu_list(text).map_err(|wrong| ConfigError::one("command line", option, wrong))
         };
-        if let Some(text) = ingest {
-            self.shards.ingest_cpus = list("--ingest-cpus", text)?;
-        }
-        if let Some(text) = delivery {
-            self.shards.delivery_cpus = list("--delivery-cpus", text)?;
+        let Shards { ingest_cpus, delivery_cpus, service_cpus, .. } = &mut self.shards;
+        let options = [
+            ("--ingest-cpus", ingest_cpus),
+            ("--delivery-cpus", delivery_cpus),
+            ("--service-cpus", service_cpus),
+        ];
+        for ((option, cpus), text) in options.into_iter().zip(lists) {
+            if let Some(text) = text {
+                *cpus = list(option, text)?;
+            }
         }
         Ok(())
     }
@@ -127,6 +134,17 @@ impl Config {
             .iter()
             .position(|route| route.domains.iter().any(|pattern| matches_domain(pattern, domain)))
     }
+}
+
+/// Reads a text that comes with the program.
+fn read_built_in<T>(text: &str, read: impl FnOnce(&mut Section<'_>) -> T) -> T {
+    let notes = Notes::new(text, "built in", Purpose::Run);
+    let (document, _) = DeTable::parse_recoverable(text);
+    let value = read(&mut Section::root(document.get_ref(), &notes));
+    if let Some(error) = notes.into_error() {
+        panic!("{error}");
+    }
+    value
 }
 
 /// `None` only with a fault noted.
@@ -154,6 +172,11 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
     let load = load::load(root.section("load"));
     let timeouts = read::timeouts(root.section("timeouts"));
     let (delivery, outward) = read::delivery(root.section("delivery"));
+    let mta_sts = outward::mta_sts(root.section("mta_sts"));
+    let tls_report = outward::tls_report(root.section("tls_report"));
+    let sites: Vec<_> = root.sections("site").into_iter().filter_map(pace::site).collect();
+    let backoff: Vec<_> = root.sections("backoff").into_iter().filter_map(pace::backoff).collect();
+    let warm_ups: Vec<_> = root.sections("warm_up").into_iter().filter_map(pace::warm_up).collect();
     let tls = read::tls(root.section("tls"));
     let auth = auth::auth(root.section("auth"));
     let dsn = dsn::dsn(root.section("dsn"));
@@ -165,8 +188,11 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
         .into_iter()
         .map(|section| read::listener(section, &client_limits))
         .collect();
-    let routes: Vec<_> =
-        root.sections("route").into_iter().map(|section| read::route(section, &retry, &outward)).collect();
+    let routes: Vec<_> = root
+        .sections("route")
+        .into_iter()
+        .map(|section| read::route(section, &retry, &outward, delivery.rates))
+        .collect();
     let resolvers: Vec<_> = root.sections("resolver").into_iter().map(read::resolver).collect();
     if listeners.is_empty() && !root.has("listener") {
         root.fault(
@@ -187,7 +213,9 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
     check::address_spaces(notes, &routes);
     check::accepted(notes, &accepted, &routes);
     check::rewrites(notes, &routes, srs.is_some() || !notes.is_clean());
+    pace::check_warm_ups(notes, &warm_ups, &routes);
     let links = check::resolvers(notes, &routes, &resolvers);
+    check::announced(notes, &routes, &links, &resolvers, mta_sts.authorities.is_some());
     if !notes.is_clean() {
         return None;
     }
@@ -196,9 +224,15 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
     let inside = crate::rewrite::Inside::new(&domains.accepted);
     let rewriting = (&inside, srs.as_ref());
     let first_domain = domains.accepted.first().unwrap_or(&hostname).clone();
+    let postmaster = postmaster.unwrap_or_else(|| format!("postmaster@{first_domain}"));
+    let mut routes: Vec<Route> = routes
+        .into_iter()
+        .zip(links)
+        .map(|(draft, link)| route(draft, link, &resolvers, rewriting))
+        .collect();
+    let tls_report = tls_report.map(|draft| outward::complete(draft, &hostname, &postmaster, &mut routes));
     Some(Config {
-        postmaster: postmaster
-            .unwrap_or_else(|| format!("postmaster@{}", domains.accepted.first().unwrap_or(&hostname))),
+        postmaster,
         hostname,
         spool,
         shards,
@@ -208,6 +242,11 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
         load,
         timeouts,
         delivery,
+        mta_sts,
+        tls_report,
+        sites: sites.into_iter().chain(pace::built_in_sites()).collect(),
+        backoff: backoff.into_iter().chain(built_in_backoff()).collect(),
+        warm_ups: warm_ups.into_iter().map(|at| at.value).collect(),
         listeners: listeners.into_iter().map(|draft| listener(draft, tls.as_ref())).collect::<Option<_>>()?,
         tls,
         auth: auth.map(|draft| Auth {
@@ -219,7 +258,7 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
         dsn,
         admin,
         log,
-        routes: routes.into_iter().zip(links).map(|(draft, link)| route(draft, link, rewriting)).collect(),
+        routes,
         resolvers: resolvers.into_iter().map(resolver).collect::<Option<_>>()?,
     })
 }
@@ -245,6 +284,7 @@ fn listener(draft: ListenerDraft, general: Option<&Tls>) -> Option<Listener> {
 fn route(
     draft: RouteDraft,
     resolver: Option<usize>,
+    resolvers: &[ResolverDraft],
     (inside, srs): (&crate::rewrite::Inside, Option<&Arc<crate::rewrite::srs::Srs>>),
 ) -> Route {
     let rewrite = draft.rewrite.map(|rewrite| crate::rewrite::Rules {
@@ -252,6 +292,7 @@ fn route(
         inside: inside.clone(),
         ..rewrite.rules
     });
+    let knows_dnssec = resolver.is_some_and(|index| resolvers[index].dnssec != Dnssec::Off);
     let target = if draft.mx {
         Target::Mx { port: draft.port }
     } else {
@@ -264,8 +305,13 @@ fn route(
         source: draft.source,
         private_addresses: draft.private_addresses,
         retry: draft.retry,
-        tls: draft.tls,
+        tls: OutwardTls {
+            dane: draft.tls.dane && knows_dnssec,
+            mta_sts: draft.tls.mta_sts && draft.mx,
+            ..draft.tls
+        },
         login: draft.login,
+        rates: draft.rates,
         rewrite,
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::ClientLimits;
 use super::client_limits::client_limits;
 use super::document::{At, Section};
+use super::pace::{self, Rates};
 use super::rewrite::{RewriteDraft, rewrite};
 use super::types::{
     Admin, CertificatePair, ClientCertificates, Delivery, Dnssec, Extensions, Limits, LineEndings, Log,
@@ -66,6 +67,7 @@ pub(super) struct RouteDraft {
     pub retry: Retry,
     pub tls: OutwardTls,
     pub login: Option<Arc<Login>>,
+    pub rates: Rates,
     pub rewrite: Option<RewriteDraft>,
 }
 
@@ -122,15 +124,29 @@ pub(super) fn spool(mut section: Section<'_>) -> Spool {
     spool
 }
 
+/// A wake-up costs some 10 µs; looking for work much longer than that only burns what others could use.
+const SPIN_MICROS_MAX: u32 = 1000;
+
 /// `allowed` are the CPUs that this process may run on.
 pub(super) fn shards(mut section: Section<'_>, allowed: &[usize]) -> Shards {
     let ingest = section.text("ingest_cpus", value::cpu_list).map(|at| at.value);
     let delivery = section.text("delivery_cpus", value::cpu_list).map(|at| at.value);
+    let service = section.text("service_cpus", cpu_list_or_none).map(|at| at.value);
+    let spin = section.count("spin_micros", 0..=SPIN_MICROS_MAX).map_or(0, |at| at.value);
     section.finish();
     let ingest_cpus =
         ingest.unwrap_or_else(|| vec![first_besides(allowed, delivery.as_deref().unwrap_or(&[]))]);
     let delivery_cpus = delivery.unwrap_or_else(|| vec![first_besides(allowed, &ingest_cpus)]);
-    Shards { ingest_cpus, delivery_cpus }
+    Shards {
+        ingest_cpus,
+        delivery_cpus,
+        service_cpus: service.unwrap_or_default(),
+        spin: Duration::from_micros(spin.into()),
+    }
+}
+
+fn cpu_list_or_none(text: &str) -> Result<Vec<usize>, value::Wrong> {
+    if text.is_empty() { Ok(Vec::new()) } else { value::cpu_list(text) }
 }
 
 /// The first CPU that the other role does not use; on a host without one, the first.
@@ -159,15 +175,26 @@ pub(super) fn retry(mut section: Section<'_>, absent: &Retry) -> Retry {
     let longest = section.duration("longest", SHORTEST..=7 * DAY);
     let expire = section.duration("expire", SECOND..=60 * DAY);
     let notice = section.duration("notice", SECOND..=60 * DAY);
+    let expire_down = section.duration("expire_down", SECOND..=365 * DAY);
     let or = |at: &Option<At<Duration>>, absent: Duration| at.as_ref().map_or(absent, |at| at.value);
     let retry = Retry {
         first: or(&first, absent.first),
         longest: or(&longest, absent.longest),
         expire: or(&expire, absent.expire),
         notice: or(&notice, absent.notice),
+        // Where nobody says otherwise it is the section's own `expire`.
+        expire_down: match absent.expire_down == absent.expire {
+            true => or(&expire_down, or(&expire, absent.expire)),
+            false => or(&expire_down, absent.expire_down.max(or(&expire, absent.expire))),
+        },
     };
     ascending(&section, ("first", retry.first, &first), ("longest", retry.longest, &longest));
     ascending(&section, ("longest", retry.longest, &longest), ("expire", retry.expire, &expire));
+    if let Some(at) = expire_down.filter(|at| at.value < retry.expire) {
+        let (down, expire) = (value::show_duration(at.value), value::show_duration(retry.expire));
+        let wrong = format!("{down} is less than expire, {expire}; allowed: that or more");
+        section.fault(at.line, "expire_down", wrong);
+    }
     section.finish();
     retry
 }
@@ -249,9 +276,13 @@ pub(super) fn delivery(mut section: Section<'_>) -> (Delivery, OutwardTls) {
             absent.messages_per_connection_max,
         ),
         recipients_max: count("recipients_max", 1..=100_000, absent.recipients_max),
+        connection_age_max: section
+            .duration("connection_age_max", SECOND..=DAY)
+            .map_or(absent.connection_age_max, |at| at.value),
         chunking: section.flag("chunking").map_or(absent.chunking, |at| at.value),
         idle: section.duration("idle", Duration::ZERO..=HOUR).map_or(absent.idle, |at| at.value),
         drain: section.duration("drain", Duration::ZERO..=HOUR).map_or(absent.drain, |at| at.value),
+        rates: pace::rates(&mut section, absent.rates),
     };
     let tls = outward::tls(section.section("tls"), &OutwardTls::default(), false);
     section.finish();
@@ -431,7 +462,12 @@ fn tls_mode(section: &mut Section<'_>) -> At<TlsMode> {
     section.choice("tls", &words).unwrap_or(At { value: TlsMode::Off, line: section.line })
 }
 
-pub(super) fn route(mut section: Section<'_>, general: &Retry, general_tls: &OutwardTls) -> RouteDraft {
+pub(super) fn route(
+    mut section: Section<'_>,
+    general: &Retry,
+    general_tls: &OutwardTls,
+    general_rates: Rates,
+) -> RouteDraft {
     section.demand("domains", "a list of domains, [\"winery.example\", \".winery.example\", \"*\"]");
     let hosts = section.list("hosts", value::smart_host);
     let mx = section.flag("mx");
@@ -439,6 +475,9 @@ pub(super) fn route(mut section: Section<'_>, general: &Retry, general_tls: &Out
     let resolver = section.text("resolver", value::label);
     let source = section.list("source", value::address).unwrap_or_default();
     let private_addresses = section.flag("private_addresses");
+    let mut limits = section.section("limits");
+    let rates = pace::rates(&mut limits, general_rates);
+    limits.finish();
     let draft = RouteDraft {
         line: section.line,
         domains: section.list("domains", value::address_space).unwrap_or_default(),
@@ -451,6 +490,7 @@ pub(super) fn route(mut section: Section<'_>, general: &Retry, general_tls: &Out
         retry: retry(section.section("retry"), general),
         tls: outward::tls(section.section("tls"), general_tls, mx.as_ref().is_some_and(|at| at.value)),
         login: outward::login(section.section("login")),
+        rates,
         rewrite: rewrite(section.section("rewrite")),
         hosts: hosts.unwrap_or_default(),
     };

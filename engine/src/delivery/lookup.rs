@@ -10,6 +10,7 @@ use super::own::Own;
 use super::verdict::{Peer, Status};
 use crate::clock::monotonic_millis;
 use crate::config::{Config, Route, SmartHost, Target};
+use crate::mta_sts;
 use crate::resolve::choose::{Allowed, choose};
 use crate::resolve::error::{ResolveError, ResolveErrorKind};
 use crate::resolve::mx::{self, Addresses, MailHosts, TlsaRecords};
@@ -61,6 +62,7 @@ pub struct Lookup {
     mx: Asked<MailHosts>,
     addresses: Asked<Addresses>,
     tlsa: Asked<TlsaRecords>,
+    sts: Asked<mta_sts::Found>,
     attempts: Cell<u64>,
 }
 
@@ -71,6 +73,7 @@ impl Lookup {
             mx: Asked::default(),
             addresses: Asked::default(),
             tlsa: Asked::default(),
+            sts: Asked::default(),
             attempts: Cell::default(),
         }
     }
@@ -107,6 +110,15 @@ impl Lookup {
         let key = (resolver, format!("_{port}._tcp.{host}").into());
         let question = |reply| Question::Tlsa { resolver, host, port, reply };
         self.tlsa.ask(key, links, question, |tlsa| 1 + 2 * tlsa.records.len()).await
+    }
+
+    /// The MTA-STS policy of a domain, by the resolver of its route.
+    pub async fn sts(&self, domain: &Arc<str>, route: usize, links: &Links) -> Answer<mta_sts::Found> {
+        let key = (route, domain.clone());
+        let question = |reply| Question::MtaSts { route, domain: domain.clone(), reply };
+        let weigh =
+            |found: &mta_sts::Found| 1 + found.policy.as_ref().map_or(0, |policy| 2 * policy.mx.len());
+        self.sts.ask(key, links, question, weigh).await
     }
 
     async fn smart_hosts(
@@ -177,6 +189,10 @@ impl Lookup {
         self.mx.kept.borrow_mut().retain(|answer| answer.result.as_ref().is_ok_and(whole));
         self.addresses.kept.borrow_mut().retain(|answer| answer.result.is_ok());
         self.tlsa.kept.borrow_mut().retain(|answer| answer.result.is_ok());
+        self.sts
+            .kept
+            .borrow_mut()
+            .retain(|answer| answer.result.as_ref().is_ok_and(|found| found.trouble.is_none()));
     }
 
     pub fn forget_expired(&self) {
@@ -184,6 +200,7 @@ impl Lookup {
         self.mx.kept.borrow_mut().forget_expired(now);
         self.addresses.kept.borrow_mut().forget_expired(now);
         self.tlsa.kept.borrow_mut().forget_expired(now);
+        self.sts.kept.borrow_mut().forget_expired(now);
     }
 }
 

@@ -22,12 +22,14 @@ const OVERFLOW_LOOK: Duration = Duration::from_millis(1);
 /// address, and where an administrator has rerouted it.
 pub fn groups<'a>(
     config: &Config,
+    sender: &str,
     recipients: impl Iterator<Item = (u32, &'a str, Option<&'a str>)>,
 ) -> Vec<(NextHop, Vec<u32>)> {
     let mut groups: Vec<(NextHop, Vec<u32>)> = Vec::with_capacity(1);
     let mut places: HashMap<NextHop, usize> = HashMap::new();
     for (index, address, via) in recipients {
-        let next_hop = next_hop(config, address, via);
+        let mut next_hop = next_hop(config, address, via);
+        next_hop.route = config.route_of_sender(next_hop.route, sender);
         let place = match groups.last() {
             // One recipient, or all in one domain: no table is needed.
             Some((last, _)) if *last == next_hop => groups.len() - 1,
@@ -119,9 +121,11 @@ impl IngestShard {
         let content = content.and_then(|content| self.budget.hold(content));
         self.steering.has_arrived(id);
         let recipients = envelope.recipients.iter().zip(0..);
-        for (next_hop, indexes) in
-            groups(&self.config, recipients.map(|(recipient, index)| (index, &*recipient.address, None)))
-        {
+        for (next_hop, indexes) in groups(
+            &self.config,
+            &envelope.sender,
+            recipients.map(|(recipient, index)| (index, &*recipient.address, None)),
+        ) {
             let fresh = content.clone().map(|content| Fresh { envelope: envelope.clone(), content, flags });
             let group = Group::new(indexes);
             let schedule = envelope.schedule();
@@ -173,7 +177,7 @@ impl IngestShard {
         }
         let open = known.iter().filter(|known| known.part.state.is_open() && wanted(known.index));
         let open = open.map(|known| (known.index, known.part.address, known.part.via));
-        for (next_hop, indexes) in groups(&self.config, open) {
+        for (next_hop, indexes) in groups(&self.config, subject.sender, open) {
             let first = &known[indexes[0] as usize];
             let all_wait = indexes.iter().all(|index| waits(*index));
             self.send(Handover {
@@ -269,8 +273,11 @@ mod tests {
     }
 
     fn grouped(addresses: &[&str]) -> Vec<(Option<String>, Vec<u32>)> {
-        let groups =
-            groups(&config(), addresses.iter().zip(0..).map(|(address, index)| (index, *address, None)));
+        let groups = groups(
+            &config(),
+            "x@away.test",
+            addresses.iter().zip(0..).map(|(address, index)| (index, *address, None)),
+        );
         groups
             .into_iter()
             .map(|(hop, indexes)| (hop.domain.map(|domain| domain.to_string()), indexes))

@@ -28,6 +28,7 @@ pub(crate) fn config() -> Config {
         longest: Duration::from_secs(3600),
         expire: Duration::from_secs(432_000),
         notice: Duration::from_secs(14_400),
+        expire_down: Duration::from_secs(432_000),
     };
     let network = |address: &str, prefix| Network { address: address.parse().unwrap(), prefix };
     let everybody = vec![network("0.0.0.0", 0), network("::", 0)];
@@ -51,7 +52,12 @@ pub(crate) fn config() -> Config {
         hostname: "relay.winery.example".into(),
         postmaster: "postmaster@winery.example".into(),
         spool: Spool { path: "spool".into(), ..Spool::default() },
-        shards: Shards { ingest_cpus: vec![0], delivery_cpus: vec![0] },
+        shards: Shards {
+            ingest_cpus: vec![0],
+            delivery_cpus: vec![0],
+            service_cpus: vec![],
+            spin: Duration::ZERO,
+        },
         domains: Domains { accepted: vec!["winery.example".into(), ".cellar.example".into()] },
         retry: retry.clone(),
         limits: Limits {
@@ -65,6 +71,8 @@ pub(crate) fn config() -> Config {
             transactions_max: 100_000,
         },
         load: LoadMarks::default(),
+        mta_sts: MtaSts::default(),
+        tls_report: None,
         timeouts: Timeouts {
             handshake: Duration::from_secs(30),
             proxy_header: Duration::from_secs(10),
@@ -83,10 +91,15 @@ pub(crate) fn config() -> Config {
             connections_max: 20,
             connections_total_max: 2_000,
             messages_per_connection_max: 1000,
+            connection_age_max: seconds(300),
             idle: seconds(5),
             recipients_max: 100,
             drain: seconds(20),
+            rates: Rates::default(),
         },
+        sites: Vec::new(),
+        backoff: Vec::new(),
+        warm_ups: Vec::new(),
         tls: None,
         auth: Some(auth()),
         srs: None,
@@ -108,6 +121,7 @@ pub(crate) fn config() -> Config {
                 retry: retry.clone(),
                 tls: OutwardTls::default(),
                 login: None,
+                rates: Rates::default(),
                 rewrite: None,
             },
             Route {
@@ -119,6 +133,7 @@ pub(crate) fn config() -> Config {
                 retry,
                 tls: OutwardTls::default(),
                 login: None,
+                rates: Rates::default(),
                 rewrite: None,
             },
         ],

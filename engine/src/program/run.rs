@@ -11,6 +11,7 @@ use super::check::warnings;
 use super::{Failed, IO_ERROR, NO_PERMISSION, OS_ERROR, SOFTWARE, UNAVAILABLE};
 use crate::channel::mailbox;
 use crate::config::Config;
+use crate::delivery::shard::Common;
 use crate::intake::Parts;
 use crate::intake::limits::Limiter;
 use crate::observe::log;
@@ -38,6 +39,7 @@ const FINISH: Duration = Duration::from_secs(5);
 pub fn run(config: Config, started: impl FnOnce(&Config) -> Result<(), Failed>) -> Result<(), Failed> {
     let config = Arc::new(config);
     check_host(&config)?;
+    pin_service(&config.shards.service_cpus)?;
     let _lock = lock_spool(&config.spool.path)?;
     let bound = listener::bind_all(&config, config.shards.ingest_cpus.len())
         .map_err(|error| Failed::new(UNAVAILABLE, error))?;
@@ -72,6 +74,14 @@ fn check_host(config: &Config) -> Result<(), Failed> {
         eprintln!("sluice: warning: {}", finding.sentence);
     }
     Ok(())
+}
+
+/// This thread and those that it starts run there, but for the shards, which have CPUs of their own.
+fn pin_service(cpus: &[usize]) -> Result<(), Failed> {
+    if cpus.is_empty() {
+        return Ok(());
+    }
+    sluice_tuning::pin(cpus).map_err(|error| Failed::io("shards.service_cpus", &error))
 }
 
 /// Two relays on one spool would destroy it, so the first holds a lock for as long as it lives.
@@ -166,6 +176,7 @@ impl Relay {
         };
         let service = Service { config: config.clone(), questions, admin, state: state.clone(), tickets };
         service::start(service, tell.clone())?;
+        let common = Common::new(config);
         for (index, inbox) in delivery_inboxes.into_iter().enumerate() {
             let counters = state.delivery[index].clone();
             let cpu = delivery_cpus[index];
@@ -173,7 +184,7 @@ impl Relay {
                 index,
                 cpu,
                 config.clone(),
-                (links.clone(), outward.clone()),
+                (links.clone(), outward.clone(), common.clone()),
                 counters,
                 inbox,
                 tell.clone(),

@@ -6,7 +6,7 @@ pub mod event;
 pub mod links;
 
 use crate::channel::Receiver;
-use crate::delivery::shard::{self as delivery, DeliveryShard};
+use crate::delivery::shard::{self as delivery, Common, DeliveryShard};
 use crate::intake::{self, IngestShard, OpenedSpools, Parts};
 use crate::listener::{self, Bound};
 use crate::observe::{counters, log};
@@ -68,7 +68,7 @@ pub enum Happening {
 /// Starts the thread and the executor of a shard.
 fn start<F, T>(
     name: ShardName,
-    cpu: usize,
+    (cpu, spin): (usize, Duration),
     events: Sender<Happening>,
     body: F,
 ) -> std::io::Result<JoinHandle<()>>
@@ -79,6 +79,7 @@ where
     std::thread::Builder::new().name(name.to_string()).spawn(move || {
         let ended = catch_unwind(AssertUnwindSafe(|| {
             let executor = LocalExecutorBuilder::new(Placement::Fixed(cpu))
+                .spin_before_park(spin)
                 .make()
                 .map_err(|error| format!("its io_uring executor cannot start: {error}"))?;
             executor.run(body())
@@ -107,7 +108,8 @@ pub fn start_ingest(
 ) -> std::io::Result<JoinHandle<()>> {
     let name = ShardName { role: Role::Ingest, index: parts.index };
     let told = events.clone();
-    start(name, cpu, events, move || run_ingest(name, parts, bound, inbox, told))
+    let spin = parts.config.shards.spin;
+    start(name, (cpu, spin), events, move || run_ingest(name, parts, bound, inbox, told))
 }
 
 async fn run_ingest(
@@ -177,15 +179,15 @@ pub fn start_delivery(
     index: usize,
     cpu: usize,
     config: Arc<crate::config::Config>,
-    (links, tls): (Arc<Links>, Arc<[RouteTls]>),
+    (links, tls, common): (Arc<Links>, Arc<[RouteTls]>, Arc<Common>),
     counters: Arc<counters::Delivery>,
     inbox: Receiver<ToDelivery>,
     events: Sender<Happening>,
 ) -> std::io::Result<JoinHandle<()>> {
     let name = ShardName { role: Role::Delivery, index };
     let told = events.clone();
-    start(name, cpu, events, move || async move {
-        let shard = Rc::new(DeliveryShard::new(config, links, counters, &tls));
+    start(name, (cpu, config.shards.spin), events, move || async move {
+        let shard = Rc::new(DeliveryShard::new(config, links, counters, &tls, common));
         glommio::spawn_local(delivery::keep_time(shard.clone())).detach();
         let ticked = shard.clone();
         glommio::spawn_local(tick(move || ticked.tick())).detach();

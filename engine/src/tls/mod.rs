@@ -6,8 +6,10 @@
 //! Tickets are encrypted with a key of this process, which all shards share and a reload keeps, so a client
 //! may come back to another shard. With `tickets = false` no session can be resumed at all.
 
+mod any_certificate;
 mod client_certificates;
 pub mod dane;
+pub mod demand;
 mod end_point;
 pub mod files;
 mod names;
