@@ -313,6 +313,11 @@ fn begin(dialogue: &Dialogue) -> Rim {
             "xclient" => config.listeners[listener].xclient = vec![crate::config::network(text).unwrap()],
             "line_endings" if text == "repair" => line_endings = LineEndings::Repair,
             "binarymime" if text == "true" => binarymime = true,
+            "srs" => {
+                let valid = std::time::Duration::from_secs(21 * 86_400);
+                let srs = crate::rewrite::srs::Srs::new(text.clone(), &["tops3cret".to_owned()], valid, 4);
+                config.srs = Some(Arc::new(srs));
+            }
             "limit" => {
                 let (name, value) = text.split_once(' ').unwrap();
                 let (limits, value): (_, usize) = (&mut config.limits, value.parse().unwrap());
