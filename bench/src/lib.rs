@@ -18,6 +18,7 @@
 pub mod abuse;
 pub mod args;
 pub mod compare;
+pub mod destinations;
 pub mod figures;
 pub mod message;
 pub mod place;

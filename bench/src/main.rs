@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use sluice_bench::sending::{distance, drain};
-use sluice_bench::{abuse, compare, sink, source, spool, tls};
+use sluice_bench::{abuse, compare, destinations, sink, source, spool, tls};
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -30,6 +30,8 @@ enum Command {
     Distance(distance::Options),
     /// Measures how fast a full queue empties, relay and Postfix in the same run
     Drain(drain::Options),
+    /// Measures what many destinations cost, and whether slow and dead ones slow the others
+    Destinations(destinations::Options),
 }
 
 fn main() -> ExitCode {
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Command::Tls(options) => tls::run(&options),
         Command::Distance(options) => distance::run(&options),
         Command::Drain(options) => drain::run(&options),
+        Command::Destinations(options) => destinations::run(&options),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -69,43 +69,6 @@ struct ConfigFile {
 }
 
 #[derive(Args)]
-struct Explain {
-    #[command(flatten)]
-    file: ConfigFile,
-    /// Only this listener
-    #[arg(long, value_name = "NAME")]
-    listener: Option<String>,
-    /// The client's address; else one that the listener admits
-    #[arg(long, value_name = "ADDRESS")]
-    client: Option<std::net::IpAddr>,
-    /// The client has logged in
-    #[arg(long)]
-    authenticated: bool,
-    /// The reverse-path; nothing: <>
-    #[arg(long, value_name = "ADDRESS", default_value = "")]
-    from: String,
-    /// The forward-path
-    #[arg(long, value_name = "ADDRESS")]
-    to: String,
-    /// A file with the message, whose header section shows what is rewritten in it
-    #[arg(long, value_name = "FILE")]
-    message: Option<PathBuf>,
-}
-
-#[derive(Args)]
-struct DsnTemplate {
-    /// failed, delayed or relayed
-    kind: String,
-    #[arg(long, value_name = "en|de", default_value = "en")]
-    language: String,
-    /// Show a whole DSN with the text that the configuration has
-    #[arg(long)]
-    example: bool,
-    #[command(flatten)]
-    file: ConfigFile,
-}
-
-#[derive(Args)]
 struct Tune {
     #[arg(value_enum, default_value_t = TuneCommand::Script)]
     command: TuneCommand,
@@ -143,6 +106,43 @@ enum TuneProfile {
     Medium,
     /// More
     Large,
+}
+
+#[derive(Args)]
+struct Explain {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Only this listener
+    #[arg(long, value_name = "NAME")]
+    listener: Option<String>,
+    /// The client's address; else one that the listener admits
+    #[arg(long, value_name = "ADDRESS")]
+    client: Option<std::net::IpAddr>,
+    /// The client has logged in
+    #[arg(long)]
+    authenticated: bool,
+    /// The reverse-path; nothing: <>
+    #[arg(long, value_name = "ADDRESS", default_value = "")]
+    from: String,
+    /// The forward-path
+    #[arg(long, value_name = "ADDRESS")]
+    to: String,
+    /// A file with the message, whose header section shows what is rewritten in it
+    #[arg(long, value_name = "FILE")]
+    message: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct DsnTemplate {
+    /// failed, delayed or relayed
+    kind: String,
+    #[arg(long, value_name = "en|de", default_value = "en")]
+    language: String,
+    /// Show a whole DSN with the text that the configuration has
+    #[arg(long)]
+    example: bool,
+    #[command(flatten)]
+    file: ConfigFile,
 }
 
 #[derive(Args)]

@@ -66,6 +66,8 @@ impl Https {
             .args([certificate, key, directory.path()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
+            // Handshakes that a client breaks off.
+            .stderr(Stdio::null())
             .spawn()
             .expect("python3");
         let server = Self { port, directory, child };

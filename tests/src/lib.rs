@@ -10,6 +10,7 @@
 //! and goes with it: tests run side by side and leave nothing behind. Nothing here sleeps where an event
 //! can be awaited, and every wait is bounded.
 
+pub mod broken_peer;
 pub mod client;
 pub mod dns;
 pub mod dsn;

@@ -139,7 +139,7 @@ fn write_accounts(root: &Path) {
 
 fn configuration(root: &Path, name: &str, address: SocketAddr) -> String {
     format!(
-        "table boxes {{ \"@\" = \"opensmtpbox\" }}\n\
+        "smtp max-message-size 64M\ntable boxes {{ \"@\" = \"opensmtpbox\" }}\n\
          listen on {} port {} hostname {name}\n\
          action \"in\" maildir \"{}/mail/box\" virtual <boxes>\n\
          match from any for any action \"in\"\n",

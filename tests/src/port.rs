@@ -38,6 +38,22 @@ impl Port {
         panic!("no free port between {FIRST} and {}", FIRST + COUNT);
     }
 
+    /// Reserves so many numbers in a row.
+    ///
+    /// # Panics
+    /// As [`Port::reserve`].
+    pub fn reserve_run(count: u16) -> Vec<Self> {
+        for _ in 0..COUNT {
+            let first = Self::reserve();
+            let number = first.number;
+            let rest: Vec<Self> = (1..count).map_while(|step| Self::try_number(number + step)).collect();
+            if rest.len() + 1 == usize::from(count) {
+                return std::iter::once(first).chain(rest).collect();
+            }
+        }
+        panic!("no {count} free ports in a row");
+    }
+
     fn try_number(number: u16) -> Option<Self> {
         UdpSocket::bind((Ipv4Addr::UNSPECIFIED, number)).ok()?;
         let lock = UdpSocket::bind((LOCK, number)).ok()?;

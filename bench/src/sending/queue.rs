@@ -19,6 +19,10 @@ const MAIN: &str = include_str!("postfix-main.cf");
 const MASTER: &str = include_str!("postfix-master.cf");
 const RELAY: &str = include_str!("relay.toml");
 
+/// In the queue manager's place while the queue is filled: who tells it of a message finds somebody who listens, and
+/// does not wait a second for one.
+const NO_MANAGER: &str = "qmgr unix n - n - 1 anvil";
+
 /// Sessions that fill it.
 const FILLING: &str = "20";
 const START_WAIT: Duration = Duration::from_secs(60);
@@ -117,11 +121,13 @@ impl Queue {
             }
             Sender::Postfix => {
                 let master = MASTER.replace("@LISTEN@", &listen.to_string());
-                let master: String = master
-                    .lines()
-                    .filter(|line| with_manager || !line.starts_with("qmgr"))
-                    .map(|line| format!("{line}\n"))
-                    .collect();
+                let master = match with_manager {
+                    true => master,
+                    false => master
+                        .lines()
+                        .map(|line| if line.starts_with("qmgr") { NO_MANAGER } else { line })
+                        .fold(String::new(), |all, line| all + line + "\n"),
+                };
                 fs::write(config.join("master.cf"), master)?;
                 let arguments = vec!["-c".to_owned(), config.display().to_string(), "start-fg".to_owned()];
                 (PathBuf::from(POSTFIX), arguments, Some(config))

@@ -212,8 +212,8 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
     check::addresses(notes, &listeners, admin.bind.map(|value| At { value, line: admin_line }));
     check::address_spaces(notes, &routes);
     check::accepted(notes, &accepted, &routes);
-    check::rewrites(notes, &routes, srs.is_some() || !notes.is_clean());
     pace::check_warm_ups(notes, &warm_ups, &routes);
+    check::rewrites(notes, &routes, srs.is_some() || !notes.is_clean());
     let links = check::resolvers(notes, &routes, &resolvers);
     check::announced(notes, &routes, &links, &resolvers, mta_sts.authorities.is_some());
     if !notes.is_clean() {
@@ -287,12 +287,12 @@ fn route(
     resolvers: &[ResolverDraft],
     (inside, srs): (&crate::rewrite::Inside, Option<&Arc<crate::rewrite::srs::Srs>>),
 ) -> Route {
+    let knows_dnssec = resolver.is_some_and(|index| resolvers[index].dnssec != Dnssec::Off);
     let rewrite = draft.rewrite.map(|rewrite| crate::rewrite::Rules {
         srs: srs.filter(|_| rewrite.srs.is_some()).cloned(),
         inside: inside.clone(),
         ..rewrite.rules
     });
-    let knows_dnssec = resolver.is_some_and(|index| resolvers[index].dnssec != Dnssec::Off);
     let target = if draft.mx {
         Target::Mx { port: draft.port }
     } else {

@@ -24,9 +24,21 @@ use std::time::Duration;
 /// less lets them wait shorter.
 pub const TURN_MESSAGES: usize = 20;
 
+/// So many ready messages for each connection of a next hop are few.
+const READY_PER_CONNECTION: usize = 4;
+/// How long few messages wait for the connections that are there. Longer than most transactions take; short
+/// beside what a connection that hangs would cost them.
+const MOMENT_MILLIS: u64 = 200;
+
 impl DeliveryShard {
-    /// Gives ready messages to connections, as far as there may be some.
+    /// Gives ready messages to connections, as far as there may be some. A few messages wait for a moment for the
+    /// connections that are there: a new one costs more than they do.
     pub fn feed(self: &Rc<Self>, hop: &Rc<Hop>) {
+        self.feed_as(hop, false);
+    }
+
+    /// `waited`: it has had its moment.
+    fn feed_as(self: &Rc<Self>, hop: &Rc<Hop>, waited: bool) {
         if self.is_stopping() || hop.ready_len() == 0 || hop.is_down() {
             return;
         }
@@ -43,7 +55,10 @@ impl DeliveryShard {
         if site.idle.call(hop) {
             return;
         }
-        match site.look(monotonic_millis()) {
+        let now = monotonic_millis();
+        let is_few = hop.ready_len() < READY_PER_CONNECTION * hop.connections();
+        match site.look(now) {
+            Ok(()) if is_few && !waited => self.wait_at(&site, hop, Some(now + MOMENT_MILLIS)),
             Ok(()) => self.open_or_wait(hop),
             Err(later) => {
                 // A connection to other hosts of the site is not to hold the place.
@@ -126,7 +141,7 @@ impl DeliveryShard {
             }
             let Some(hop) = site.pop_waiting() else { return };
             hop.set_in_line(false);
-            self.feed(&hop);
+            self.feed_as(&hop, true);
             // One of them in the shard's line is enough: when it has its place, the next one follows.
             if !self.has_place() && !site.is_down() {
                 return;

@@ -257,9 +257,12 @@ impl<'a> Lane<'a> {
         }
         let route = shard.config.routes.get(usize::from(hop.next_hop.route));
         let rules = route.and_then(|route| route.rewrite.as_ref());
-        let others = rules.map(|rules| divide(&mut rest, &message.envelope, rules)).unwrap_or_default();
-        let now = self.connection.take_share(&message, &mut rest, shard.config.delivery.recipients_max);
-        rest.extend(others);
+        let max = shard.config.delivery.recipients_max;
+        let mut now = self.connection.take_share(&message, &mut rest, max);
+        if let Some(rules) = rules.filter(|rules| rules.divides_recipients()) {
+            let others = divide(&mut now, &message.envelope, rules);
+            rest.splice(0..0, others);
+        }
         if !rest.is_empty() {
             shard.give_back(hop, item.with_group(rest));
             hands.cover(&now);
@@ -471,12 +474,9 @@ fn leave_politely(connection: Connection) {
     }
 }
 
-/// Keeps those who get the same envelope sender as the first, and returns the others, who wait for a transaction of
+/// Keeps those who get the same envelope sender as the first; gives the others, who wait for a transaction of
 /// their own.
 fn divide(recipients: &mut Vec<u32>, envelope: &Envelope, rules: &Rules) -> Vec<u32> {
-    if !rules.divides_recipients() {
-        return Vec::new();
-    }
     let now = wall_micros();
     let sender =
         |index: &u32| rules.sender(&envelope.sender, &envelope.recipients[*index as usize].address, now);

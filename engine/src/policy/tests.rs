@@ -119,7 +119,8 @@ pub(crate) fn config() -> Config {
                 source: vec![],
                 private_addresses: false,
                 retry: retry.clone(),
-                tls: OutwardTls::default(),
+                // As the configuration has it where no resolver knows DNSSEC.
+                tls: OutwardTls { dane: false, ..OutwardTls::default() },
                 login: None,
                 rates: Rates::default(),
                 rewrite: None,
@@ -131,7 +132,8 @@ pub(crate) fn config() -> Config {
                 source: vec![],
                 private_addresses: false,
                 retry,
-                tls: OutwardTls::default(),
+                // As the configuration has it where no resolver knows DNSSEC.
+                tls: OutwardTls { dane: false, ..OutwardTls::default() },
                 login: None,
                 rates: Rates::default(),
                 rewrite: None,

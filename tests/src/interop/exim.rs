@@ -1,4 +1,4 @@
-//! A real Exim that relays all it gets to one host, by TLS with a verified certificate.
+//! A real Exim: one that relays all it gets to one host, by TLS with a verified certificate, or one that files it.
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::Way;
 use super::namespace::{Ending, Namespace, unpacked};
 use crate::wait::SOON;
-use crate::{Port, wait};
+use crate::{Maildir, Port, wait};
 
 const USER: &str = "Debian-exim";
 
@@ -27,19 +27,26 @@ impl Exim {
     /// # Panics
     /// When it does not start; shows its log.
     pub fn start(relay: SocketAddr, way: Way, trusted: &str) -> Option<Self> {
+        Self::run(|root, program, port| {
+            // What its own user must read.
+            fs::copy(trusted, root.join("trusted.pem")).expect("a file");
+            configuration(root, program, port, relay, way)
+        })
+    }
+
+    /// Starts one with the configuration that `of` makes of its directory, its program and its port.
+    fn run(of: impl FnOnce(&Path, &Path, u16) -> String) -> Option<Self> {
         let program = unpacked("exim4-daemon-light")?.join("usr/sbin/exim4");
         let directory = tempfile::Builder::new().prefix("sluice-exim-").tempdir().expect("a directory");
         let root = directory.path();
         fs::set_permissions(root, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("permissions");
-        for part in ["spool", "log"] {
+        for part in ["spool", "log", "mail"] {
             fs::create_dir(root.join(part)).expect("a directory");
             let uid = Some(Namespace::uid(0));
             chown(root.join(part), uid, uid).expect("chown");
         }
-        // What its own user must read.
-        fs::copy(trusted, root.join("trusted.pem")).expect("a file");
         let (port, config) = (Port::reserve(), root.join("exim.conf"));
-        fs::write(&config, configuration(root, &program, port.number(), relay, way)).expect("a file");
+        fs::write(&config, of(root, &program, port.number())).expect("a file");
         let output = fs::File::create(root.join("output")).expect("a file");
         let namespace = Namespace { directory: root, users: &[USER], bound: &[], empty: &[], made: &[] };
         let (program, config) = (program.to_str().expect("UTF-8"), config.to_str().expect("UTF-8"));
@@ -52,6 +59,35 @@ impl Exim {
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
         Some(exim)
+    }
+
+    /// Starts one that files what it gets for anybody in a Maildir, `mail`; `None`, said loudly, when it is not there.
+    /// It offers CHUNKING, PIPELINING and, with a certificate and its key, STARTTLS.
+    ///
+    /// # Panics
+    /// When it does not start; shows its log.
+    pub fn filing(tls: Option<(&Path, &Path)>) -> Option<Self> {
+        Self::run(|root, program, port| {
+            let mut offer = "tls_advertise_hosts =".to_owned();
+            if let Some((certificate, key)) = tls {
+                // What its own user must read.
+                for (from, to) in [(certificate, "own.pem"), (key, "own.key")] {
+                    fs::copy(from, root.join(to)).expect("a file");
+                    let uid = Some(Namespace::uid(0));
+                    chown(root.join(to), uid, uid).expect("chown");
+                }
+                let root = root.display();
+                offer = format!(
+                    "tls_advertise_hosts = *\ntls_certificate = {root}/own.pem\ntls_privatekey = {root}/own.key"
+                );
+            }
+            filing(root, program, port, &offer)
+        })
+    }
+
+    /// The Maildir of one that files.
+    pub fn maildir(&self) -> Maildir {
+        Maildir::at(self.directory.path().join("mail"))
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -84,12 +120,9 @@ impl Drop for Exim {
     }
 }
 
-fn configuration(root: &Path, program: &Path, port: u16, relay: SocketAddr, way: Way) -> String {
+/// What both kinds have; `offer`: what it does about TLS with its clients.
+fn common(root: &Path, program: &Path, port: u16, offer: &str) -> String {
     let (root, program) = (root.display(), program.display());
-    let transport = match way {
-        Way::StartTls => "hosts_require_tls = *",
-        Way::Implicit => "protocol = smtps",
-    };
     format!(
         "\
 keep_environment =
@@ -105,7 +138,7 @@ never_users =
 deliver_drop_privilege
 local_interfaces = 127.0.0.1
 daemon_smtp_ports = {port}
-tls_advertise_hosts =
+{offer}
 disable_ipv6 = true
 host_lookup =
 rfc1413_query_timeout = 0s
@@ -114,7 +147,48 @@ smtp_accept_queue_per_connection = 0
 acl_smtp_rcpt = accept
 acl_smtp_data = accept
 accept_8bitmime = true
+chunking_advertise_hosts = *
+pipelining_advertise_hosts = *
+"
+    )
+}
 
+/// All mail into one Maildir.
+fn filing(root: &Path, program: &Path, port: u16, offer: &str) -> String {
+    format!(
+        "\
+{common}
+smtp_accept_max_per_connection = 0
+
+begin routers
+all:
+  driver = accept
+  transport = file
+
+begin transports
+file:
+  driver = appendfile
+  directory = {root}/mail
+  maildir_format
+  user = {USER}
+  group = {USER}
+
+begin retry
+* * F,1h,1s
+",
+        common = common(root, program, port, offer),
+        root = root.display(),
+    )
+}
+
+fn configuration(root: &Path, program: &Path, port: u16, relay: SocketAddr, way: Way) -> String {
+    let transport = match way {
+        Way::StartTls => "hosts_require_tls = *",
+        Way::Implicit => "protocol = smtps",
+    };
+    format!(
+        "\
+{common}
 begin routers
 all:
   driver = manualroute
@@ -137,6 +211,8 @@ relay:
 begin retry
 * * F,1h,1s
 ",
+        common = common(root, program, port, "tls_advertise_hosts ="),
+        root = root.display(),
         host = relay.ip(),
         relay_port = relay.port(),
     )

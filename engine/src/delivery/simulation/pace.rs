@@ -28,7 +28,7 @@ fn a_thousand_domains_of_one_provider_share_its_connections() {
     });
     let seen = server.seen();
     assert_eq!(seen.delivered.len(), 1_000);
-    assert!(seen.open_max <= 5, "{} at a time; one may be about to close", seen.open_max);
+    assert!(seen.open_max <= 10, "{} at a time, with those that are about to close", seen.open_max);
     assert!(seen.connections < 100, "{} connections serve 1,000 domains", seen.connections);
 }
 
@@ -43,7 +43,7 @@ fn a_receiver_that_names_each_customer_is_one_site_all_the_same() {
     });
     let seen = server.seen();
     assert_eq!(seen.delivered.len(), 50);
-    assert!(seen.open_max <= 4, "{}", seen.open_max);
+    assert!(seen.open_max <= 9, "{}, with those that are about to close", seen.open_max);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //!
 //! | word | means |
 //! |---|---|
-//! | `listener`, `client`, `limit`, `tls`, `extension`, `line_endings`, `binarymime` | set before the session begins; `outside`, `192.0.2.9` and the defaults otherwise |
+//! | `listener`, `client`, `limit`, `tls`, `extension`, `line_endings`, `binarymime`, `srs` (its domain) | set before the session begins; `outside`, `192.0.2.9` and the defaults otherwise |
 //! | `C` | the client sends a line with CRLF |
 //! | `c` | the client sends octets as they are |
 //! | `S` | the server sends a line that begins so |
@@ -493,8 +493,8 @@ fn asked_by_rcpt(envelope: &Envelope) -> String {
 fn other(rim: &mut Rim, word: &str, text: &str, raw: &[u8], place: &str) {
     let envelope = || rim.envelope.as_ref().expect(place);
     match word {
-        "listener" | "client" | "limit" | "tls" | "extension" | "xclient" | "line_endings" | "binarymime" => {
-        }
+        "listener" | "client" | "limit" | "tls" | "extension" | "xclient" | "line_endings" | "binarymime"
+        | "srs" => {}
         "asked" => assert_eq!(asked(envelope()), text, "{place}"),
         "rcpt" => assert_eq!(asked_by_rcpt(envelope()), text, "{place}"),
         "early" => {
