@@ -133,10 +133,10 @@ fn words(tokens: &[Token], at: usize, direction: Direction) -> Option<usize> {
             }
         }
     };
-    let is_word = |index: &usize| match (tokens[*index].kind, direction) {
-        (Kind::Atom, _) | (Kind::Quoted, Direction::Back) => true,
-        (Kind::Literal, Direction::Ahead) => true,
-        _ => false,
+    let is_word = |index: &usize| {
+        let word = (tokens[*index].kind, direction);
+        let quoted_or_literal = [(Kind::Quoted, Direction::Back), (Kind::Literal, Direction::Ahead)];
+        word.0 == Kind::Atom || quoted_or_literal.contains(&word)
     };
     let mut outermost = step(at).filter(is_word)?;
     while let Some(word) =
