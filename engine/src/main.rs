@@ -138,9 +138,11 @@ struct DsnTemplate {
     kind: String,
     #[arg(long, value_name = "en|de", default_value = "en")]
     language: String,
-    /// Show a whole DSN with the text that this configuration has
-    #[arg(long, value_name = "CONFIG")]
-    example: Option<PathBuf>,
+    /// Show a whole DSN with the text that the configuration has
+    #[arg(long)]
+    example: bool,
+    #[command(flatten)]
+    file: ConfigFile,
 }
 
 #[derive(Args)]
@@ -328,8 +330,9 @@ fn execute(arguments: Arguments) -> Result<(), Failed> {
             let asked = program::explain::Asked { listener, client, authenticated, from, to, message };
             program::explain::explain(&file.config, &asked)
         }
-        Some(Command::DsnTemplate(DsnTemplate { kind, language, example })) => {
-            program::dsn_template::dsn_template(&kind, &language, example.as_deref())
+        Some(Command::DsnTemplate(DsnTemplate { kind, language, example, file })) => {
+            let example = example.then_some(file.config.as_path());
+            program::dsn_template::dsn_template(&kind, &language, example)
         }
         Some(Command::Trace(Trace { client, listener, within, place })) => {
             let spool = place_of(place)?.spool;

@@ -17,6 +17,9 @@ groups = [fields(g) for g in status[0].get_payload()] if status else []
 for p in parts:
     if p.get_content_type() == 'message/global-delivery-status':
         octets = p.get_payload(decode=True) or p.get_payload()[0].as_bytes()
+        if isinstance(p.get_payload(), list) and p['content-transfer-encoding'] == 'quoted-printable':
+            import quopri
+            octets = quopri.decodestring(octets)
         blocks = octets.decode('utf-8').replace('\\r\\n', '\\n').strip().split('\\n\\n')
         groups = [{k.strip().lower(): v.strip() for k, v in (l.split(':', 1) for l in b.replace('\\n ', ' ').split('\\n'))} for b in blocks]
 original = {}

@@ -339,12 +339,13 @@ fn the_postmaster_hears_of_a_notification_and_never_of_a_notice() {
 const READER: &str = r#"
 import email, email.policy, json, sys
 expected = json.loads(sys.stdin.buffer.readline())
-message = email.message_from_bytes(sys.stdin.buffer.read(), policy=email.policy.SMTPUTF8)
+raw = sys.stdin.buffer.read()
+message = email.message_from_bytes(raw, policy=email.policy.SMTPUTF8)
 assert not message.defects, message.defects
 assert message.get_content_type() == "multipart/report", message.get_content_type()
 assert message.get_param("report-type") == "delivery-status"
 assert message["Auto-Submitted"] == "auto-replied" and message["MIME-Version"] == "1.0"
-assert message["To"].addresses[0].addr_spec == expected["to"], message["To"]
+assert ("\r\nTo: <%s>\r\n" % expected["to"]).encode() in raw and len(message["To"].addresses) == 1, message["To"]
 assert message["From"].addresses[0].addr_spec == "postmaster@relay.example", message["From"]
 assert message["Date"].datetime is not None and message["Message-ID"].startswith("<")
 assert expected["subject"] in message["Subject"], message["Subject"]

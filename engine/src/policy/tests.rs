@@ -397,3 +397,37 @@ fn the_matrix_is_what_an_administrator_expects() {
     }
     assert_eq!(table.lines().count(), 1 + 5 * 5, "{table}");
 }
+
+/// Return addresses lead outside, so only those that were made here and not too long ago are taken, wherever they
+/// come in; nothing else of their domain is.
+#[test]
+fn a_return_address_is_no_open_relay() {
+    use crate::rewrite::srs::Srs;
+    let month = 31 * 86_400 * 1_000_000;
+    let srs =
+        Srs::new("srs.example".into(), &["0123456789abcdef".to_owned()], Duration::from_secs(21 * 86_400), 8);
+    let good = srs.forward("eve@away.example", month).unwrap();
+    let old = srs.forward("eve@away.example", 0).unwrap();
+    let forged = good.replace("eve", "bob");
+    let mut config = config();
+    config.srs = Some(std::sync::Arc::new(srs));
+    let rules = Rules::new(&config);
+    for (listener, authenticated, recipient, rule) in [
+        (0, false, &good, Rule::ReturnAddress),
+        (1, false, &good, Rule::ReturnAddress),
+        (2, false, &good, Rule::NotAuthenticated),
+        (2, true, &good, Rule::ReturnAddress),
+        (0, false, &forged, Rule::ForgedReturnAddress),
+        (1, false, &forged, Rule::ForgedReturnAddress),
+        (0, false, &old, Rule::ExpiredReturnAddress),
+        (0, false, &good.replace("srs.example", "else.example"), Rule::OtherDomain),
+        (0, false, &"bob@srs.example".to_owned(), Rule::OtherDomain),
+        (0, false, &"eve@away.example".to_owned(), Rule::OtherDomain),
+    ] {
+        let path = format!("<{recipient}>");
+        let (recipient, _) = crate::smtp::path::forward_path(&path).unwrap();
+        let client = "10.1.0.7".parse().unwrap();
+        let question = Question { listener, client, authenticated, recipient: &recipient, now_micros: month };
+        assert_eq!(super::decide(&rules, &question).rule(), rule, "{listener} {path}");
+    }
+}

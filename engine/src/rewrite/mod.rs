@@ -104,8 +104,10 @@ impl Rules {
 
     fn srs_address(&self, sender: &str, recipient: &str, now_micros: u64) -> Option<String> {
         let srs = self.srs.as_ref()?;
-        let foreign = |address| path::split_address(address).is_some_and(|(_, of)| !self.inside.holds(of));
-        if foreign(sender) && foreign(recipient) { srs.forward(sender, now_micros) } else { None }
+        let (_, from) = path::split_address(sender)?;
+        let (_, to) = path::split_address(recipient)?;
+        let stays = self.is_inside(&from.to_ascii_lowercase()) || self.inside.holds(to);
+        if stays { None } else { srs.forward(sender, now_micros) }
     }
 
     /// Whether the envelope sender may differ from recipient to recipient.
@@ -270,6 +272,7 @@ pub(crate) mod tests {
             ("bob@old.example", Some("bob@own.example")),
             ("bob@pc.own.example", Some("bob@own.example")),
             ("bob@own.example", None),
+            ("root@own.example", None),
         ] {
             assert_eq!(rules.sender(sender, "b@away.example", NOW).as_deref(), expected, "{sender}");
         }

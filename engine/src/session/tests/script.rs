@@ -4,7 +4,7 @@
 //!
 //! | word | means |
 //! |---|---|
-//! | `listener`, `client`, `limit`, `tls`, `extension`, `line_endings`, `binarymime` | set before the session begins; `outside`, `192.0.2.9` and the defaults otherwise |
+//! | `listener`, `client`, `limit`, `tls`, `extension`, `line_endings`, `binarymime`, `srs` (its domain) | set before the session begins; `outside`, `192.0.2.9` and the defaults otherwise |
 //! | `C` | the client sends a line with CRLF |
 //! | `c` | the client sends octets as they are |
 //! | `S` | the server sends a line that begins so |
@@ -355,6 +355,11 @@ fn begin(dialogue: &Dialogue) -> Rim {
                     other => panic!("unknown mode {other}"),
                 }
             }
+            "srs" => {
+                let valid = std::time::Duration::from_secs(21 * 86_400);
+                let srs = crate::rewrite::srs::Srs::new(text.clone(), &["tops3cret".to_owned()], valid, 4);
+                config.srs = Some(Arc::new(srs));
+            }
             "limit" => {
                 let (name, value) = text.split_once(' ').unwrap();
                 let (limits, value): (_, usize) = (&mut config.limits, value.parse().unwrap());
@@ -534,7 +539,8 @@ fn other(rim: &mut Rim, word: &str, text: &str, raw: &[u8], place: &str) {
     let envelope = || rim.envelope.as_ref().expect(place);
     match word {
         "listener" | "client" | "limit" | "tls" | "extension" | "xclient" | "line_endings" | "binarymime"
-        | "cut_through" => {}
+        | "cut_through"
+        | "srs" => {}
         "asked" => assert_eq!(asked(envelope()), text, "{place}"),
         "rcpt" => assert_eq!(asked_by_rcpt(envelope()), text, "{place}"),
         "early" => {
