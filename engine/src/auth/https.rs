@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 const ANSWER_OCTETS_MAX: usize = 64 * 1024;
 
 /// The way to one server.
-pub(super) struct Way {
+pub struct Way {
     pub server: Server,
     resolvers: Arc<Resolvers>,
     resolver: Option<usize>,

@@ -21,6 +21,7 @@ mod load;
 mod network;
 mod outward;
 mod read;
+mod routing;
 mod types;
 mod value;
 
@@ -39,8 +40,9 @@ use document::{At, Notes, Purpose, Section};
 pub use error::{ConfigError, Fault};
 pub use load::LoadMarks;
 use read::{ListenerDraft, ResolverDraft, RouteDraft};
+pub use routing::*;
 pub use types::*;
-pub(crate) use value::{domain, duration, network, size, smart_host};
+pub(crate) use value::{domain, duration, network, size};
 
 /// A longer file is no configuration.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -160,7 +162,8 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
         .map(|section| read::listener(section, &client_limits))
         .collect();
     let routes: Vec<_> =
-        root.sections("route").into_iter().map(|section| read::route(section, &retry, &outward)).collect();
+        root.sections("route").into_iter().map(|section| read::route(section, (&retry, &outward), (&delivery, &timeouts))).collect();
+    let next_hops = routing::next_hops(root.section("next_hops"));
     let resolvers: Vec<_> = root.sections("resolver").into_iter().map(read::resolver).collect();
     if listeners.is_empty() && !root.has("listener") {
         root.fault(
@@ -208,6 +211,7 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
         }),
         admin,
         log,
+        next_hops,
         routes: routes.into_iter().zip(links).map(|(draft, link)| route(draft, link)).collect(),
         resolvers: resolvers.into_iter().map(resolver).collect::<Option<_>>()?,
     })
@@ -235,7 +239,9 @@ fn route(draft: RouteDraft, resolver: Option<usize>) -> Route {
     let target = if draft.mx {
         Target::Mx { port: draft.port }
     } else {
-        Target::SmartHosts(draft.hosts.into_iter().map(|at| at.value).collect())
+        let mut hosts: Vec<_> = draft.hosts.into_iter().map(|at| at.value).collect();
+        hosts.sort_by_key(|host| host.priority);
+        Target::SmartHosts(hosts)
     };
     Route {
         domains: draft.domains.into_iter().map(|at| at.value).collect(),
@@ -246,6 +252,10 @@ fn route(draft: RouteDraft, resolver: Option<usize>) -> Route {
         retry: draft.retry,
         tls: draft.tls,
         login: draft.login,
+        protocol: draft.protocol,
+        recipients: draft.recipients,
+        limits: draft.limits,
+        timeouts: draft.timeouts,
     }
 }
 

@@ -11,10 +11,11 @@ use std::time::Duration;
 use super::ClientLimits;
 use super::client_limits::client_limits;
 use super::document::{At, Section};
+use super::routing::{self, BalancedHost, Protocol, Recipients, RouteLimits, Unknown};
 use super::types::{
     Admin, CertificatePair, ClientCertificates, Delivery, Dnssec, Extensions, Limits, LineEndings, Log,
-    Login, NamedPair, Network, OutwardTls, Relay, Retry, Shards, SmartHost, Spool, Timeouts, Tls, TlsMode,
-    TlsRule, TlsVersion,
+    Login, NamedPair, Network, OutwardTls, Relay, Retry, Shards, Spool, Timeouts, Tls, TlsMode, TlsRule,
+    TlsVersion,
 };
 use super::{outward, value};
 use crate::resolve::servers;
@@ -54,7 +55,7 @@ pub(super) struct ListenerDraft {
 pub(super) struct RouteDraft {
     pub line: usize,
     pub domains: Vec<At<String>>,
-    pub hosts: Vec<At<SmartHost>>,
+    pub hosts: Vec<At<BalancedHost>>,
     pub mx: bool,
     pub port: u16,
     pub resolver: Option<At<String>>,
@@ -65,6 +66,10 @@ pub(super) struct RouteDraft {
     pub retry: Retry,
     pub tls: OutwardTls,
     pub login: Option<Arc<Login>>,
+    pub protocol: Protocol,
+    pub recipients: Option<Recipients>,
+    pub limits: RouteLimits,
+    pub timeouts: Timeouts,
 }
 
 pub(super) struct ResolverDraft {
@@ -429,9 +434,14 @@ fn tls_mode(section: &mut Section<'_>) -> At<TlsMode> {
     section.choice("tls", &words).unwrap_or(At { value: TlsMode::Off, line: section.line })
 }
 
-pub(super) fn route(mut section: Section<'_>, general: &Retry, general_tls: &OutwardTls) -> RouteDraft {
+/// `general`: what holds for a route without its own.
+pub(super) fn route(
+    mut section: Section<'_>,
+    (general, general_tls): (&Retry, &OutwardTls),
+    (delivery, timeouts): (&Delivery, &Timeouts),
+) -> RouteDraft {
     section.demand("domains", "a list of domains, [\"winery.example\", \".winery.example\", \"*\"]");
-    let hosts = section.list("hosts", value::smart_host);
+    let hosts = routing::hosts(&mut section);
     let mx = section.flag("mx");
     let port = section.count("port", 1..=65_535);
     let resolver = section.text("resolver", value::label);
@@ -449,7 +459,11 @@ pub(super) fn route(mut section: Section<'_>, general: &Retry, general_tls: &Out
         retry: retry(section.section("retry"), general),
         tls: outward::tls(section.section("tls"), general_tls, mx.as_ref().is_some_and(|at| at.value)),
         login: outward::login(section.section("login")),
-        hosts: hosts.unwrap_or_default(),
+        hosts,
+        protocol: routing::protocol(&mut section),
+        recipients: routing::recipients(section.section("recipients")),
+        limits: routing::limits(section.section("limits"), RouteLimits::of(delivery)),
+        timeouts: routing::timeouts(section.section("timeouts"), timeouts),
     };
     section.refuse_empty("domains");
     section.refuse_empty("hosts");
@@ -459,6 +473,7 @@ pub(super) fn route(mut section: Section<'_>, general: &Retry, general_tls: &Out
             "mx",
             "stands beside hosts; allowed: either hosts (smart hosts) or mx = true (look-up)",
         ),
+        (false, false) if draft.recipients.as_ref().is_some_and(|of| of.unknown == Unknown::Refuse) => {}
         (false, false) if mx.is_some() || !section.has("mx") => {
             section.fault(
                 draft.line,
@@ -497,6 +512,7 @@ pub(super) fn route(mut section: Section<'_>, general: &Retry, general_tls: &Out
             "stands beside hosts, which may be at any address; allowed: with mx = true",
         );
     }
+    routing::check(&section, &draft);
     section.finish();
     draft
 }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::auth::Auth;
+use super::routing::{BalancedHost, NextHops, Protocol, Recipients, RouteLimits};
 
 /// Everything that an administrator decides.
 #[derive(Clone, Debug)]
@@ -32,6 +33,7 @@ pub struct Config {
     pub log: Log,
     pub listeners: Vec<Listener>,
     pub routes: Vec<Route>,
+    pub next_hops: NextHops,
     pub resolvers: Vec<Resolver>,
 }
 
@@ -295,6 +297,13 @@ pub struct Route {
     pub tls: OutwardTls,
     /// Who the relay is to these smart hosts (RFC 4954).
     pub login: Option<Arc<Login>>,
+    pub protocol: Protocol,
+    /// Which host holds the mailbox of a recipient.
+    pub recipients: Option<Recipients>,
+    /// A route's own bounds, or those of `[delivery]`.
+    pub limits: RouteLimits,
+    /// A route's own, or the general ones.
+    pub timeouts: Timeouts,
 }
 
 /// A name and what proves it.
@@ -371,15 +380,15 @@ pub enum PeerName {
 
 #[derive(Clone, Debug)]
 pub enum Target {
-    /// `hosts = […]`: addresses or names, tried in order.
-    SmartHosts(Vec<SmartHost>),
+    /// `hosts = […]`, in the order of their priorities. Empty only where a table holds every recipient.
+    SmartHosts(Vec<BalancedHost>),
     /// `mx = true`.
     Mx { port: u16 },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SmartHost {
-    /// A name or an address literal without brackets.
+    /// A name or an address literal without brackets; with LMTP also `unix:` and the path of a socket.
     pub host: String,
     pub port: u16,
 }

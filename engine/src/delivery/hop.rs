@@ -84,6 +84,8 @@ pub struct Hop {
     /// Connections without work, the one that was used last at the end.
     idle: RefCell<Vec<Rc<Idle>>>,
     down: RefCell<Option<Down>>,
+    /// The version of the route's table by which its messages came here, as far as that was looked at.
+    pub table_version: Cell<u64>,
 }
 
 struct Down {
@@ -114,6 +116,7 @@ impl Hop {
             starved: Cell::new(false),
             idle: RefCell::default(),
             down: RefCell::default(),
+            table_version: Cell::new(0),
         }
     }
 
@@ -335,7 +338,7 @@ mod tests {
     use sluice_queue::SpoolNumber;
 
     fn hop(connections_max: usize) -> Hop {
-        Hop::new(NextHop { route: 0, domain: None, via: None }, connections_max)
+        Hop::new(NextHop::of_route(0), connections_max)
     }
 
     fn item(n: u64) -> Item {

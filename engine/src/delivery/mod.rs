@@ -11,6 +11,7 @@
 //! ```
 
 mod answers;
+pub mod balance;
 mod broken_tls;
 pub mod client;
 mod connect;
@@ -31,6 +32,7 @@ pub mod reply_reader;
 mod serve;
 mod settle;
 pub mod shard;
+mod sorting;
 mod steer;
 mod transaction;
 mod transport;

@@ -16,7 +16,8 @@ use super::settle::{Attempted, Tells, Timing, put_off_faulty, settle_attempt};
 use super::shard::DeliveryShard;
 use super::steer::InHands;
 use super::verdict::{Fate, Outcome, Peer, Verdict};
-use crate::clock::wall_micros;
+use crate::clock::{monotonic_millis, wall_micros};
+use crate::config::RouteLimits;
 use crate::smtp::content::Framing;
 use crate::tls::outward::PeerTls;
 use futures_lite::FutureExt;
@@ -31,12 +32,27 @@ const BYTES_UNDER_WAY_MAX: u64 = 512 * 1024;
 /// The same for recipients: their replies must fit into the buffers of the connection.
 const RECIPIENTS_UNDER_WAY_MAX: usize = 256;
 
+/// A connection to a host that took over from another one ends after this, so that the other one has its mail
+/// again when it is back.
+const DETOUR_MILLIS: u64 = 60_000;
+
 /// Serves until the connection has come to its end, which it says with QUIT where it can.
 pub async fn serve(shard: &Rc<DeliveryShard>, hop: &Rc<Hop>, connection: Connection, backups: &[Candidate]) {
     let setup_micros = connection.setup_micros;
-    let flights = VecDeque::new();
-    let mut lane =
-        Lane { shard, hop, connection, backups, flights, taken: None, at: None, setup_micros, begun: 0 };
+    let detour = shard.is_detour(&hop.next_hop, connection.peer());
+    let mut lane = Lane {
+        shard,
+        hop,
+        connection,
+        backups,
+        flights: VecDeque::new(),
+        taken: None,
+        at: None,
+        setup_micros,
+        begun: 0,
+        limits: shard.limits_of(&hop.next_hop),
+        ends: detour.then(|| monotonic_millis() + DETOUR_MILLIS),
+    };
     loop {
         match AssertUnwindSafe(lane.step()).catch_unwind().await {
             Ok(Step::On) => {}
@@ -89,6 +105,9 @@ struct Lane<'a> {
     /// For the log line of the first message.
     setup_micros: u64,
     begun: usize,
+    limits: RouteLimits,
+    /// No message begins after that.
+    ends: Option<u64>,
 }
 
 /// A host, what its TLS is, and what it tells senders of.
@@ -126,7 +145,8 @@ impl Lane<'_> {
         let recipients: usize = self.flights.iter().map(|flight| flight.recipients.len()).sum();
         self.connection.can_begin()
             && !self.shard.is_stopping()
-            && self.begun < self.shard.config.delivery.messages_per_connection_max
+            && self.begun < self.limits.messages_per_connection_max
+            && self.ends.is_none_or(|ends| monotonic_millis() < ends)
             && bytes < BYTES_UNDER_WAY_MAX
             && recipients < RECIPIENTS_UNDER_WAY_MAX
     }
@@ -146,7 +166,7 @@ impl Lane<'_> {
                 return Step::On;
             }
         };
-        let mut open = still_waiting(&item, states.as_deref(), shard.config.delivery.recipients_max);
+        let mut open = still_waiting(&item, states.as_deref(), self.limits.recipients_max);
         if let Some(rest) = open.rest.take() {
             shard.give_back(hop, rest);
             hands.cover(&open.now);

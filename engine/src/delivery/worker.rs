@@ -7,6 +7,7 @@ use super::hop::{Hop, Trouble};
 use super::opening::open_any;
 use super::serve::serve;
 use super::shard::DeliveryShard;
+use super::sorting;
 use super::verdict::{Outcome, Peer, Status};
 use crate::observe::log;
 use futures_lite::FutureExt;
@@ -25,6 +26,9 @@ pub async fn run(shard: Rc<DeliveryShard>, hop: Rc<Hop>) {
 }
 
 async fn connect_and_serve(shard: &Rc<DeliveryShard>, hop: &Rc<Hop>) {
+    if hop.next_hop.is_unsorted() {
+        return sorting::sort(shard, hop).await;
+    }
     let mut left = match shard.candidates(&hop.next_hop).await {
         Ok(candidates) => candidates,
         Err(found) if found.lasting => return shard.refuse_all(hop, found.trouble).await,

@@ -4,7 +4,8 @@ use super::IngestShard;
 use super::ShardSpool;
 use super::known::{self, Known};
 use crate::config::{Config, Target};
-use crate::shard::links::{Fresh, Group, Handover, Luggage, NextHop, ToDelivery};
+use crate::delivery::balance;
+use crate::shard::links::{Choice, Fresh, Group, Handover, Luggage, NextHop, ToDelivery};
 use crate::steering::{Destination, Subject, domain_of};
 use sluice_queue::{ContentFlags, Envelope, QueueId, Schedule};
 use std::collections::HashMap;
@@ -22,12 +23,13 @@ const OVERFLOW_LOOK: Duration = Duration::from_millis(1);
 /// address, and where an administrator has rerouted it.
 pub fn groups<'a>(
     config: &Config,
+    id: QueueId,
     recipients: impl Iterator<Item = (u32, &'a str, Option<&'a str>)>,
 ) -> Vec<(NextHop, Vec<u32>)> {
     let mut groups: Vec<(NextHop, Vec<u32>)> = Vec::with_capacity(1);
     let mut places: HashMap<NextHop, usize> = HashMap::new();
     for (index, address, via) in recipients {
-        let next_hop = next_hop(config, address, via);
+        let next_hop = next_hop(config, id, address, via);
         let place = match groups.last() {
             // One recipient, or all in one domain: no table is needed.
             Some((last, _)) if *last == next_hop => groups.len() - 1,
@@ -49,7 +51,7 @@ pub fn groups<'a>(
 
 /// Where a recipient goes. One whose domain no route covers is given to a next hop without a route,
 /// where it gets its answer (5.4.4): the configuration may have changed while it waited.
-fn next_hop(config: &Config, address: &str, via: Option<&str>) -> NextHop {
+fn next_hop(config: &Config, id: QueueId, address: &str, via: Option<&str>) -> NextHop {
     let domain = domain_of(address);
     let route = config.route_for(domain);
     // What this configuration cannot do (no MX route any more) goes its usual way rather than nowhere.
@@ -57,14 +59,16 @@ fn next_hop(config: &Config, address: &str, via: Option<&str>) -> NextHop {
         return rerouted;
     }
     match route {
-        None => NextHop { route: u16::MAX, domain: Some(domain.to_ascii_lowercase().into()), via: None },
-        Some(route) => {
-            let domain = match config.routes[route].target {
-                Target::SmartHosts(_) => None,
-                Target::Mx { .. } => Some(domain.to_ascii_lowercase().into()),
-            };
-            NextHop { route: route as u16, domain, via: None }
-        }
+        None => NextHop { domain: Some(domain.to_ascii_lowercase().into()), ..NextHop::of_route(u16::MAX) },
+        Some(route) => match &config.routes[route].target {
+            _ if config.routes[route].recipients.is_some() => {
+                NextHop { choice: Choice::Table, ..NextHop::of_route(route as u16) }
+            }
+            Target::SmartHosts(hosts) => balance::share(route as u16, hosts, id),
+            Target::Mx { .. } => {
+                NextHop { domain: Some(domain.to_ascii_lowercase().into()), ..NextHop::of_route(route as u16) }
+            }
+        },
     }
 }
 
@@ -75,11 +79,11 @@ fn rerouted(config: &Config, route: Option<usize>, via: &str) -> Option<NextHop>
         Destination::Route => None,
         Destination::Host(host) => {
             let route = route.map_or(u16::MAX, |route| route as u16);
-            Some(NextHop { route, domain: None, via: Some(Arc::new(host)) })
+            Some(NextHop { via: Some(Arc::new(host)), ..NextHop::of_route(route) })
         }
         Destination::Mx(domain) => {
             let route = mx_route(config, &domain)?;
-            Some(NextHop { route: route as u16, domain: Some((*domain).into()), via: None })
+            Some(NextHop { domain: Some((*domain).into()), ..NextHop::of_route(route as u16) })
         }
     }
 }
@@ -120,7 +124,7 @@ impl IngestShard {
         self.steering.has_arrived(id);
         let recipients = envelope.recipients.iter().zip(0..);
         for (next_hop, indexes) in
-            groups(&self.config, recipients.map(|(recipient, index)| (index, &*recipient.address, None)))
+            groups(&self.config, id, recipients.map(|(recipient, index)| (index, &*recipient.address, None)))
         {
             let fresh = content.clone().map(|content| Fresh { envelope: envelope.clone(), content, flags });
             let group = Group::new(indexes);
@@ -173,7 +177,7 @@ impl IngestShard {
         }
         let open = known.iter().filter(|known| known.part.state.is_open() && wanted(known.index));
         let open = open.map(|known| (known.index, known.part.address, known.part.via));
-        for (next_hop, indexes) in groups(&self.config, open) {
+        for (next_hop, indexes) in groups(&self.config, subject.id, open) {
             let first = &known[indexes[0] as usize];
             let all_wait = indexes.iter().all(|index| waits(*index));
             self.send(Handover {
@@ -270,7 +274,7 @@ mod tests {
 
     fn grouped(addresses: &[&str]) -> Vec<(Option<String>, Vec<u32>)> {
         let groups =
-            groups(&config(), addresses.iter().zip(0..).map(|(address, index)| (index, *address, None)));
+            groups(&config(), QueueId::from_bits(7), addresses.iter().zip(0..).map(|(address, index)| (index, *address, None)));
         groups
             .into_iter()
             .map(|(hop, indexes)| (hop.domain.map(|domain| domain.to_string()), indexes))
@@ -300,8 +304,8 @@ mod tests {
             ("a@winery.example", "what nobody can read", 0, None, None),
         ];
         for (address, to, route, domain, via) in table {
-            let expected = NextHop { route, domain: domain.map(Arc::from), via };
-            assert_eq!(next_hop(&config(), address, Some(to)), expected, "{address} to {to}");
+            let expected = NextHop { domain: domain.map(Arc::from), via, ..NextHop::of_route(route) };
+            assert_eq!(next_hop(&config(), QueueId::from_bits(7), address, Some(to)), expected, "{address} to {to}");
         }
     }
 }

@@ -15,6 +15,7 @@
 
 mod identity;
 mod matrix;
+pub mod next_hops;
 
 pub use identity::{Identity, SenderPattern};
 pub use matrix::{Matrix, Row, matrix};
