@@ -41,6 +41,9 @@ enum Command {
     Run(ConfigFile),
     /// Verify a configuration and print who may send where; exit code 78 when it is bad
     Check(ConfigFile),
+    /// What would happen to a message, and by which rule; nothing is sent
+    #[command(after_help = EXPLAIN_EXAMPLES)]
+    Explain(Explain),
     /// Show what clients and the running relay say to each other, as they say it; secrets are masked
     Trace(Trace),
     /// Manage the logins of the password file
@@ -115,6 +118,35 @@ struct Queue {
     #[arg(long, global = true)]
     json: bool,
 }
+
+#[derive(Args)]
+struct Explain {
+    #[arg(long, value_name = "FILE", default_value = "/etc/sluice/relay.toml")]
+    config: PathBuf,
+    /// The listener that the client connects to
+    #[arg(long, value_name = "NAME")]
+    listener: String,
+    /// The client's address
+    #[arg(long, value_name = "ADDRESS")]
+    client: std::net::IpAddr,
+    /// The sender; without it any
+    #[arg(long, value_name = "ADDRESS")]
+    from: Option<String>,
+    /// The recipient
+    #[arg(long, value_name = "ADDRESS")]
+    to: String,
+    /// The client has proved by AUTH who it is
+    #[arg(long)]
+    authenticated: bool,
+}
+
+const EXPLAIN_EXAMPLES: &str = "\
+Policy, route, the answer of the route's table, and the hosts as far as they are known without DNS. Exit code 64
+when the question makes no sense, 78 when the configuration is bad.
+
+Examples:
+  sluice explain --listener outside --client 192.0.2.1 --to ann@winery.example
+  sluice explain --listener inside --client 10.1.0.7 --from ann@winery.example --to bob@away.example";
 
 #[derive(Args)]
 struct Trace {
@@ -228,6 +260,10 @@ fn execute(arguments: Arguments) -> Result<(), Failed> {
             program::run::run(with_cpus(program::check::load(&file.config)?, cpus)?, |_| Ok(()))
         }
         Some(Command::Check(file)) => program::check::check(&file.config),
+        Some(Command::Explain(Explain { config, listener, client, from, to, authenticated })) => {
+            let asked = program::explain::Asked { listener, client, from, to, authenticated };
+            program::explain::explain(&config, &asked)
+        }
         Some(Command::Trace(Trace { client, listener, within, place })) => {
             let spool = place_of(place)?.spool;
             program::trace::trace(&spool, &client, listener.as_deref(), within.as_deref())

@@ -171,8 +171,7 @@ impl Directory {
 /// What went wrong, in words.
 pub async fn connect(way: &Way, starttls: bool) -> Result<ldap3::Ldap, String> {
     let stream = way.tcp().await?.into_std().map_err(|error| error.to_string())?;
-    let mut settings =
-        LdapConnSettings::new().set_std_stream(StdStream::Tcp(stream)).set_starttls(starttls);
+    let mut settings = LdapConnSettings::new().set_std_stream(StdStream::Tcp(stream)).set_starttls(starttls);
     if let Some(tls) = &way.tls {
         settings = settings.set_config(tls.clone());
     }

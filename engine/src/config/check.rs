@@ -164,7 +164,8 @@ pub(super) fn resolvers(
 
 fn resolver_absent(notes: &Notes, route: &RouteDraft, known: &str) {
     let hosts = route.hosts.iter().map(|At { value, line }| (&value.host, *line));
-    let mut by_name = hosts.filter(|(host, _)| host.socket().is_none() && host.host.parse::<IpAddr>().is_err());
+    let mut by_name =
+        hosts.filter(|(host, _)| host.socket().is_none() && host.host.parse::<IpAddr>().is_err());
     let (line, why) = match by_name.next() {
         Some((host, line)) => (line, format!("is missing: the host name {} must be looked up", host.host)),
         None if route.mx => (route.line, "is missing: mx = true looks names up".to_owned()),

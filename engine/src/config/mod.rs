@@ -118,9 +118,11 @@ impl Config {
         Ok(())
     }
 
-    /// The route for a recipient's domain, in any case: the first that matches. `None`: nobody delivers it.
+    /// The route for a recipient's domain, in any case and with U-labels or A-labels: the first that matches. `None`: nobody delivers it.
     pub fn route_for(&self, domain: &str) -> Option<usize> {
         let domain = domain.strip_suffix('.').unwrap_or(domain);
+        let a_labels = if domain.is_ascii() { None } else { crate::smtp::idn::a_labels(domain) };
+        let domain = a_labels.as_deref().unwrap_or(domain);
         self.routes
             .iter()
             .position(|route| route.domains.iter().any(|pattern| matches_domain(pattern, domain)))
@@ -161,8 +163,11 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
         .into_iter()
         .map(|section| read::listener(section, &client_limits))
         .collect();
-    let routes: Vec<_> =
-        root.sections("route").into_iter().map(|section| read::route(section, (&retry, &outward), (&delivery, &timeouts))).collect();
+    let routes: Vec<_> = root
+        .sections("route")
+        .into_iter()
+        .map(|section| read::route(section, (&retry, &outward), (&delivery, &timeouts)))
+        .collect();
     let next_hops = routing::next_hops(root.section("next_hops"));
     let resolvers: Vec<_> = root.sections("resolver").into_iter().map(read::resolver).collect();
     if listeners.is_empty() && !root.has("listener") {

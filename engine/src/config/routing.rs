@@ -4,6 +4,7 @@
 //! Types, defaults and reading of these keys. Plain data, but for the table of recipients, whose handle this holds
 //! and whose content follows its file.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -127,6 +128,15 @@ pub enum HopPattern {
     Network(Network),
     /// A domain of recipients, or the name of a host: as `route.domains`.
     Name(String),
+}
+
+impl fmt::Display for HopPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Network(network) => write!(f, "{network}"),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
 }
 
 pub(super) fn next_hops(mut section: Section<'_>) -> NextHops {
@@ -274,7 +284,9 @@ fn detail(text: &str) -> Result<Option<char>, Wrong> {
     match (characters.next(), characters.next()) {
         (None, _) => Ok(None),
         (Some(c @ ('+' | '-' | '=' | '_' | '#')), None) => Ok(Some(c)),
-        _ => Err(format!("\"{text}\" is not a separator; allowed: \"+\", \"-\", \"=\", \"_\", \"#\", or \"\" for none")),
+        _ => Err(format!(
+            "\"{text}\" is not a separator; allowed: \"+\", \"-\", \"=\", \"_\", \"#\", or \"\" for none"
+        )),
     }
 }
 
@@ -344,15 +356,25 @@ pub(super) fn check(section: &Section<'_>, draft: &RouteDraft) {
     }
     for At { value: BalancedHost { host, .. }, line } in &draft.hosts {
         if host.socket().is_some() && !lmtp {
-            section.fault(*line, "hosts", format!("{} is a socket; allowed: with protocol = \"lmtp\"", host.host));
+            section.fault(
+                *line,
+                "hosts",
+                format!("{} is a socket; allowed: with protocol = \"lmtp\"", host.host),
+            );
         }
         if lmtp && host.port == 25 {
-            let wrong = format!("{}: port 25 is SMTP's (RFC 2033 section 5); allowed: another port, such as {0}:24, or unix:/run/dovecot/lmtp", host.host);
+            let wrong = format!(
+                "{}: port 25 is SMTP's (RFC 2033 section 5); allowed: another port, such as {0}:24, or unix:/run/dovecot/lmtp",
+                host.host
+            );
             section.fault(*line, "hosts", wrong);
         }
         let demanding = !matches!(draft.tls.rule, TlsRule::None | TlsRule::May) || draft.tls.implicit;
         if host.socket().is_some() && demanding {
-            let wrong = format!("{}: there is no TLS over a socket of this host; allowed: policy = \"none\" or \"may\" in [route.tls]", host.host);
+            let wrong = format!(
+                "{}: there is no TLS over a socket of this host; allowed: policy = \"none\" or \"may\" in [route.tls]",
+                host.host
+            );
             section.fault(*line, "hosts", wrong);
         }
     }

@@ -49,7 +49,12 @@ fn spread(bits: u64) -> u64 {
 
 /// The hosts in the order in which one connection tries them: the host of the share first; then, by priorities,
 /// those that answer by turns, those without a weight, and those that do not answer.
-pub fn order(hosts: &[BalancedHost], choice: Choice, turns: &mut Turns, answers: impl Fn(usize) -> bool) -> Vec<usize> {
+pub fn order(
+    hosts: &[BalancedHost],
+    choice: Choice,
+    turns: &mut Turns,
+    answers: impl Fn(usize) -> bool,
+) -> Vec<usize> {
     turns.0.resize(hosts.len(), 0);
     let mut order = Vec::with_capacity(hosts.len());
     if let Choice::Share(index) = choice
@@ -130,7 +135,11 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(order(&hosts, Choice::Route, &mut turns, |_| true), [0, 1, 2]);
         }
-        assert_eq!(order(&hosts, Choice::Route, &mut turns, |index| index != 0), [0, 1, 2], "memory puts it last");
+        assert_eq!(
+            order(&hosts, Choice::Route, &mut turns, |index| index != 0),
+            [0, 1, 2],
+            "memory puts it last"
+        );
     }
 
     #[test]

@@ -106,7 +106,8 @@ impl Lookup {
         let Some(route) = route else { return Err(no_route(next_hop)) };
         match (&route.target, &next_hop.domain) {
             (Target::SmartHosts(hosts), _) => {
-                let found = self.smart_hosts(hosts.iter().map(|host| &host.host), route.resolver, links).await;
+                let found =
+                    self.smart_hosts(hosts.iter().map(|host| &host.host), route.resolver, links).await;
                 let answers = |index: usize| {
                     found[index].as_ref().is_ok_and(|of| of.iter().any(|one| !has_failed(one.peer.address)))
                 };
@@ -162,7 +163,9 @@ impl Lookup {
                     continue;
                 }
                 (Ok(address), _) => Ok(Addresses { list: vec![address], secure: false, canonical: None }),
-                (Err(_), Some(resolver)) => self.addresses_of(name.as_str().into(), resolver, links).await.result,
+                (Err(_), Some(resolver)) => {
+                    self.addresses_of(name.as_str().into(), resolver, links).await.result
+                }
                 (Err(_), None) => Err(without_resolver(name)),
             };
             found.push(addresses.map(|addresses| of_host(name, *port, 0, true, addresses).collect()));
@@ -392,10 +395,7 @@ fn without_hosts() -> NotFound {
 fn no_route(next_hop: &NextHop) -> NotFound {
     let domain = next_hop.domain.as_deref().unwrap_or("*");
     let text = format!("no route in the configuration covers the domain {domain}");
-    NotFound {
-        lasting: true,
-        trouble: trouble(Status::NO_ROUTE, &text),
-    }
+    NotFound { lasting: true, trouble: trouble(Status::NO_ROUTE, &text) }
 }
 
 fn told(error: &ResolveError) -> Trouble {

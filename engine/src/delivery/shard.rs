@@ -236,7 +236,8 @@ impl DeliveryShard {
         }
         // Smart hosts are spread over all delivery shards, each with its slice of the limit.
         let slices = if next_hop.is_spread() { self.links.delivery.len() } else { 1 };
-        let hop = Rc::new(Hop::new(next_hop.clone(), self.limits_of(next_hop).connections_max.div_ceil(slices)));
+        let hop =
+            Rc::new(Hop::new(next_hop.clone(), self.limits_of(next_hop).connections_max.div_ceil(slices)));
         self.hops.borrow_mut().insert(next_hop.clone(), hop.clone());
         hop
     }

@@ -52,7 +52,9 @@ pub async fn sort(shard: &Rc<DeliveryShard>, hop: &Rc<Hop>) {
             }
         };
         let is_open = |index: &u32| {
-            states.as_ref().is_none_or(|states| states.get(*index as usize).is_some_and(|state| state.is_open()))
+            states
+                .as_ref()
+                .is_none_or(|states| states.get(*index as usize).is_some_and(|state| state.is_open()))
         };
         let open: Vec<u32> = item.group.indexes().iter().copied().filter(is_open).collect();
         let sorted = match sorted(shard, hop, &item, &message, &open).await {
@@ -87,7 +89,9 @@ async fn sorted(
     let Target::SmartHosts(hosts) = &settings.target else { return Ok(Sorted::default()) };
     let mut sorted = Sorted::default();
     let address = |index: u32| message.envelope.recipients.get(index as usize).map_or("", |of| &of.address);
-    let questions = open.iter().map(|&index| async move { (index, holder(shard, route, recipients, address(index)).await) });
+    let questions = open
+        .iter()
+        .map(|&index| async move { (index, holder(shard, route, recipients, address(index)).await) });
     let mut answers = stream::iter(questions).buffered(QUESTIONS_AT_ONCE);
     while let Some((index, holder)) = answers.next().await {
         let next_hop = match holder? {
@@ -143,7 +147,13 @@ async fn holder(
 }
 
 /// Recipients that go nowhere now: those the table does not have are returned, those it is not clear about wait.
-async fn settle_rest(shard: &Rc<DeliveryShard>, hop: &Rc<Hop>, item: &Item, message: &Message, sorted: &Sorted) {
+async fn settle_rest(
+    shard: &Rc<DeliveryShard>,
+    hop: &Rc<Hop>,
+    item: &Item,
+    message: &Message,
+    sorted: &Sorted,
+) {
     if !sorted.refused.is_empty() {
         let trouble = Trouble {
             dsn: Status::NO_SUCH_MAILBOX.to_string().into(),
@@ -215,7 +225,10 @@ impl DeliveryShard {
         let Some(route) = self.config.routes.get(usize::from(hop.next_hop.route)) else { return };
         let Some(Recipients { table: Table::File(file), .. }) = &route.recipients else { return };
         let version = file.version();
-        if hop.next_hop.via.is_none() || hop.next_hop.is_rerouted() || hop.table_version.replace(version) == version {
+        if hop.next_hop.via.is_none()
+            || hop.next_hop.is_rerouted()
+            || hop.table_version.replace(version) == version
+        {
             return;
         }
         let Some(unsorted) = self.unsorted(hop) else { return };

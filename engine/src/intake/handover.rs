@@ -65,9 +65,10 @@ fn next_hop(config: &Config, id: QueueId, address: &str, via: Option<&str>) -> N
                 NextHop { choice: Choice::Table, ..NextHop::of_route(route as u16) }
             }
             Target::SmartHosts(hosts) => balance::share(route as u16, hosts, id),
-            Target::Mx { .. } => {
-                NextHop { domain: Some(domain.to_ascii_lowercase().into()), ..NextHop::of_route(route as u16) }
-            }
+            Target::Mx { .. } => NextHop {
+                domain: Some(domain.to_ascii_lowercase().into()),
+                ..NextHop::of_route(route as u16)
+            },
         },
     }
 }
@@ -273,8 +274,11 @@ mod tests {
     }
 
     fn grouped(addresses: &[&str]) -> Vec<(Option<String>, Vec<u32>)> {
-        let groups =
-            groups(&config(), QueueId::from_bits(7), addresses.iter().zip(0..).map(|(address, index)| (index, *address, None)));
+        let groups = groups(
+            &config(),
+            QueueId::from_bits(7),
+            addresses.iter().zip(0..).map(|(address, index)| (index, *address, None)),
+        );
         groups
             .into_iter()
             .map(|(hop, indexes)| (hop.domain.map(|domain| domain.to_string()), indexes))
@@ -305,7 +309,11 @@ mod tests {
         ];
         for (address, to, route, domain, via) in table {
             let expected = NextHop { domain: domain.map(Arc::from), via, ..NextHop::of_route(route) };
-            assert_eq!(next_hop(&config(), QueueId::from_bits(7), address, Some(to)), expected, "{address} to {to}");
+            assert_eq!(
+                next_hop(&config(), QueueId::from_bits(7), address, Some(to)),
+                expected,
+                "{address} to {to}"
+            );
         }
     }
 }

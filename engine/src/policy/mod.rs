@@ -16,6 +16,7 @@
 mod identity;
 mod matrix;
 pub mod next_hops;
+pub mod way;
 
 pub use identity::{Identity, SenderPattern};
 pub use matrix::{Matrix, Row, matrix};

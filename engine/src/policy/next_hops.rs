@@ -76,8 +76,7 @@ fn behind(address: IpAddr) -> Option<Ipv4Addr> {
 impl fmt::Display for Forbidden<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Denied(HopPattern::Name(name)) => write!(f, "next_hops.deny has {name}"),
-            Self::Denied(HopPattern::Network(network)) => write!(f, "next_hops.deny has {network}"),
+            Self::Denied(pattern) => write!(f, "next_hops.deny has {pattern}"),
             Self::NotAllowed => f.write_str("next_hops.allow does not have it"),
         }
     }
@@ -99,7 +98,11 @@ mod tests {
     fn verdict(deny: &[&str], allow: &[&str], domain: &str, host: &str, address: &str) -> String {
         let lists = NextHops { allow: patterns(allow), deny: patterns(deny) };
         let part = |text| Some(text).filter(|text: &&str| !text.is_empty());
-        let hop = Hop { domain: part(domain), host: part(host), address: part(address).map(|a| a.parse().unwrap()) };
+        let hop = Hop {
+            domain: part(domain),
+            host: part(host),
+            address: part(address).map(|a| a.parse().unwrap()),
+        };
         forbidden(&lists, &hop).map_or_else(String::new, |why| why.to_string())
     }
 
@@ -110,15 +113,40 @@ mod tests {
         let none = "next_hops.allow does not have it";
         let table: [(&[&str], &[&str], [&str; 3], String); 20] = [
             (&[], &[], ["away.example", "mx.away.example", "192.0.2.1"], String::new()),
-            (&["away.example"], &[], ["away.example", "mx.x.example", "192.0.2.1"], format!("{denied}away.example")),
+            (
+                &["away.example"],
+                &[],
+                ["away.example", "mx.x.example", "192.0.2.1"],
+                format!("{denied}away.example"),
+            ),
             (&["away.example"], &[], ["AWAY.Example.", "mx.x.example", ""], format!("{denied}away.example")),
             (&["away.example"], &[], ["sub.away.example", "mx.away.example", ""], String::new()),
             (&[".away.example"], &[], ["x.example", "mx.away.example", ""], format!("{denied}.away.example")),
-            (&["xn--bcher-kva.example"], &[], ["b\u{fc}cher.example", "", ""], format!("{denied}xn--bcher-kva.example")),
+            (
+                &["xn--bcher-kva.example"],
+                &[],
+                ["b\u{fc}cher.example", "", ""],
+                format!("{denied}xn--bcher-kva.example"),
+            ),
             (&["192.0.2.0/24"], &[], ["x.example", "mx", "192.0.2.7"], format!("{denied}192.0.2.0/24")),
-            (&["192.0.2.0/24"], &[], ["x.example", "mx", "::ffff:192.0.2.7"], format!("{denied}192.0.2.0/24")),
-            (&["192.0.2.0/24"], &[], ["x.example", "mx", "64:ff9b::c000:207"], format!("{denied}192.0.2.0/24")),
-            (&["192.0.2.0/24"], &[], ["x.example", "mx", "2002:c000:207::1"], format!("{denied}192.0.2.0/24")),
+            (
+                &["192.0.2.0/24"],
+                &[],
+                ["x.example", "mx", "::ffff:192.0.2.7"],
+                format!("{denied}192.0.2.0/24"),
+            ),
+            (
+                &["192.0.2.0/24"],
+                &[],
+                ["x.example", "mx", "64:ff9b::c000:207"],
+                format!("{denied}192.0.2.0/24"),
+            ),
+            (
+                &["192.0.2.0/24"],
+                &[],
+                ["x.example", "mx", "2002:c000:207::1"],
+                format!("{denied}192.0.2.0/24"),
+            ),
             (&["192.0.2.0/24"], &[], ["x.example", "mx", "192.0.3.7"], String::new()),
             (&["*"], &["away.example"], ["away.example", "mx", "192.0.3.7"], format!("{denied}*")),
             (&[], &["away.example"], ["away.example", "mx", "192.0.3.7"], String::new()),
@@ -131,9 +159,14 @@ mod tests {
             (&[], &["away.example"], ["", "", ""], none.into()),
         ];
         for (deny, allow, [domain, host, address], expected) in table {
-            assert_eq!(verdict(deny, allow, domain, host, address), expected, "{deny:?} {allow:?} {domain} {host} {address}");
+            assert_eq!(
+                verdict(deny, allow, domain, host, address),
+                expected,
+                "{deny:?} {allow:?} {domain} {host} {address}"
+            );
         }
-        let lists = NextHops { allow: patterns(&["x.example"]), deny: patterns(&["192.0.2.0/24", "away.example"]) };
+        let lists =
+            NextHops { allow: patterns(&["x.example"]), deny: patterns(&["192.0.2.0/24", "away.example"]) };
         assert!(denies_domain(&lists, "away.example") && !denies_domain(&lists, "other.example"));
     }
 }

@@ -99,13 +99,21 @@ pub(crate) fn config() -> Config {
         routes: vec![
             Route {
                 domains: vec!["winery.example".into(), ".cellar.example".into()],
-                target: Target::SmartHosts(vec![SmartHost { host: "10.1.0.10".into(), port: 25 }]),
+                target: Target::SmartHosts(vec![BalancedHost {
+                    host: SmartHost { host: "10.1.0.10".into(), port: 25 },
+                    priority: 0,
+                    weight: 1,
+                }]),
                 resolver: None,
                 source: vec![],
                 private_addresses: false,
                 retry: retry.clone(),
                 tls: OutwardTls::default(),
                 login: None,
+                protocol: Protocol::Smtp,
+                recipients: None,
+                limits: RouteLimits::of(&Delivery::default()),
+                timeouts: Timeouts::default(),
             },
             Route {
                 domains: vec!["*".into()],
@@ -116,8 +124,13 @@ pub(crate) fn config() -> Config {
                 retry,
                 tls: OutwardTls::default(),
                 login: None,
+                protocol: Protocol::Smtp,
+                recipients: None,
+                limits: RouteLimits::of(&Delivery::default()),
+                timeouts: Timeouts::default(),
             },
         ],
+        next_hops: NextHops::default(),
         resolvers: Vec::new(),
     }
 }
@@ -275,7 +288,7 @@ fn the_matrix_is_what_an_administrator_expects() {
             "0.0.0.0/0, ::/0",
             "user@winery.example",
             "accept",
-            "route 0: 10.1.0.10:25",
+            "route 1: 10.1.0.10:25",
             "domains.accepted[0]",
         ],
         [
@@ -283,7 +296,7 @@ fn the_matrix_is_what_an_administrator_expects() {
             "0.0.0.0/0, ::/0",
             "user@below.cellar.example",
             "accept",
-            "route 0: 10.1.0.10:25",
+            "route 1: 10.1.0.10:25",
             "domains.accepted[1]",
         ],
         [
@@ -307,7 +320,7 @@ fn the_matrix_is_what_an_administrator_expects() {
             "0.0.0.0/0, ::/0",
             "Postmaster",
             "accept",
-            "route 0: 10.1.0.10:25",
+            "route 1: 10.1.0.10:25",
             "Postmaster goes to `postmaster`",
         ],
         [
@@ -315,7 +328,7 @@ fn the_matrix_is_what_an_administrator_expects() {
             "10.1.0.0/16, 2001:db8:1::/48",
             "user@winery.example",
             "accept",
-            "route 0: 10.1.0.10:25",
+            "route 1: 10.1.0.10:25",
             "relay = \"any\"",
         ],
         [
@@ -323,7 +336,7 @@ fn the_matrix_is_what_an_administrator_expects() {
             "10.1.0.0/16, 2001:db8:1::/48",
             "user@below.cellar.example",
             "accept",
-            "route 0: 10.1.0.10:25",
+            "route 1: 10.1.0.10:25",
             "relay = \"any\"",
         ],
         [
@@ -331,7 +344,7 @@ fn the_matrix_is_what_an_administrator_expects() {
             "10.1.0.0/16, 2001:db8:1::/48",
             "user@any-other-domain.example",
             "accept",
-            "route 1: MX",
+            "route 2: MX",
             "relay = \"any\"",
         ],
         [
@@ -339,7 +352,7 @@ fn the_matrix_is_what_an_administrator_expects() {
             "10.1.0.0/16, 2001:db8:1::/48",
             "user%any-other-domain.example@winery.example",
             "accept",
-            "route 0: 10.1.0.10:25",
+            "route 1: 10.1.0.10:25",
             "relay = \"any\"",
         ],
         [
@@ -347,7 +360,7 @@ fn the_matrix_is_what_an_administrator_expects() {
             "10.1.0.0/16, 2001:db8:1::/48",
             "Postmaster",
             "accept",
-            "route 0: 10.1.0.10:25",
+            "route 1: 10.1.0.10:25",
             "Postmaster goes to `postmaster`",
         ],
         [

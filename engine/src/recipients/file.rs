@@ -38,7 +38,8 @@ struct Seen {
 struct Stamp(u64, u64, i64, i64);
 
 fn stamp(path: &Path) -> Option<Stamp> {
-    let of = |metadata: Metadata| Stamp(metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec());
+    let of =
+        |metadata: Metadata| Stamp(metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec());
     std::fs::metadata(path).ok().map(of)
 }
 
@@ -106,6 +107,16 @@ impl RecipientFile {
     }
 }
 
+#[cfg(test)]
+impl RecipientFile {
+    /// A table without a file.
+    pub fn of(text: &str) -> Self {
+        let file = Self::absent(Path::new("recipients"));
+        *file.table.write().expect("not poisoned") = Arc::new(Table::read(text).expect("a table"));
+        file
+    }
+}
+
 impl fmt::Debug for RecipientFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RecipientFile").field("path", &self.path).finish_non_exhaustive()
@@ -115,7 +126,8 @@ impl fmt::Debug for RecipientFile {
 fn load(path: &Path) -> Result<Table, String> {
     let name = path.display();
     let mut text = String::new();
-    let read = std::fs::File::open(path).and_then(|file| file.take(FILE_OCTETS_MAX + 1).read_to_string(&mut text));
+    let read =
+        std::fs::File::open(path).and_then(|file| file.take(FILE_OCTETS_MAX + 1).read_to_string(&mut text));
     read.map_err(|error| format!("{name} cannot be read: {error}"))?;
     if text.len() as u64 > FILE_OCTETS_MAX {
         return Err(format!("{name} is longer than {FILE_OCTETS_MAX} octets"));
@@ -130,8 +142,7 @@ mod tests {
 
     #[test]
     fn a_version_comes_into_force_whole_and_a_bad_one_not_at_all() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("recipients");
+        let path = std::env::temp_dir().join(format!("sluice-recipients-{}", std::process::id()));
         std::fs::write(&path, "ann@x.example 10.0.0.1\n").unwrap();
         let file = RecipientFile::open(&path).unwrap();
         let knows = |address| file.now().unwrap().holder(address, None) != Holder::Unknown;
@@ -142,7 +153,10 @@ mod tests {
         assert!(knows("bob@x.example") && !knows("ann@x.example") && file.version() == 1);
         std::fs::write(&path, "bob@x.example\n").unwrap();
         let news = file.look(true).unwrap();
-        assert!(news.starts_with("error: ") && news.contains(": line 1: ") && knows("kay@x.example"), "{news}");
+        assert!(
+            news.starts_with("error: ") && news.contains(": line 1: ") && knows("kay@x.example"),
+            "{news}"
+        );
         assert_eq!(file.look(false), None, "told once");
         std::fs::remove_file(&path).unwrap();
         assert_eq!(file.look(false), None);

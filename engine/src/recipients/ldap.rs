@@ -149,15 +149,15 @@ impl Directory {
         if let Some(ldap) = self.kept() {
             return Ok(ldap);
         }
-        let mut ldap =
-            connect(&self.way, self.settings.starttls).await.map_err(|error| self.told(&error))?;
+        let mut ldap = connect(&self.way, self.settings.starttls).await.map_err(|error| self.told(&error))?;
         if !self.settings.bind_dn.is_empty() {
             let password = match &self.settings.bind_password_file {
                 Some(path) => crate::auth::secret_text(path, SECRET_OCTETS_MAX)?,
                 None => String::new(),
             };
             let password = Zeroizing::new(password);
-            let bound = ldap.simple_bind(&self.settings.bind_dn, password.trim_end_matches(['\r', '\n'])).await;
+            let bound =
+                ldap.simple_bind(&self.settings.bind_dn, password.trim_end_matches(['\r', '\n'])).await;
             bound.and_then(|result| result.success()).map_err(|error| self.told(&error))?;
         }
         self.keep(Some(ldap.clone()));

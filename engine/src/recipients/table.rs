@@ -47,7 +47,10 @@ impl Table {
             let mut words = line.split_ascii_whitespace();
             let Some(address) = words.next() else { continue };
             let (Some(host), None) = (words.next(), words.next()) else {
-                return Err(format!("line {number}: \"{}\" is not an address and a host; allowed: ann@winery.example 10.1.0.10:25", shown(line)));
+                return Err(format!(
+                    "line {number}: \"{}\" is not an address and a host; allowed: ann@winery.example 10.1.0.10:25",
+                    shown(line)
+                ));
             };
             let host = match known.get(host) {
                 Some(index) => *index,
@@ -73,7 +76,9 @@ impl Table {
     }
 
     fn add(&mut self, address: &str, host: u16) -> Result<(), String> {
-        let refuse = || format!("\"{}\" is not an address; allowed: ann@winery.example, @winery.example", shown(address));
+        let refuse = || {
+            format!("\"{}\" is not an address; allowed: ann@winery.example, @winery.example", shown(address))
+        };
         let key = match address.strip_prefix('@') {
             Some(domain) => format!("@{}", config::domain(domain).map_err(|_| refuse())?),
             None => {
@@ -182,8 +187,10 @@ mod tests {
             assert_eq!(host(&table, address).as_deref(), expected, "{address}");
         }
         assert_eq!(table.len(), 5);
-        assert_eq!(Table::read("ann+x@y.example h.example").unwrap().holder("ann+x@y.example", None),
-            Holder::Host(Arc::new(SmartHost { host: "h.example".into(), port: 25 })));
+        assert_eq!(
+            Table::read("ann+x@y.example h.example").unwrap().holder("ann+x@y.example", None),
+            Holder::Host(Arc::new(SmartHost { host: "h.example".into(), port: 25 }))
+        );
     }
 
     #[test]
@@ -197,7 +204,10 @@ mod tests {
             ("a@ h.example", "line 1: \"a@\" is not an address"),
             ("@ h.example", "line 1: \"@\" is not an address"),
             ("a@x..y h.example", "line 1: \"a@x..y\" is not an address"),
-            ("a@x.example h.example\n\nA@X.example i.example", "line 3: \"a@x.example\" stands in line 1 already"),
+            (
+                "a@x.example h.example\n\nA@X.example i.example",
+                "line 3: \"a@x.example\" stands in line 1 already",
+            ),
             (many.as_str(), "line 65537: more than 65536 servers"),
         ];
         for (text, expected) in table {
@@ -210,10 +220,14 @@ mod tests {
 
     #[test]
     fn many_entries_are_compact() {
-        let text: String = (0..100_000).map(|n| format!("user{n:06}@winery.example 10.1.0.{}\n", n % 7 + 1)).collect();
+        let text: String =
+            (0..100_000).map(|n| format!("user{n:06}@winery.example 10.1.0.{}\n", n % 7 + 1)).collect();
         let table = Table::read(&text).unwrap();
         assert_eq!((table.len(), table.hosts().len()), (100_000, 7));
-        assert_eq!(host(&table, "user043210@winery.example").unwrap(), format!("10.1.0.{}:25", 43_210 % 7 + 1));
+        assert_eq!(
+            host(&table, "user043210@winery.example").unwrap(),
+            format!("10.1.0.{}:25", 43_210 % 7 + 1)
+        );
         assert!(table.octets() < 100_000 * 40, "{}", table.octets());
     }
 }

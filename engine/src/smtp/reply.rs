@@ -153,6 +153,8 @@ answers! {
     RELAY_DENIED = 550 "5.7.1" "Relaying denied: the recipient's domain is not served here";
     RELAY_DENIED_ROUTED = 550 "5.7.1" "Relaying denied: routing by %, ! or @ in the local part is not taken";
     CLIENT_DENIED = 550 "5.7.1" "Relaying denied: your address may not use this listener";
+    NO_SUCH_RECIPIENT = 550 "5.1.1" "No such recipient here";
+    NEXT_HOP_DENIED = 550 "5.7.1" "Mail to this domain is not allowed here";
     AUTHENTICATION_REQUIRED = 530 "5.7.0" "Authentication required";
 
     // DATA.

@@ -57,7 +57,10 @@ impl ClientSettings {
     pub fn of_routes(config: &Config) -> Vec<Arc<Self>> {
         let routes = config.routes.iter().map(|route| (&route.timeouts, route.protocol));
         let others = [Protocol::Smtp, Protocol::Lmtp].map(|protocol| (&config.timeouts, protocol));
-        routes.chain(others).map(|(timeouts, protocol)| Arc::new(Self::of(config, timeouts, protocol))).collect()
+        routes
+            .chain(others)
+            .map(|(timeouts, protocol)| Arc::new(Self::of(config, timeouts, protocol)))
+            .collect()
     }
 
     fn of(config: &Config, timeouts: &Timeouts, protocol: Protocol) -> Self {

@@ -233,7 +233,7 @@ impl Client {
         match reply.class() {
             // Of one recipient; of the others nobody knows.
             ReplyClass::Temporary | ReplyClass::Lasting if self.is_lmtp() && self.open().has_several() => {
-                let failure = self.refusal(Scope::Recipient, reply, "message content");
+                let failure = self.refusal_of_one(reply, "message content");
                 self.open().decide_next(Fate::Failed(failure));
                 Some(self.spoke_unasked())
             }
@@ -253,9 +253,7 @@ impl Client {
             ReplyClass::Intermediate => return Some(self.out_of_order(reply)),
             ReplyClass::Completed if self.open().is_misordered => return Some(self.out_of_order(reply)),
             ReplyClass::Completed => Fate::Delivered(reply),
-            ReplyClass::Temporary | ReplyClass::Lasting => {
-                Fate::Failed(self.refusal(Scope::Recipient, reply, command))
-            }
+            ReplyClass::Temporary | ReplyClass::Lasting => Fate::Failed(self.refusal_of_one(reply, command)),
         };
         self.open().decide_next(fate);
         if self.open().has_accepted() {
