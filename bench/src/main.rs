@@ -1,6 +1,7 @@
 //! The command line of `sluice-bench`; see README.md for what each command measures.
 
 use clap::{Parser, Subcommand};
+use sluice_bench::sending::{distance, drain};
 use sluice_bench::{abuse, compare, sink, source, spool, tls};
 use std::process::ExitCode;
 
@@ -17,7 +18,7 @@ enum Command {
     Source(source::Options),
     /// Receives messages and checks every one
     Sink(sink::Options),
-    /// Measures relay and Postfix on the same work in the same run
+    /// Measures the relay and other mail servers on the same work in the same run
     Compare(compare::Options),
     /// Measures the spool against the disk that it lies on
     Spool(spool::Options),
@@ -25,6 +26,10 @@ enum Command {
     Abuse(abuse::Options),
     /// Measures what TLS costs relay and Postfix in the same run
     Tls(tls::Options),
+    /// Measures what one connection carries over a long way, relay and Postfix in the same run
+    Distance(distance::Options),
+    /// Measures how fast a full queue empties, relay and Postfix in the same run
+    Drain(drain::Options),
 }
 
 fn main() -> ExitCode {
@@ -35,6 +40,8 @@ fn main() -> ExitCode {
         Command::Spool(options) => spool::run(&options),
         Command::Abuse(options) => abuse::run(&options),
         Command::Tls(options) => tls::run(&options),
+        Command::Distance(options) => distance::run(&options),
+        Command::Drain(options) => drain::run(&options),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -32,18 +32,26 @@ pub fn sentence(name: Option<&str>, directory: &Path) -> String {
 
 /// Writes `DATE-NAME.md` and `.json`; a number is added rather than a file of the same day replaced.
 pub fn save(directory: &Path, name: &str, text: &str, all: &Value) -> Result<()> {
+    let stem = stem(directory, name)?;
+    write(directory, &format!("{stem}.md"), text)?;
+    write(directory, &format!("{stem}.json"), &serde_json::to_string_pretty(all)?)
+}
+
+/// `DATE-NAME`, with a number behind it where such a result is there already. Makes the directory.
+pub fn stem(directory: &Path, name: &str) -> Result<String> {
     fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
     let stem = format!("{}-{name}", today());
     let free = |stem: &String| !directory.join(format!("{stem}.md")).exists();
-    let stem = std::iter::once(stem.clone())
+    std::iter::once(stem.clone())
         .chain((2..).map(|number| format!("{stem}-{number}")))
         .find(free)
-        .context("no free name")?;
-    for (ending, content) in [("md", text), ("json", &serde_json::to_string_pretty(all)?)] {
-        let path = directory.join(format!("{stem}.{ending}"));
-        fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
-        eprintln!("saved {}", path.display());
-    }
+        .context("no free name")
+}
+
+pub fn write(directory: &Path, name: &str, content: &str) -> Result<()> {
+    let path = directory.join(name);
+    fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
+    eprintln!("saved {}", path.display());
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 //! ended: a cgroup (v1 cpuacct or v2) where one can be made, else the tree below its first process in /proc, where
 //! ended children count once their parent has reaped them and times have the kernel's 10 ms grain.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -173,6 +173,21 @@ fn memory_of(pid: u32) -> Option<Memory> {
         Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
     };
     Some(Memory { rss: field("Rss:")?, pss: field("Pss:")? })
+}
+
+/// Lets this process, and those that it starts, open so many files; prlimit changes the limits of another process, its
+/// parent here.
+pub fn raise_open_files(descriptors: usize) -> Result<()> {
+    let status = Command::new("prlimit")
+        .arg(format!("--pid={}", std::process::id()))
+        .arg(format!("--nofile={descriptors}:{descriptors}"))
+        .status()
+        .context("cannot run prlimit")?;
+    ensure!(
+        status.success(),
+        "the limit of open files cannot be set to {descriptors}; run it as root, or with fewer idle sessions"
+    );
+    Ok(())
 }
 
 /// Asks a child to end (SIGTERM), waits, and kills it if it does not.

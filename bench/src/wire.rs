@@ -6,6 +6,7 @@
 //! lines (2.3.8); [`Content`] finds the end of data, CRLF `.` CRLF, and undoes dot-stuffing (4.5.2). All three take
 //! their input in pieces of any size.
 
+use futures_lite::{AsyncRead, AsyncWrite};
 use memchr::memmem;
 use std::ops::Range;
 
@@ -13,6 +14,11 @@ use std::ops::Range;
 pub const REPLY_LINE_OCTETS_MAX: usize = 4096;
 /// Longest command line that the sink accepts (RFC 5321 4.5.3.1.4 asks for 512; extensions add to it).
 pub const COMMAND_LINE_OCTETS_MAX: usize = 4096;
+
+/// A connection, clear or in TLS.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
 
 /// A complete reply, all its lines.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -29,6 +29,12 @@ pub fn mail_date(micros: u64) -> String {
     time.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()
 }
 
+/// RFC 3339, in UTC; `seconds` since 1970.
+pub fn rfc3339(seconds: u64) -> String {
+    let time = timestamp(seconds.saturating_mul(1_000_000)).to_zoned(jiff::tz::TimeZone::UTC);
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
 /// Like [`mail_date`], formatted once a second and thread.
 pub fn mail_date_cached(micros: u64) -> std::rc::Rc<str> {
     thread_local! {

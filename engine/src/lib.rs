@@ -31,9 +31,11 @@ pub mod resolve;
 pub mod restore;
 pub mod schedule;
 pub mod steering;
+pub mod tls_report;
 
 pub mod channel;
 pub mod clock;
+pub mod https;
 pub mod load;
 pub mod shard;
 pub mod space;

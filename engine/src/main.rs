@@ -8,6 +8,7 @@ use sluice::program::{self, CONFIGURATION, Failed};
 use sluice::restore::copy::How;
 use sluice::steering::{Action, SummaryOptions};
 use sluice_queue::QueueId;
+use sluice_tuning::plan::Profile;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -33,6 +34,9 @@ struct Cpus {
     /// CPUs of the delivery shards; overrides shards.delivery_cpus
     #[arg(long, global = true, value_name = "LIST")]
     delivery_cpus: Option<String>,
+    /// CPUs of the service thread (DNS, logins, the admin page); overrides shards.service_cpus
+    #[arg(long, global = true, value_name = "LIST")]
+    service_cpus: Option<String>,
 }
 
 #[derive(Subcommand)]
@@ -49,6 +53,9 @@ enum Command {
     /// Manage the logins of the password file
     #[command(after_help = USER_EXAMPLES)]
     User(User),
+    /// Look at the host and print a script that makes it faster for the relay, or make the changes
+    #[command(after_help = TUNE_EXAMPLES)]
+    Tune(Tune),
     /// Look at the queue and steer it
     #[command(after_help = QUEUE_EXAMPLES)]
     Queue(Box<Queue>),
@@ -58,6 +65,46 @@ enum Command {
 struct ConfigFile {
     #[arg(long, value_name = "FILE", default_value = "/etc/sluice/relay.toml")]
     config: PathBuf,
+}
+
+#[derive(Args)]
+struct Tune {
+    #[arg(value_enum, default_value_t = TuneCommand::Script)]
+    command: TuneCommand,
+    /// How large the host is meant to be; by the number of its CPUs unless given
+    #[arg(long, value_enum)]
+    profile: Option<TuneProfile>,
+    /// This knob only; may be repeated
+    #[arg(long, value_name = "KNOB")]
+    only: Vec<String>,
+    /// The configuration that names CPUs and spool; without one the best division of this host is assumed
+    #[arg(long, value_name = "FILE", default_value = "/etc/sluice/relay.toml")]
+    config: PathBuf,
+    /// Where is written down what undoes the changes
+    #[arg(long, value_name = "FILE", default_value = "/var/lib/sluice/tune")]
+    record: PathBuf,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum TuneCommand {
+    /// Print a shell script that applies what is missing, and undoes it
+    Script,
+    /// Print what was found; exit code 1 when something is to be changed
+    Check,
+    /// Make the changes, as root
+    Apply,
+    /// Put back what was there before
+    Undo,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum TuneProfile {
+    /// One or two CPUs
+    Small,
+    /// Three to eight
+    Medium,
+    /// More
+    Large,
 }
 
 #[derive(Args)]
@@ -223,6 +270,15 @@ enum QueueCommand {
     },
 }
 
+const TUNE_EXAMPLES: &str = "\
+Nothing that is changed outlives a boot; the unit sluice-tune.service applies it at each one.
+
+Examples:
+  sluice tune check
+  sluice tune > tune.sh && less tune.sh && sudo sh tune.sh apply
+  sudo sluice tune apply --only somaxconn --only local-ports
+  sudo sluice tune undo";
+
 const QUEUE_EXAMPLES: &str = "\
 list, show, summary, verify, backup and restore also work on a spool whose relay is down; a change wants the
 running relay.
@@ -269,6 +325,7 @@ fn execute(arguments: Arguments) -> Result<(), Failed> {
             program::trace::trace(&spool, &client, listener.as_deref(), within.as_deref())
         }
         Some(Command::User(user)) => program::user::user(&user.config, user.command.into()),
+        Some(Command::Tune(tune)) => execute_tune(tune, cpus),
         Some(Command::Queue(queue)) => {
             let queue = *queue;
             let (spool, json) = (place_of(queue.place)?, queue.json);
@@ -296,6 +353,26 @@ fn execute(arguments: Arguments) -> Result<(), Failed> {
     }
 }
 
+fn execute_tune(tune: Tune, cpus: &Cpus) -> Result<(), Failed> {
+    let wishes = program::tune::Wishes {
+        profile: tune.profile.map(|profile| match profile {
+            TuneProfile::Small => Profile::Small,
+            TuneProfile::Medium => Profile::Medium,
+            TuneProfile::Large => Profile::Large,
+        }),
+        only: tune.only,
+    };
+    if tune.command == TuneCommand::Undo {
+        return program::tune::undo(&tune.record);
+    }
+    let config = program::tune::config(&tune.config)?.map(|config| with_cpus(config, cpus)).transpose()?;
+    match tune.command {
+        TuneCommand::Script => program::tune::script(config, wishes),
+        TuneCommand::Check => program::tune::check(config, wishes),
+        TuneCommand::Apply | TuneCommand::Undo => program::tune::apply(config, wishes, &tune.record),
+    }
+}
+
 /// The spool that a queue command means: named, or that of the named or the usual configuration.
 fn place_of(place: Place) -> Result<program::queue::Place, Failed> {
     if let Some(spool) = place.spool {
@@ -307,8 +384,7 @@ fn place_of(place: Place) -> Result<program::queue::Place, Failed> {
 }
 
 fn with_cpus(mut config: Config, cpus: &Cpus) -> Result<Config, Failed> {
-    config
-        .override_cpus(cpus.ingest_cpus.as_deref(), cpus.delivery_cpus.as_deref())
-        .map_err(|error| Failed::new(CONFIGURATION, error))?;
+    let lists = [&cpus.ingest_cpus, &cpus.delivery_cpus, &cpus.service_cpus];
+    config.override_cpus(lists.map(Option::as_deref)).map_err(|error| Failed::new(CONFIGURATION, error))?;
     Ok(config)
 }

@@ -18,7 +18,7 @@ use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::name::CNAME;
 use hickory_proto::rr::rdata::tlsa::{CertUsage, Matching, Selector};
 use hickory_proto::rr::rdata::{A, AAAA, MX, SOA, TLSA, TXT};
-use hickory_proto::rr::{Name, RData, Record};
+use hickory_proto::rr::{Name, RData, Record, RecordType, RrKey};
 use hickory_server::dnssec::NxProofKind;
 use hickory_server::net::runtime::Time;
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo, Server};
@@ -118,6 +118,25 @@ impl Dns {
     pub fn tlsa(&self, name: &str, port: u16, digest: &[u8]) -> &Self {
         let data = TLSA::new(CertUsage::DaneEe, Selector::Spki, Matching::Sha256, digest.to_vec());
         self.insert(&format!("_{port}._tcp.{name}"), RData::TLSA(data))
+    }
+
+    /// `_port._tcp.name TLSA usage selector matching data`.
+    pub fn tlsa_record(&self, name: &str, port: u16, numbers: [u8; 3], data: &[u8]) -> &Self {
+        let [usage, selector, matching] = numbers;
+        let data = TLSA::new(usage.into(), selector.into(), matching.into(), data.to_vec());
+        self.insert(&format!("_{port}._tcp.{name}"), RData::TLSA(data))
+    }
+
+    /// `name TXT text`, in place of what was there.
+    pub fn txt(&self, name: &str, text: &str) -> &Self {
+        let key = RrKey::new(absolute(name).into(), RecordType::TXT);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(async {
+            for zone in [&self.zone, &self.bare] {
+                zone.records_mut().await.remove(&key);
+            }
+        });
+        self.insert(name, RData::TXT(TXT::new(vec![text.into()])))
     }
 
     /// Answers about `name` carry no signatures from now on, or do again.

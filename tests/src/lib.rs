@@ -13,6 +13,7 @@
 pub mod client;
 pub mod dns;
 pub mod dsn;
+pub mod https;
 pub mod inbox;
 pub mod interop;
 pub mod ledger;
@@ -34,6 +35,7 @@ pub mod wait;
 pub use client::{Client, Reply};
 pub use dns::Dns;
 pub use dsn::Dsn;
+pub use https::Https;
 pub use inbox::{Answer, Inbox, Step, Transaction, offer_chunking};
 pub use ledger::Ledger;
 pub use maildir::Maildir;

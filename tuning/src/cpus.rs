@@ -60,7 +60,7 @@ pub fn show(cpus: &[usize]) -> String {
 }
 
 /// The kernel's own notation, `0-3,8`.
-fn parse(text: &str) -> Option<Vec<usize>> {
+pub(crate) fn parse(text: &str) -> Option<Vec<usize>> {
     let mut cpus = Vec::new();
     for part in text.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));

@@ -1,17 +1,26 @@
-//! Checks of the host: what the relay needs of the kernel before it can start, and how to provide it.
+//! The host that the relay runs on: what it must have before a start, and what makes the relay faster.
 //!
-//! Each check is a file of its own: it reads one fact of the host and returns findings, each one sentence
-//! that says what is wrong and what to do. A check changes nothing, save that it raises this process's soft
-//! resource limits as far as the hard ones allow. Runs on the main thread, before any shard exists.
+//! **Start checks** ([`start_checks`]), each a file of its own, read one fact of the host and return findings,
+//! each one sentence that says what is wrong and what to do. They change nothing, save that they raise this
+//! process's soft resource limits as far as the hard ones allow. They run on the main thread, before any shard
+//! exists.
+//!
+//! **Knobs** ([`tune`], [`knob`]) are settings that a relay can run without: check, fix and undo.
 
 pub mod cpus;
+pub mod host;
 pub mod io_uring;
 pub mod kernel;
+pub mod knob;
+mod knobs;
 pub mod memlock;
+mod mounts;
 pub mod nofile;
 pub mod notify;
+pub mod plan;
 mod rlimit;
 mod sys;
+pub mod tune;
 
 /// CPU numbers are below this; it bounds a list such as `"0-4000000000"` (the kernel's largest NR_CPUS is 8192; nobody relays mail on such a host).
 pub const CPUS_MAX: usize = 4096;
@@ -67,6 +76,21 @@ pub fn cpus_allowed() -> Vec<usize> {
         Ok(cpus) if !cpus.is_empty() => cpus,
         _ => vec![0],
     }
+}
+
+/// The CPUs that the host has, whether this process may run on them or not; those it may run on where the kernel
+/// does not say.
+pub fn cpus_online() -> Vec<usize> {
+    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").ok();
+    online.and_then(|text| cpus::parse(text.trim())).unwrap_or_else(cpus_allowed)
+}
+
+/// Lets the calling thread, and those that it starts, run on these CPUs only.
+///
+/// # Errors
+/// None of them exists, or the process may not run there.
+pub fn pin(cpus: &[usize]) -> std::io::Result<()> {
+    sys::set_affinity(cpus)
 }
 
 /// The host's own name, as the kernel has it.

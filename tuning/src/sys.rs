@@ -61,6 +61,18 @@ pub fn affinity() -> io::Result<Vec<usize>> {
     Ok((0..crate::CPUS_MAX).filter(|cpu| mask[cpu / 64] & (1 << (cpu % 64)) != 0).collect())
 }
 
+/// Lets the calling thread run on these CPUs only. Those past [`crate::CPUS_MAX`] are left out.
+pub fn set_affinity(cpus: &[usize]) -> io::Result<()> {
+    const WORDS: usize = crate::CPUS_MAX / 64;
+    let mut mask = [0_u64; WORDS];
+    for cpu in cpus.iter().filter(|cpu| **cpu < crate::CPUS_MAX) {
+        mask[cpu / 64] |= 1 << (cpu % 64);
+    }
+    // SAFETY: the pointer is to WORDS * 8 readable bytes, and that size is what the call is told.
+    let result = unsafe { libc::sched_setaffinity(0, size_of_val(&mask), mask.as_ptr().cast()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Opens a ring of `entries` and closes it.
 pub fn io_uring_setup(entries: u32) -> io::Result<()> {
     /// struct io_uring_params of linux/io_uring.h is 120 bytes of 32-bit and 64-bit fields.

@@ -5,14 +5,15 @@
 //! own sink checks what is delivered: at the end every acknowledged message must be there, octet by octet.
 //!
 //! Generator, relay and sink are processes of their own. The attackers ([`attack`]) are one thread of this process, so
-//! that this process's CPU time is what they cost the machine.
+//! that this process's CPU time is what they cost the machine; it yields to all others (nice 19), because the attackers
+//! would be other machines.
 
-mod attack;
+pub(crate) mod attack;
 mod report;
 
 use crate::args;
-use crate::compare::{WorkDirectory, accepts, await_free};
 use crate::process::{self, Group};
+use crate::servers::{WorkDirectory, accepts, await_free};
 use crate::source;
 use crate::stop::Stop;
 use anyhow::{Context as _, Result, ensure};
@@ -133,7 +134,7 @@ pub fn run(options: &Options) -> Result<bool> {
     ensure!((1..=60_000).contains(&options.addresses), "--addresses must be from 1 to 60000");
     let stop = Stop::at_signals()?;
     let descriptors = options.idle + options.slow + DESCRIPTORS_SPARE;
-    raise_own_limit(descriptors)?;
+    process::raise_open_files(descriptors)?;
     let work = WorkDirectory::create(&options.dir)?;
     let mut bench = Bench::start(options, work.path(), descriptors, &stop)?;
     let mut phases = Vec::new();
@@ -174,20 +175,6 @@ fn plan(options: &Options) -> Vec<(&'static str, Scale)> {
     }
     plan.extend([("all at once", all), ("quiet again", none)]);
     plan
-}
-
-/// Descriptors of this process; prlimit changes the limits of another process, its parent here.
-fn raise_own_limit(descriptors: usize) -> Result<()> {
-    let status = Command::new("prlimit")
-        .arg(format!("--pid={}", std::process::id()))
-        .arg(format!("--nofile={descriptors}:{descriptors}"))
-        .status()
-        .context("cannot run prlimit")?;
-    ensure!(
-        status.success(),
-        "the limit of open files cannot be set to {descriptors}; run it as root, or with fewer --idle"
-    );
-    Ok(())
 }
 
 struct Bench {

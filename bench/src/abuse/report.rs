@@ -48,7 +48,8 @@ pub fn markdown(options: &Options, outcome: &Outcome) -> String {
          A normal client sends {} messages of 4 KiB a second, five on a connection, {} s in each phase, while others \
          attack: {} connections that say nothing, {} that send content at one octet a second (both from {} \
          addresses), {} connection attempts a second from one address, {} recipients a second that are refused. \
-         Latency is that of a whole transaction, from when its message was due. CPU in percent of one core.\n\n\
+         Latency is that of a whole transaction, from when its message was due. The attackers run on the same machine, at \
+         nice 19: they would be other machines. CPU in percent of one core.\n\n\
          | phase | messages | p50 ms | p99 ms | max ms | p99 / quiet | relay CPU | attackers' CPU | relay RSS MiB | \
          held | ended | slow octets | greeted | refused | failed | recipients |\n\
          |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",

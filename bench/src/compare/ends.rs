@@ -1,22 +1,40 @@
 //! Generator and sink as processes, our own and Postfix's, behind one face.
 
-use super::install::{SMTP_SINK, SMTP_SOURCE, is_root};
-use super::servers::{accepts, await_free};
-use super::{Cell, Ends, Options};
+use super::Bench;
+use super::scenario::{Ends, Handshakes, Size, Work};
 use crate::process::{self, Group};
+use crate::servers::install::{SMTP_SINK, SMTP_SOURCE, is_root};
+use crate::servers::{NAME, accepts, await_free};
 use crate::stop::Stop;
 use crate::{sink, source};
 use anyhow::{Context as _, Result, bail, ensure};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, ChildStdin, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 const START_WAIT: Duration = Duration::from_secs(10);
+/// Longest wait of the generator for a connection or a reply.
+const TIMEOUT: &str = "120s";
 
 /// A running generator or sink.
 pub struct End {
     pub group: Group,
     child: Child,
+    /// Of the own sink.
+    announced: Option<Announced>,
+}
+
+/// The talk with the own sink, which says when so many messages have come.
+struct Announced {
+    numbers: ChildStdin,
+    times: Receiver<u64>,
+    /// Reads what the sink prints; its report at the end.
+    rest: JoinHandle<String>,
+    /// What was asked for so far.
+    all: u64,
 }
 
 impl End {
@@ -24,14 +42,19 @@ impl End {
         let mut group = Group::new(name);
         let child = group.start(program, arguments, |command| {
             // Our own programs print one report of a few KiB at their end, less than a pipe holds.
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         })?;
-        Ok(End { group, child })
+        Ok(End { group, child, announced: None })
     }
 
     /// Whether it has ended.
     pub fn has_ended(&mut self) -> Result<bool> {
         Ok(self.child.try_wait()?.is_some())
+    }
+
+    /// Whether it has ended and says that something went wrong.
+    pub fn has_failed(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_some_and(|status| !status.success()))
     }
 
     /// Waits for its end; whether it succeeded, and what it printed.
@@ -44,10 +67,38 @@ impl End {
         let status = self.child.wait()?;
         let mut text = String::new();
         if let Some(mut output) = self.child.stdout.take() {
-            use std::io::Read as _;
             output.read_to_string(&mut text)?;
         }
         Ok((status.success(), text))
+    }
+
+    /// From now on so many more messages (or their recipients) are waited for, by the own sink.
+    pub fn expect(&mut self, more: u64) -> Result<()> {
+        if let Some(announced) = &mut self.announced {
+            announced.all += more;
+            writeln!(announced.numbers, "{}", announced.all)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a sink has everything: the time of the last message (nanoseconds since 1970), which Postfix's does not
+    /// know and says by its end.
+    pub fn has_all(&mut self) -> Result<Option<Option<u64>>> {
+        let time = self.announced.as_ref().and_then(|announced| announced.times.try_recv().ok());
+        match (time, self.has_ended()?, &self.announced) {
+            (Some(time), ..) => Ok(Some(Some(time))),
+            (None, true, Some(_)) => bail!("the sink ended in the middle of the measurement"),
+            (None, true, None) => Ok(Some(None)),
+            (None, false, _) => Ok(None),
+        }
+    }
+
+    /// Ends the own sink; its report. `None` of Postfix's.
+    pub fn report(mut self) -> Result<Option<sink::Report>> {
+        let Some(announced) = self.announced.take() else { return Ok(None) };
+        process::end_child(&mut self.child);
+        let text = announced.rest.join().map_err(|_| anyhow::anyhow!("the sink's output cannot be read"))?;
+        serde_json::from_str(&text).context("the sink's report cannot be read").map(Some)
     }
 }
 
@@ -57,17 +108,15 @@ impl Drop for End {
     }
 }
 
-/// Starts a sink that ends by itself after `messages`, and waits until it accepts.
-pub fn start_sink(options: &Options, cell: Cell, messages: u64, stop: &Stop) -> Result<End> {
-    let address = format!("127.0.0.1:{}", options.port);
-    let (program, arguments): (PathBuf, _) = match cell.ends {
-        Ends::Own => {
-            let mut arguments = words(&["sink", "--bind", &address, "--expect", &messages.to_string()]);
-            add_cpus(&mut arguments, options.sink_cpus.as_ref());
-            (std::env::current_exe()?, arguments)
-        }
+/// Starts a sink and waits until it accepts. Postfix's ends by itself after `messages`; without a number it goes on until
+/// it is dropped, as ours does.
+pub fn start_sink(bench: &Bench<'_>, work: &Work, messages: Option<u64>) -> Result<End> {
+    let port = bench.options.port;
+    let address = format!("127.0.0.1:{port}");
+    let (program, arguments): (PathBuf, _) = match work.ends {
+        Ends::Own => (std::env::current_exe()?, own_sink(bench, work, &address)),
         Ends::Postfix => {
-            let mut arguments = words(&["-M", &messages.to_string()]);
+            let mut arguments = messages.map_or(Vec::new(), |messages| words(&["-M", &messages.to_string()]));
             if is_root() {
                 arguments.extend(words(&["-u", "postfix"]));
             }
@@ -75,40 +124,85 @@ pub fn start_sink(options: &Options, cell: Cell, messages: u64, stop: &Stop) -> 
             (SMTP_SINK.into(), arguments)
         }
     };
-    await_free(options.port, stop)?;
+    await_free(port, bench.stop)?;
     let mut sink = End::start("sink", &program, &arguments)?;
     let deadline = Instant::now() + START_WAIT;
-    while !accepts(options.port) {
+    while !accepts(port) {
         ensure!(!sink.has_ended()?, "the sink {} did not start", program.display());
-        ensure!(!stop.is_set(), "interrupted");
+        ensure!(!bench.stop.is_set(), "interrupted");
         ensure!(Instant::now() < deadline, "the sink {} does not accept", program.display());
         std::thread::sleep(Duration::from_millis(5));
+    }
+    if work.ends == Ends::Own {
+        let output = BufReader::new(sink.child.stdout.take().context("piped")?);
+        let numbers = sink.child.stdin.take().context("piped")?;
+        let (sender, times) = channel();
+        let rest = std::thread::spawn(move || {
+            let mut rest = String::new();
+            for line in output.lines().map_while(Result::ok) {
+                match line.parse() {
+                    Ok(time) => drop(sender.send(time)),
+                    Err(_) => rest.extend([&line, "\n"]),
+                }
+            }
+            rest
+        });
+        sink.announced = Some(Announced { numbers, times, rest, all: 0 });
     }
     Ok(sink)
 }
 
-/// Starts a generator of `messages` to the port.
-pub fn start_source(options: &Options, cell: Cell, messages: u64, port: u16) -> Result<End> {
+fn own_sink(bench: &Bench<'_>, work: &Work, address: &str) -> Vec<String> {
+    // A server may divide a message among connections, and its last part is its end.
+    let what = if work.recipients > 1 { "recipients" } else { "messages" };
+    let mut arguments = words(&["sink", "--bind", address, "--announce", what]);
+    if let (true, Some(shown)) = (work.tls.outward(), bench.certificate) {
+        let (certificate, key) = (shown.certificate.display().to_string(), shown.key.display().to_string());
+        let tickets = (work.handshakes == Handshakes::Resumed).to_string();
+        arguments.extend(words(&["--tls-certificate", &certificate, "--tls-key", &key]));
+        arguments.extend(words(&["--tls-tickets", &tickets]));
+    }
+    add_cpus(&mut arguments, bench.options.sink_cpus.as_ref());
+    arguments
+}
+
+/// Starts a generator of `messages` to the port; closed loop without a rate.
+pub fn start_source(
+    bench: &Bench<'_>,
+    work: &Work,
+    messages: u64,
+    rate: Option<f64>,
+    port: u16,
+    tls: bool,
+) -> Result<End> {
     let target = format!("127.0.0.1:{port}");
-    let (sessions, size, messages) = (cell.sessions.to_string(), cell.size.to_string(), messages.to_string());
-    let (program, arguments): (PathBuf, _) = match cell.ends {
+    let (sessions, messages) = (work.sessions.to_string(), messages.to_string());
+    let (program, arguments): (PathBuf, _) = match work.ends {
         Ends::Own => {
-            let each = if options.one_per_connection { "1" } else { "0" };
-            let mut arguments = words(&["source", "--json", "--target", &target, "--sessions", &sessions]);
-            arguments.extend(words(&[
-                "--size",
-                &size,
-                "--messages",
-                &messages,
-                "--messages-per-connection",
-                each,
-            ]));
-            add_cpus(&mut arguments, options.source_cpus.as_ref());
+            let mut arguments = words(&["source", "--json", "--target", &target, "--timeout", TIMEOUT]);
+            arguments.extend(words(&["--sessions", &sessions, "--messages", &messages]));
+            let each = work.messages_per_connection.to_string();
+            arguments.extend(words(&["--messages-per-connection", &each]));
+            arguments.extend(words(&["--recipients", &work.recipients.to_string()]));
+            match &work.size {
+                Size::Octets(octets) => arguments.extend(words(&["--size", &octets.to_string()])),
+                Size::Mix(mix) => arguments.extend(words(&["--sizes", mix])),
+            }
+            if let Some(rate) = rate {
+                arguments.extend(words(&["--rate", &rate.to_string()]));
+            }
+            if let (true, Some(shown)) = (tls, bench.certificate) {
+                let resume = (work.handshakes == Handshakes::Resumed).to_string();
+                arguments.extend(words(&["--starttls", &shown.certificate.display().to_string()]));
+                arguments.extend(words(&["--tls-name", NAME, "--tls-resume", &resume]));
+            }
+            add_cpus(&mut arguments, bench.options.source_cpus.as_ref());
             (std::env::current_exe()?, arguments)
         }
         Ends::Postfix => {
+            let size = (work.size.mean() as usize).to_string();
             let mut arguments = words(&["-s", &sessions, "-l", &size, "-m", &messages]);
-            if !options.one_per_connection {
+            if work.messages_per_connection != 1 {
                 arguments.push("-d".to_owned());
             }
             arguments.extend(words(&[
@@ -126,14 +220,6 @@ pub fn start_source(options: &Options, cell: Cell, messages: u64, port: u16) -> 
 
 pub fn source_report(text: &str) -> Result<source::Report> {
     serde_json::from_str(text).context("the generator's report cannot be read")
-}
-
-pub fn sink_report(text: &str, messages: u64) -> Result<sink::Report> {
-    let report: sink::Report = serde_json::from_str(text).context("the sink's report cannot be read")?;
-    if report.damaged > 0 || report.intact < messages {
-        bail!("{} of {messages} messages came intact, {} damaged", report.intact, report.damaged);
-    }
-    Ok(report)
 }
 
 fn words(text: &[&str]) -> Vec<String> {

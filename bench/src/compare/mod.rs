@@ -1,69 +1,66 @@
-//! Relay and Postfix on the same work in the same run, side by side.
+//! The relay and other mail servers on the same work in the same run, side by side.
 //!
-//! For each cell (ends, size, sessions) and each round every server is measured once, in turns, so that a machine
-//! that drifts drifts for all. Each measurement starts its server anew on an empty queue, warms it up, waits until it
-//! rests, and measures from the first message sent to the last one that the sink has got ([`measure`]). Servers,
-//! generator and sink are processes of their own, each in a group whose CPU time is counted exactly.
+//! What is measured stands in files ([`scenario`]). For each kind of work and each round every server is measured
+//! once, in turns, so that a machine that drifts drifts for all. Each measurement starts its server anew on an empty
+//! queue, warms it up, waits until it rests, and measures ([`measure`]). Servers, generator and sink are processes of
+//! their own, each in a group whose CPU time is counted exactly.
 //!
 //! Runs on the main thread; ends and removes everything that it started, also when it fails or is interrupted.
 
+mod chart;
 mod device;
+mod disk;
 mod ends;
-mod install;
+mod idle;
 pub(crate) mod measure;
 mod report;
-mod servers;
-
-pub(crate) use servers::{accepts, await_free};
+pub(crate) mod scenario;
+pub(crate) mod subject;
+mod targets;
 
 use crate::args;
+use crate::servers::{Certificate, Kind, WorkDirectory, install};
 use crate::stop::Stop;
-use anyhow::{Context as _, Result, bail, ensure};
-use clap::{Args, ValueEnum};
-use std::fs;
+use anyhow::{Result, bail, ensure};
+use clap::Args;
+use scenario::{Ends, Tls, Work};
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use subject::Subject;
+
+const CORE: &str = include_str!("../../scenarios/core.toml");
+const QUICK: &str = include_str!("../../scenarios/quick.toml");
 
 #[derive(Args, Clone, Debug)]
 pub struct Options {
+    /// Files that say what to measure, such as bench/scenarios/full.toml; without one that of the targets, core.toml
+    #[arg(long, value_delimiter = ',', value_name = "FILE")]
+    pub scenarios: Vec<PathBuf>,
+    /// One small measurement of each server, to see that everything works
+    #[arg(long, conflicts_with = "scenarios")]
+    pub quick: bool,
+    /// Only scenarios whose name contains one of these
+    #[arg(long, value_delimiter = ',', value_name = "PART")]
+    pub only: Vec<String>,
+    /// Only these: straight, fdatasync, relay, postfix-stock, postfix-tuned, opensmtpd, exim, haraka
+    #[arg(long, value_delimiter = ',')]
+    pub servers: Vec<Subject>,
+    /// Instead of each scenario's own
+    #[arg(long)]
+    pub rounds: Option<usize>,
+    /// Instead of each scenario's own
+    #[arg(long)]
+    pub seconds: Option<f64>,
     /// The relay's program
     #[arg(long, default_value = "target/release/sluice")]
     pub relay: PathBuf,
-    /// What to measure
-    #[arg(
-        long,
-        value_enum,
-        value_delimiter = ',',
-        default_value = "limit,relay,postfix-stock,postfix-tuned"
-    )]
-    pub servers: Vec<Kind>,
-    /// Whose generator and sink
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "own,postfix")]
-    pub ends: Vec<Ends>,
-    /// Messages of each measurement
-    #[arg(long, default_value_t = 10_000)]
-    pub messages: u64,
-    /// Messages before it, not measured
-    #[arg(long, default_value_t = 1_000)]
-    pub warm_up: u64,
-    /// Connections of the generator
-    #[arg(long, value_delimiter = ',', default_value = "20,100")]
-    pub sessions: Vec<usize>,
-    /// Octets of each message's content
-    #[arg(long, value_delimiter = ',', default_value = "4096")]
-    pub size: Vec<usize>,
-    /// Measurements of each kind; the tables show medians
-    #[arg(long, default_value_t = 3)]
-    pub rounds: usize,
-    /// One message on a connection instead of many
+    /// Where OpenSMTPD, Exim and Haraka are, unpacked
+    #[arg(long, default_value = "target/interop", value_name = "DIR")]
+    pub unpacked: PathBuf,
+    /// Install what is missing (as root): postfix and libraries from Debian, OpenSMTPD, Exim and Haraka into --unpacked
     #[arg(long)]
-    pub one_per_connection: bool,
-    /// CPUs of the relay's ingest shards; without it the relay's default
-    #[arg(long)]
-    pub ingest_cpus: Option<args::Cpus>,
-    /// CPUs of the relay's delivery shards; without it the relay's default
-    #[arg(long)]
-    pub delivery_cpus: Option<args::Cpus>,
+    pub install: bool,
     /// CPUs of the own generator
     #[arg(long)]
     pub source_cpus: Option<args::Cpus>,
@@ -79,10 +76,7 @@ pub struct Options {
     /// Longest time for one measurement
     #[arg(long, default_value = "5m", value_parser = args::duration)]
     pub patience: Duration,
-    /// Install the Debian package postfix if it is missing (as root)
-    #[arg(long)]
-    pub install: bool,
-    /// Write the tables and all measurements to this directory
+    /// Write tables, pictures and all measurements to this directory
     #[arg(long, num_args = 0..=1, default_missing_value = "bench/results", value_name = "DIR")]
     pub save: Option<PathBuf>,
     /// Name of the machine in the saved files; without it the host name
@@ -90,150 +84,133 @@ pub struct Options {
     pub machine: Option<String>,
 }
 
-/// What is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Kind {
-    /// Generator straight into sink: what no server can exceed here
-    Limit,
-    Relay,
-    PostfixStock,
-    PostfixTuned,
+/// What all measurements of a run share.
+pub struct Bench<'a> {
+    pub options: &'a Options,
+    /// Of the run; its file system is what is measured.
+    pub directory: &'a Path,
+    /// Made when some work wants TLS.
+    pub certificate: Option<&'a Certificate>,
+    pub stop: &'a Stop,
+    /// Rates that a run before the first round has found, where the number of messages must be known.
+    pub rates: RefCell<Vec<((Subject, String), f64)>>,
 }
 
-impl Kind {
-    pub fn name(self) -> &'static str {
-        match self {
-            Kind::Limit => "limit (no server)",
-            Kind::Relay => "Sluice",
-            Kind::PostfixStock => "Postfix, stock",
-            Kind::PostfixTuned => "Postfix, tuned",
-        }
-    }
-}
-
-/// Generator and sink.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Ends {
-    /// sluice-bench source and sink: pipelined, every message checked
-    Own,
-    /// smtp-source and smtp-sink
-    Postfix,
-}
-
-impl Ends {
-    pub fn name(self) -> &'static str {
-        match self {
-            Ends::Own => "sluice-bench source and sink",
-            Ends::Postfix => "smtp-source and smtp-sink",
-        }
-    }
-}
-
-/// One kind of work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cell {
-    pub ends: Ends,
-    pub size: usize,
-    pub sessions: usize,
-}
-
-/// Measures everything and prints the tables; `false` when a measurement failed or is missing.
+/// Measures everything and prints the tables; `false` when a measurement failed or a server is missing.
 pub fn run(options: &Options) -> Result<bool> {
-    ensure!(options.rounds > 0 && options.messages > 0, "--rounds and --messages must be at least 1");
     ensure!(options.port < 65_533, "--port needs two more ports behind it");
+    let all = works(options)?;
     let stop = Stop::at_signals()?;
-    install::provide(options)?;
-    let (servers, mut missing) = available(options)?;
-    let work = WorkDirectory::create(&options.dir)?;
-    let mut results = Vec::new();
-    for cell in cells(options) {
-        for round in 1..=options.rounds {
-            for kind in &servers {
-                if stop.is_set() {
-                    bail!("interrupted");
-                }
-                let what =
-                    format!("{} · {} octets · {} sessions", cell.ends.name(), cell.size, cell.sessions);
-                match measure::measure(options, work.path(), *kind, cell, &stop) {
-                    Ok(figures) => {
-                        let (rate, cpu) = (figures.messages_per_second, figures.server_cpu_ms);
-                        eprintln!("{what} · round {round} · {}: {rate:.0}/s, {cpu:.4} ms", kind.name());
-                        results.push(report::Row { kind: *kind, cell, round, figures });
-                    }
-                    Err(error) => {
-                        eprintln!("{what} · round {round} · {}: {error:#}", kind.name());
-                        missing.push(format!("{}, {what}, round {round}: {error:#}", kind.name()));
-                    }
-                }
-            }
-        }
+    let (wanted, ends) = wanted(&all);
+    if options.install {
+        install::provide(&wanted, ends, &options.unpacked)?;
     }
-    let text = report::markdown(options, &results, &missing);
-    print!("{text}");
+    let (works, mut missing) = available(options, all, &wanted, ends)?;
+    let work_directory = WorkDirectory::create(&options.dir)?;
+    let certificate = match works.iter().any(|work| work.tls != Tls::Off) {
+        true => Some(Certificate::create(work_directory.path(), "ec:P-256")?),
+        false => None,
+    };
+    let directory = work_directory.path();
+    let bench = Bench {
+        options,
+        directory,
+        certificate: certificate.as_ref(),
+        stop: &stop,
+        rates: RefCell::default(),
+    };
+    let mut results = Vec::new();
+    for work in &works {
+        let rows = take_turns(&bench, work, &mut missing)?;
+        results.push(report::Result { work: work.clone(), rows });
+    }
+    let report = report::Report::new(options, &wanted, &results, &missing);
+    print!("{}", report.markdown(None));
     if let Some(directory) = &options.save {
-        report::save(options, directory, &text, &results, &missing)?;
+        report.save(directory)?;
     }
     Ok(missing.is_empty())
 }
 
-fn cells(options: &Options) -> Vec<Cell> {
-    let mut cells = Vec::new();
-    for ends in &options.ends {
-        for size in &options.size {
-            cells.extend(options.sessions.iter().map(|sessions| Cell {
-                ends: *ends,
-                size: *size,
-                sessions: *sessions,
-            }));
-        }
-    }
-    cells
-}
-
-/// The servers that can be measured here, and a sentence for each that cannot.
-fn available(options: &Options) -> Result<(Vec<Kind>, Vec<String>)> {
-    let (mut servers, mut missing) = (Vec::new(), Vec::new());
-    for kind in &options.servers {
-        let obstacle = match kind {
-            Kind::Limit => None,
-            Kind::Relay if options.relay.is_file() => None,
-            Kind::Relay => {
-                Some(format!("there is no {}; build it, or name it with --relay", options.relay.display()))
+fn take_turns(bench: &Bench<'_>, work: &Work, missing: &mut Vec<String>) -> Result<Vec<report::Row>> {
+    let mut rows = Vec::new();
+    for round in 1..=work.rounds {
+        for subject in &work.servers {
+            if bench.stop.is_set() {
+                bail!("interrupted");
             }
-            Kind::PostfixStock | Kind::PostfixTuned => install::postfix_obstacle(),
-        };
-        match obstacle {
-            None => servers.push(*kind),
-            Some(obstacle) => {
-                eprintln!("{} is left out: {obstacle}", kind.name());
-                missing.push(format!("{}: {obstacle}", kind.name()));
+            let what = format!("{} · round {round} · {}", work.title(), subject.name());
+            match measure::measure(bench, *subject, work) {
+                Ok(figures) => {
+                    eprintln!(
+                        "{what}: {:.0}/s, {:.4} ms",
+                        figures.messages_per_second, figures.server_cpu_ms
+                    );
+                    rows.push(report::Row { subject: *subject, round, figures });
+                }
+                Err(error) => {
+                    eprintln!("{what}: {error:#}");
+                    missing.push(format!("{what}: {error:#}"));
+                }
             }
         }
     }
-    if options.ends.contains(&Ends::Postfix) {
-        ensure!(install::has_ends(), "smtp-source and smtp-sink are missing; use --install, or --ends own");
-    }
-    ensure!(!servers.is_empty(), "nothing is left to measure");
-    Ok((servers, missing))
+    Ok(rows)
 }
 
-/// A directory of this run, removed at its end.
-pub(crate) struct WorkDirectory(PathBuf);
-
-impl WorkDirectory {
-    pub fn create(parent: &Path) -> Result<Self> {
-        let path = parent.join(format!("sluice-bench-{}", std::process::id()));
-        fs::create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
-        Ok(WorkDirectory(path))
+/// What the command line asks for.
+fn works(options: &Options) -> Result<Vec<Work>> {
+    let mut all = match (options.quick, options.scenarios.as_slice()) {
+        (true, _) => scenario::parse(QUICK)?,
+        (false, []) => scenario::parse(CORE)?,
+        (false, files) => {
+            let mut all = Vec::new();
+            for file in files {
+                all.extend(scenario::read(file)?);
+            }
+            all
+        }
+    };
+    all.retain(|work| options.only.is_empty() || options.only.iter().any(|part| work.name.contains(part)));
+    for work in &mut all {
+        work.servers.retain(|subject| options.servers.is_empty() || options.servers.contains(subject));
+        work.rounds = options.rounds.unwrap_or(work.rounds).max(1);
+        work.seconds = options.seconds.unwrap_or(work.seconds).max(0.01);
     }
-
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
+    all.retain(|work| !work.servers.is_empty());
+    ensure!(!all.is_empty(), "--only and --servers leave nothing to measure");
+    Ok(all)
 }
 
-impl Drop for WorkDirectory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+/// The servers that some work asks for, and whether some asks for Postfix's generator and sink.
+fn wanted(works: &[Work]) -> (Vec<Kind>, bool) {
+    let asked = |kind: &Kind| works.iter().any(|work| work.servers.contains(&Subject::Server(*kind)));
+    let kinds = Kind::ALL.into_iter().filter(|kind| asked(kind)).collect();
+    (kinds, works.iter().any(|work| work.ends == Ends::Postfix))
+}
+
+/// The work without the servers that cannot be measured here, and a sentence for each of these.
+fn available(
+    options: &Options,
+    mut works: Vec<Work>,
+    wanted: &[Kind],
+    ends: bool,
+) -> Result<(Vec<Work>, Vec<String>)> {
+    let mut missing = Vec::new();
+    for kind in wanted {
+        if let Some(obstacle) = install::obstacle(*kind, &options.relay, &options.unpacked) {
+            eprintln!("SKIPPED: {}: {obstacle}", kind.name());
+            missing.push(format!("{}: {obstacle}", kind.name()));
+            works.iter_mut().for_each(|work| work.servers.retain(|one| *one != Subject::Server(*kind)));
+        }
     }
+    if ends && !install::has_ends() {
+        let obstacle = "smtp-source and smtp-sink: the package postfix is not installed; use --install";
+        eprintln!("SKIPPED: {obstacle}");
+        missing.push(obstacle.to_owned());
+        works.retain(|work| work.ends != Ends::Postfix);
+    }
+    works.retain(|work| !work.servers.is_empty());
+    ensure!(!works.is_empty(), "nothing is left to measure");
+    Ok((works, missing))
 }

@@ -4,18 +4,21 @@
 //! (SO_REUSEPORT), waits for the end and adds up. A connection is a local task that feeds a pure [`session`];
 //! nothing is shared between executors but two counters.
 
+mod announce;
 mod faults;
 mod report;
 mod seen;
 mod session;
+mod tls;
 mod verify;
 
 pub use report::Report;
 
 use crate::stop::Stop;
+use crate::wire::Stream;
 use crate::{args, process};
 use anyhow::{Context as _, Result, bail, ensure};
-use clap::Args;
+use clap::{ArgAction, Args};
 use faults::{Faults, Refusal};
 use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _};
 use glommio::net::{TcpListener, TcpStream};
@@ -28,7 +31,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 /// How often an executor looks whether it is to end.
 const WATCH: Duration = Duration::from_millis(10);
@@ -51,9 +54,22 @@ pub struct Options {
     /// End when this many different messages have come
     #[arg(long)]
     pub expect: Option<u64>,
+    /// Read numbers from standard input, one a line, and print for each the time (nanoseconds since 1970) at which so
+    /// many of them have come in all: different messages, or recipients
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub announce: Option<announce::What>,
     /// End after this many seconds
     #[arg(long)]
     pub seconds: Option<u64>,
+    /// Offer STARTTLS with this certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_certificate: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    pub tls_key: Option<PathBuf>,
+    /// Hand out tickets, by which a client resumes a session
+    #[arg(long, default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
+    pub tls_tickets: bool,
     /// Wait this long before each group of replies, like 10ms
     #[arg(long, value_parser = args::duration)]
     pub delay_reply: Option<Duration>,
@@ -75,6 +91,7 @@ struct Shared {
     tally: RefCell<Tally>,
     faults: RefCell<Faults>,
     everywhere: Arc<Everywhere>,
+    tls: Option<futures_rustls::TlsAcceptor>,
 }
 
 /// What all executors share.
@@ -82,6 +99,9 @@ struct Shared {
 struct Everywhere {
     /// Different messages so far.
     messages: AtomicU64,
+    recipients: AtomicU64,
+    /// When the newest message came, in nanoseconds since 1970.
+    last: AtomicU64,
     /// Executors that listen.
     listening: AtomicU64,
     /// The port that they listen on.
@@ -93,19 +113,21 @@ pub fn run(options: &Options) -> Result<bool> {
     let stop = Stop::at_signals()?;
     let everywhere = Arc::new(Everywhere::default());
     let received = report::Received::create(options.received.as_deref())?;
+    let tls = tls::acceptor(options)?;
     let builders = args::executors(options.cpus.as_ref());
     let executors = builders.len() as u64;
     ensure!(executors == 1 || options.bind.port() != 0, "port 0 would be another one for each of --cpus");
     let mut threads = Vec::new();
     for (index, builder) in builders.into_iter().enumerate() {
         let (options, stop, everywhere) = (options.clone(), stop.clone(), everywhere.clone());
-        let received = received.clone();
+        let (received, tls) = (received.clone(), tls.clone());
         let thread = builder.name("sink").spawn(move || async move {
             let shared = Shared {
                 tally: RefCell::new(Tally::new(received)),
                 faults: RefCell::new(Faults::new(&options.refuse, index as u64 + 1)),
                 options,
                 everywhere,
+                tls,
             };
             serve(Rc::new(shared), &stop).await
         });
@@ -123,6 +145,9 @@ pub fn run(options: &Options) -> Result<bool> {
         let mut address = options.bind;
         address.set_port(everywhere.port.load(Ordering::Relaxed));
         eprintln!("sink: listening on {address}");
+    }
+    if let Some(what) = options.announce {
+        announce::start(what, everywhere.clone())?;
     }
     for thread in threads {
         let (part, cpu) = thread.join().map_err(|error| anyhow::anyhow!("an executor ended: {error}"))??;
@@ -187,12 +212,14 @@ async fn accept(shared: Rc<Shared>, listener: TcpListener) {
     }
 }
 
-async fn connection(shared: &Shared, mut stream: TcpStream, full: bool) {
+async fn connection(shared: &Shared, stream: TcpStream, full: bool) {
     shared.tally.borrow_mut().connections += 1;
     if stream.set_nodelay(true).is_err() || stream.set_read_timeout(Some(IDLE_MAX)).is_err() {
         return;
     }
-    let (mut session, mut replies) = (Session::new(shared.options.chunking), Vec::new());
+    let mut stream: Box<dyn Stream> = Box::new(stream);
+    let mut session = Session::new(shared.options.chunking, shared.tls.is_some());
+    let mut replies = Vec::new();
     let mut next = session.greet(full, &mut shared.faults.borrow_mut(), &mut replies);
     let mut buffer = vec![0; READ_OCTETS_MIN];
     loop {
@@ -200,22 +227,38 @@ async fn connection(shared: &Shared, mut stream: TcpStream, full: bool) {
             if let Some(delay) = shared.options.delay_reply {
                 sleep(delay).await;
             }
-            if stream.write_all(&replies).await.is_err() {
+            if stream.write_all(&replies).await.is_err() || stream.flush().await.is_err() {
                 break;
             }
             replies.clear();
         }
-        if next == Next::Close {
-            return;
+        match (next, &shared.tls) {
+            (Next::Read, _) => {}
+            (Next::StartTls, Some(acceptor)) => match tls::secure(acceptor, stream).await {
+                Ok((secured, resumed)) => {
+                    stream = secured;
+                    shared.tally.borrow_mut().handshake(resumed);
+                }
+                Err(_) => {
+                    shared.tally.borrow_mut().handshakes_failed += 1;
+                    return;
+                }
+            },
+            _ => return,
         }
         let octets = match stream.read(&mut buffer).await {
             Ok(0) | Err(_) => break,
             Ok(octets) => octets,
         };
         let mut tally = shared.tally.borrow_mut();
-        let before = tally.distinct();
+        let (before, recipients) = (tally.distinct(), tally.recipients);
         next = session.handle(&buffer[..octets], &mut shared.faults.borrow_mut(), &mut tally, &mut replies);
-        shared.everywhere.messages.fetch_add(tally.distinct() - before, Ordering::Relaxed);
+        if tally.recipients > recipients {
+            let last = tally.last.and_then(|last| last.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+            shared.everywhere.last.fetch_max(last.as_nanos() as u64, Ordering::Relaxed);
+            shared.everywhere.messages.fetch_add(tally.distinct() - before, Ordering::Release);
+            shared.everywhere.recipients.fetch_add(tally.recipients - recipients, Ordering::Release);
+        }
         drop(tally);
         if octets == buffer.len() && octets < READ_OCTETS_MAX {
             buffer.resize(octets * 2, 0);

@@ -31,6 +31,9 @@ pub struct Tally {
     pub protocol_errors: u64,
     /// Connections that ended within a transaction.
     pub broken_off: u64,
+    pub handshakes_full: u64,
+    pub handshakes_resumed: u64,
+    pub handshakes_failed: u64,
     pub refused: BTreeMap<String, u64>,
     pub first: Option<SystemTime>,
     pub last: Option<SystemTime>,
@@ -63,6 +66,13 @@ impl Tally {
         self.last = Some(now);
     }
 
+    pub fn handshake(&mut self, resumed: bool) {
+        match resumed {
+            true => self.handshakes_resumed += 1,
+            false => self.handshakes_full += 1,
+        }
+    }
+
     /// Different messages: intact ones once each, and those that cannot be told apart.
     pub fn distinct(&self) -> u64 {
         self.seen.distinct() + self.unchecked
@@ -81,6 +91,9 @@ impl Tally {
         self.octets += other.octets;
         self.protocol_errors += other.protocol_errors;
         self.broken_off += other.broken_off;
+        self.handshakes_full += other.handshakes_full;
+        self.handshakes_resumed += other.handshakes_resumed;
+        self.handshakes_failed += other.handshakes_failed;
         for (kind, count) in other.refused {
             *self.refused.entry(kind).or_default() += count;
         }
@@ -143,6 +156,10 @@ pub struct Report {
     pub octets: u64,
     pub protocol_errors: u64,
     pub broken_off: u64,
+    /// Of TLS.
+    pub handshakes_full: u64,
+    pub handshakes_resumed: u64,
+    pub handshakes_failed: u64,
     pub refused: BTreeMap<String, u64>,
     /// Nanoseconds since 1970 of the first and last message.
     pub first_unix_nanos: Option<u64>,
@@ -175,6 +192,9 @@ impl Report {
             octets: tally.octets,
             protocol_errors: tally.protocol_errors,
             broken_off: tally.broken_off,
+            handshakes_full: tally.handshakes_full,
+            handshakes_resumed: tally.handshakes_resumed,
+            handshakes_failed: tally.handshakes_failed,
             refused: tally.refused.clone(),
             first_unix_nanos: first,
             last_unix_nanos: last,

@@ -14,6 +14,8 @@ pub enum Next {
     Read,
     /// After the replies have been sent.
     Close,
+    /// After the replies have been sent: what was read behind the command is gone (RFC 3207 section 4.2).
+    StartTls,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +33,7 @@ pub struct Session {
     content: Content,
     verifier: Verifier,
     chunking: bool,
+    starttls: bool,
     mail: bool,
     /// Accepted recipients of the open transaction.
     recipients: u64,
@@ -39,7 +42,7 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn new(chunking: bool) -> Self {
+    pub fn new(chunking: bool, starttls: bool) -> Self {
         Session {
             state: State::AwaitCommand,
             lines: Lines::default(),
@@ -47,6 +50,7 @@ impl Session {
             content: Content::default(),
             verifier: Verifier::default(),
             chunking,
+            starttls,
             mail: false,
             recipients: 0,
             first_recipient: 0,
@@ -95,7 +99,7 @@ impl Session {
                         }
                     };
                     self.line = line;
-                    if next == Next::Close {
+                    if next != Next::Read {
                         return next;
                     }
                 }
@@ -131,6 +135,12 @@ impl Session {
                 b"250 2.0.0 ok\r\n"
             }
             b"NOOP" => b"250 2.0.0 ok\r\n",
+            b"STARTTLS" if self.starttls => {
+                self.reset();
+                self.starttls = false;
+                out.extend_from_slice(b"220 2.0.0 go on\r\n");
+                return Next::StartTls;
+            }
             b"QUIT" => {
                 self.reset();
                 out.extend_from_slice(b"221 2.0.0 bye\r\n");
@@ -150,14 +160,18 @@ impl Session {
         if let Some(code) = faults.strike(Phase::Ehlo) {
             return strike(code, "ehlo", tally, out);
         }
-        let reply: &[u8] = match (verb, self.chunking) {
-            (b"HELO", _) => b"250 sink.example\r\n",
-            (_, false) => b"250-sink.example\r\n250-PIPELINING\r\n250-SIZE 0\r\n250 8BITMIME\r\n",
-            (_, true) => {
-                b"250-sink.example\r\n250-PIPELINING\r\n250-SIZE 0\r\n250-CHUNKING\r\n250 8BITMIME\r\n"
-            }
-        };
-        out.extend_from_slice(reply);
+        if verb == b"HELO" {
+            out.extend_from_slice(b"250 sink.example\r\n");
+            return Next::Read;
+        }
+        out.extend_from_slice(b"250-sink.example\r\n250-PIPELINING\r\n250-SIZE 0\r\n");
+        if self.chunking {
+            out.extend_from_slice(b"250-CHUNKING\r\n");
+        }
+        if self.starttls {
+            out.extend_from_slice(b"250-STARTTLS\r\n");
+        }
+        out.extend_from_slice(b"250 8BITMIME\r\n");
         Next::Read
     }
 

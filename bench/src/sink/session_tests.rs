@@ -5,7 +5,7 @@ use crate::message::{Composer, Recipe};
 fn dialogue(input: &[u8], split: usize, refuse: &[&str], chunking: bool) -> (String, Tally, Next) {
     let rules: Vec<_> = refuse.iter().map(|rule| rule.parse().unwrap()).collect();
     let (mut faults, mut tally, mut out) = (Faults::new(&rules, 1), Tally::default(), Vec::new());
-    let mut session = Session::new(chunking);
+    let mut session = Session::new(chunking, false);
     let mut next = session.greet(false, &mut faults, &mut out);
     for piece in [&input[..split], &input[split..]] {
         if next == Next::Read {

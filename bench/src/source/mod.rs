@@ -8,13 +8,15 @@
 //! next due message, and its latency counts from when it was due. So a stall of the server shows in every message
 //! that had to wait for it (no coordinated omission).
 
+mod mix;
 mod pace;
 mod report;
 mod session;
 
+pub use mix::Mix;
 pub use report::{Failure, Report};
 
-use crate::message::{Composer, Recipe};
+use crate::message::Recipe;
 use crate::stop::Stop;
 use crate::{args, process};
 use anyhow::{Context as _, Result, bail, ensure};
@@ -63,12 +65,18 @@ pub struct Options {
     /// Octets of each message's content; small ones grow to hold the header section (about 350)
     #[arg(long, default_value_t = 4096)]
     pub size: usize,
+    /// Sizes instead, each with its share, like 1024:7,65536:3; each message has one of them, by its number
+    #[arg(long, conflicts_with = "size")]
+    pub sizes: Option<Mix>,
     /// Send MAIL, RCPT and DATA in one piece (RFC 2920), if the server announces PIPELINING
     #[arg(long, default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
     pub pipeline: bool,
     /// Speak TLS after STARTTLS, with a server whose certificate these (PEM) vouch for
     #[arg(long, value_name = "FILE")]
     pub starttls: Option<PathBuf>,
+    /// Resume TLS sessions where the server hands out tickets
+    #[arg(long, default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
+    pub tls_resume: bool,
     /// The name that the certificate must have
     #[arg(long, default_value = "localhost")]
     pub tls_name: String,
@@ -99,7 +107,7 @@ pub struct Options {
 struct Shared {
     options: Options,
     target: SocketAddr,
-    composer: Composer,
+    composers: mix::Composers,
     pace: Arc<Pace>,
     tally: RefCell<Tally>,
     tls: Option<futures_rustls::TlsConnector>,
@@ -113,7 +121,9 @@ pub fn run(options: &Options) -> Result<bool> {
     let target = resolve(&options.target)?;
     ServerName::try_from(options.tls_name.as_str()).context("--tls-name is no name of a server")?;
     let tls = match &options.starttls {
-        Some(trusted) => Some(crate::tls::handshakes::client(trusted, rustls::ALL_VERSIONS, true)?),
+        Some(trusted) => {
+            Some(crate::tls::handshakes::client(trusted, rustls::ALL_VERSIONS, options.tls_resume)?)
+        }
         None => None,
     };
     let stop = Stop::at_signals()?;
@@ -131,8 +141,8 @@ pub fn run(options: &Options) -> Result<bool> {
         let tls = tls.clone().map(futures_rustls::TlsConnector::from);
         let thread = builder.name("source").spawn(move || async move {
             let tally = RefCell::new(Tally::new(acknowledged));
-            let composer = Composer::new(recipe);
-            let shared = Rc::new(Shared { options, target, composer, pace, tally, tls });
+            let composers = mix::Composers::new(recipe, options.sizes.as_ref());
+            let shared = Rc::new(Shared { options, target, composers, pace, tally, tls });
             let numbers = (index..shared.options.sessions).step_by(executors);
             let sessions: Vec<_> =
                 numbers.map(|number| glommio::spawn_local(session::run(shared.clone(), number))).collect();

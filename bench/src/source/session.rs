@@ -6,8 +6,8 @@
 use super::Shared;
 use super::pace::Turn;
 use crate::message::expand;
-use crate::wire::{Replies, Reply};
-use futures_lite::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use crate::wire::{Replies, Reply, Stream};
+use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _};
 use glommio::net::TcpStream;
 use glommio::timer::sleep;
 use rustls::pki_types::ServerName;
@@ -82,7 +82,8 @@ impl Session {
             None => self.connect().await?,
         };
         let began = turn.due.unwrap_or_else(Instant::now);
-        let octets = self.shared.composer.compose(turn.number, self.number, &mut self.content);
+        let octets =
+            self.shared.composers.of(turn.number).compose(turn.number, self.number, &mut self.content);
         let answer = match connection.pipelining {
             true => self.pipelined(&mut connection, turn.number).await?,
             false => self.in_steps(&mut connection, turn.number).await?,
@@ -307,11 +308,6 @@ impl Session {
         Broken
     }
 }
-
-/// Clear or in TLS.
-trait Stream: AsyncRead + AsyncWrite + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
 
 struct Connection {
     stream: Box<dyn Stream>,

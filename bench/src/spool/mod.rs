@@ -11,7 +11,7 @@ mod fio;
 mod report;
 mod written;
 
-use crate::compare::WorkDirectory;
+use crate::servers::WorkDirectory;
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;

@@ -2,7 +2,10 @@
 //!
 //! The relay under test is the program, between the own generator and sink, as in a comparison.
 
-use crate::compare::{self, Cell, Ends, Kind, WorkDirectory, measure};
+use crate::compare::scenario::Work;
+use crate::compare::subject::Subject;
+use crate::compare::{self, Bench, measure};
+use crate::servers::{Kind, WorkDirectory};
 use crate::stop::Stop;
 use anyhow::Result;
 use clap::Parser;
@@ -38,10 +41,13 @@ pub fn measure(
     messages: u64,
 ) -> Result<Figures> {
     let mut options = Defaults::parse_from(["written"]).options;
-    (options.relay, options.messages) = (relay.to_owned(), messages);
-    options.warm_up = messages / 10;
-    let cell = Cell { ends: Ends::Own, size, sessions };
-    let figures = measure::measure(&options, work.path(), Kind::Relay, cell, &Stop::default())?;
+    options.relay = relay.to_owned();
+    let warm_up = (messages / 10).max(1);
+    let plain = Work { messages: Some(messages), warm_up, ..Work::plain(size, sessions) };
+    let stop = Stop::default();
+    let rates = Default::default();
+    let bench = Bench { options: &options, directory: work.path(), certificate: None, stop: &stop, rates };
+    let figures = measure::measure(&bench, Subject::Server(Kind::Relay), &plain)?;
     let factor = |kib: f64| kib * 1024.0 / size as f64;
     Ok(Figures {
         size,
@@ -51,6 +57,6 @@ pub fn measure(
         spool_writes: figures.spool_writes,
         device_factor: figures.written_kib.map(factor),
         device_flushes: figures.flushes,
-        end_of_data_p50_ms: figures.end_of_data_p50_ms,
+        end_of_data_p50_ms: figures.end_of_data.map(|latency| latency.p50_ms),
     })
 }

@@ -5,6 +5,7 @@
 //! hands out no new one when a session is resumed.
 
 use crate::process;
+use crate::servers::NAME;
 use crate::wire::Replies;
 use anyhow::{Context as _, Result, ensure};
 use rustls::pki_types::pem::PemObject as _;
@@ -16,9 +17,6 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// The name in the measured servers' certificate.
-pub const NAME: &str = "bench.example";
 
 const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -7,26 +7,20 @@
 
 pub mod handshakes;
 mod report;
-mod servers;
 
 use crate::args;
-use crate::compare::WorkDirectory;
 use crate::process::Group;
+use crate::servers::{self, Certificate, Mode, NAME, NOBODY, Server, Setup, WorkDirectory, rest};
 use crate::source;
 use crate::stop::Stop;
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
 use handshakes::Kind as Session;
 use serde::Serialize;
-use servers::{Certificate, Server};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// A server rests when it used less than [`REST_CPU`] in this time.
-const REST_WINDOW: Duration = Duration::from_millis(300);
-const REST_CPU: Duration = Duration::from_millis(5);
-const REST_WAIT: Duration = Duration::from_secs(5);
 const WARM_UP: Duration = Duration::from_secs(1);
 
 #[derive(Args, Clone, Debug)]
@@ -79,6 +73,13 @@ impl Kind {
             Kind::Postfix => "Postfix",
         }
     }
+
+    fn server(self) -> servers::Kind {
+        match self {
+            Kind::Relay => servers::Kind::Relay,
+            Kind::Postfix => servers::Kind::PostfixStock,
+        }
+    }
 }
 
 /// One measurement: `amount` sessions or MiB.
@@ -103,9 +104,17 @@ pub fn run(options: &Options) -> Result<bool> {
     for round in 1..=options.rounds {
         for &kind in &options.servers {
             ensure!(!stop.is_set(), "interrupted");
-            let server = Server::start(options, kind, work.path(), &shown, &stop)?;
+            let directory = work.path().join("server");
+            let setup = Setup {
+                mode: Mode::Keep,
+                certificate: Some(shown.clone()),
+                ..Setup::new(directory.clone(), &options.relay, options.port, NOBODY)
+            };
+            let server = Server::start(kind.server(), &setup, &stop)?;
             let mut measured = measure(options, kind, round, &server.group, &shown.certificate)
                 .with_context(|| format!("{}, round {round}", kind.name()))?;
+            drop(server);
+            let _ = std::fs::remove_dir_all(directory);
             for figures in &measured {
                 let rate = figures.amount / figures.seconds;
                 let cpu = figures.server_cpu_seconds * 1e3 / figures.amount;
@@ -176,24 +185,11 @@ fn octets(options: &Options, trusted: Option<&Path>) -> Result<(f64, f64, f64)> 
     command.args(["source", "--json", "--size", "65536", "--target", &format!("127.0.0.1:{}", options.port)]);
     command.args(["--sessions", &options.sessions.to_string(), "--messages", &options.messages.to_string()]);
     if let Some(trusted) = trusted {
-        command.arg("--starttls").arg(trusted).args(["--tls-name", handshakes::NAME]);
+        command.arg("--starttls").arg(trusted).args(["--tls-name", NAME]);
     }
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("the generator")?;
     let text = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "the generator failed: {text}");
     let report: source::Report = serde_json::from_str(&text).context("the generator's report")?;
     Ok((report.mebibytes_per_second * report.seconds, report.seconds, report.cpu_seconds))
-}
-
-fn rest(group: &Group) {
-    let deadline = Instant::now() + REST_WAIT;
-    let mut before = group.cpu();
-    while Instant::now() < deadline {
-        std::thread::sleep(REST_WINDOW);
-        let now = group.cpu();
-        if now.saturating_sub(before) < REST_CPU {
-            return;
-        }
-        before = now;
-    }
 }

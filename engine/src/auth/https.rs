@@ -4,18 +4,15 @@
 //! Lives on the service thread. Neither /etc/resolv.conf nor the system's certificates are used.
 
 use crate::config::Server;
+use crate::https;
 use crate::resolve::service::Resolvers;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::net::TcpStream;
-
-/// Octets of an answer.
-const ANSWER_OCTETS_MAX: usize = 64 * 1024;
 
 /// The way to one server.
 pub struct Way {
@@ -71,30 +68,19 @@ impl Way {
             .map_err(|error| place(&error))?;
         let tcp = self.tcp().await?;
         if !tls {
-            return exchange(TokioIo::new(tcp), request).await.map_err(|error| place(&error));
+            return exchange(tcp, request).await.map_err(|error| place(&error));
         }
         let config = self.tls.clone().ok_or("no authorities")?;
         let name = ServerName::try_from(host.clone()).map_err(|error| place(&error))?;
         let connected = tokio_rustls::TlsConnector::from(config).connect(name, tcp).await;
         let stream = connected.map_err(|error| place(&error))?;
-        exchange(TokioIo::new(stream), request).await.map_err(|error| place(&error))
+        exchange(stream, request).await.map_err(|error| place(&error))
     }
 }
 
-async fn exchange<S>(stream: S, request: hyper::Request<Full<Bytes>>) -> Result<(u16, Bytes), String>
+async fn exchange<S>(stream: S, request: https::Request) -> Result<(u16, Bytes), String>
 where
-    S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(stream).await.map_err(|error| error.to_string())?;
-    let driven = tokio::spawn(connection);
-    let answer = async {
-        let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
-        let code = answer.status().as_u16();
-        let body = Limited::new(answer.into_body(), ANSWER_OCTETS_MAX).collect().await;
-        Ok((code, body.map_err(|error| error.to_string())?.to_bytes()))
-    }
-    .await;
-    driven.abort();
-    answer
+    https::exchange(stream, request).await.map(|answer| (answer.code, answer.body))
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::auth::AuthDraft;
 use super::document::{At, Notes};
 use super::read::{ListenerDraft, ResolverDraft, RouteDraft};
-use super::types::{Relay, TlsMode};
+use super::types::{Dnssec, Relay, TlsMode, TlsRule};
 
 /// Shorter prefixes hold much of the Internet: whoever relays for them is an open relay.
 const RELAY_PREFIX_V4_MIN: u8 = 8;
@@ -160,6 +160,36 @@ pub(super) fn resolvers(
         found.push(index);
     }
     found
+}
+
+/// What the receiving side announces cannot be had without DNSSEC (RFC 7672 section 2.2) or authorities.
+pub(super) fn announced(
+    notes: &Notes,
+    routes: &[RouteDraft],
+    links: &[Option<usize>],
+    resolvers: &[ResolverDraft],
+    authorities: bool,
+) {
+    for (route, link) in routes.iter().zip(links) {
+        let knows_dnssec = link.is_some_and(|index| resolvers[index].dnssec != Dnssec::Off);
+        // A smart host that is named by its address has no TLSA records, and "dane" does without.
+        let by_address =
+            !route.mx && route.hosts.iter().all(|host| host.value.host.host.parse::<IpAddr>().is_ok());
+        let needs = match route.tls.rule {
+            TlsRule::Dane => !by_address,
+            rule => rule == TlsRule::DaneOnly,
+        };
+        if needs && !knows_dnssec {
+            let wrong = "asks for DANE, and no DNS answer of this route counts as authentic; allowed: with a resolver that has dnssec = \"validate\" or \"trust-ad\"";
+            notes.fault(route.line, "route.tls.policy", wrong);
+        }
+        let asks = route.mx && route.tls.mta_sts && route.tls.rule.can_be_raised();
+        if asks && (!authorities || route.tls.authorities.is_none()) {
+            let key = if authorities { "delivery.tls.authorities" } else { "mta_sts.authorities" };
+            let wrong = "is missing beside mta_sts = true, and this host has no authorities of its own; allowed: the PEM file of those that issue the certificates of the Internet";
+            notes.fault(route.line, key, wrong);
+        }
+    }
 }
 
 fn resolver_absent(notes: &Notes, route: &RouteDraft, known: &str) {

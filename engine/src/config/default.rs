@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::types::{
-    Admin, Delivery, Extensions, Limits, OutwardTls, PeerName, Relay, Retry, Spool, Timeouts, TlsRule,
-    TlsVersion,
+    Admin, Delivery, Extensions, Limits, MtaSts, OutwardTls, PeerName, Relay, Retry, Spool, Timeouts,
+    TlsRule, TlsVersion,
 };
 
 const KIB: u64 = 1 << 10;
@@ -86,6 +86,7 @@ impl Default for Delivery {
             connections_max: 20,
             connections_total_max: 2_000,
             messages_per_connection_max: 1_000,
+            connection_age_max: minutes(5),
             idle: seconds(5),
             recipients_max: 100,
             chunking: true,
@@ -124,7 +125,16 @@ impl Default for OutwardTls {
             minimum: TlsVersion::Tls12,
             implicit: false,
             certificate: None,
+            dane: true,
+            mta_sts: false,
         }
+    }
+}
+
+impl Default for MtaSts {
+    fn default() -> Self {
+        let system = PathBuf::from(SYSTEM_AUTHORITIES);
+        Self { port: 443, authorities: system.exists().then_some(system), timeout: seconds(60) }
     }
 }
 

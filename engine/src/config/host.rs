@@ -11,11 +11,11 @@ impl Config {
     /// What is wrong with the host for this configuration, in the order of mending; empty when nothing is.
     /// Raises this process's soft resource limits where that helps. Call it before the first shard starts.
     pub fn start_checks(&self) -> Vec<Finding> {
-        let Shards { ingest_cpus, delivery_cpus } = &self.shards;
-        let cpus = [ingest_cpus.as_slice(), delivery_cpus.as_slice()].concat();
+        let Shards { ingest_cpus, delivery_cpus, service_cpus, .. } = &self.shards;
+        let cpus = [ingest_cpus.as_slice(), delivery_cpus.as_slice(), service_cpus.as_slice()].concat();
         start_checks(&Needs {
             cpus: &cpus,
-            executors: cpus.len(),
+            executors: ingest_cpus.len() + delivery_cpus.len(),
             sessions_max: self.limits.sessions_max.saturating_mul(ingest_cpus.len()),
             files_besides: FILES_BESIDES.saturating_add(self.delivery.connections_total_max),
         })
@@ -32,7 +32,7 @@ mod tests {
         let named =
             |config: &Config| config.start_checks().iter().filter(|finding| finding.name == "cpus").count();
         assert_eq!(named(&config), 0);
-        config.override_cpus(None, Some("4095")).expect("a list");
+        config.override_cpus([None, Some("4095"), None]).expect("a list");
         assert_eq!(named(&config), 1);
     }
 }

@@ -104,16 +104,21 @@ impl Config {
         config
     }
 
-    /// Applies `--ingest-cpus` and `--delivery-cpus`; what is `None` stays.
-    pub fn override_cpus(&mut self, ingest: Option<&str>, delivery: Option<&str>) -> Result<(), ConfigError> {
+    /// Applies `--ingest-cpus`, `--delivery-cpus` and `--service-cpus`; what is `None` stays.
+    pub fn override_cpus(&mut self, lists: [Option<&str>; 3]) -> Result<(), ConfigError> {
         let list = |option: &str, text: &str| {
             value::cpu_list(text).map_err(|wrong| ConfigError::one("command line", option, wrong))
         };
-        if let Some(text) = ingest {
-            self.shards.ingest_cpus = list("--ingest-cpus", text)?;
-        }
-        if let Some(text) = delivery {
-            self.shards.delivery_cpus = list("--delivery-cpus", text)?;
+        let Shards { ingest_cpus, delivery_cpus, service_cpus, .. } = &mut self.shards;
+        let options = [
+            ("--ingest-cpus", ingest_cpus),
+            ("--delivery-cpus", delivery_cpus),
+            ("--service-cpus", service_cpus),
+        ];
+        for ((option, cpus), text) in options.into_iter().zip(lists) {
+            if let Some(text) = text {
+                *cpus = list(option, text)?;
+            }
         }
         Ok(())
     }
@@ -154,6 +159,8 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
     let load = load::load(root.section("load"));
     let timeouts = read::timeouts(root.section("timeouts"));
     let (delivery, outward) = read::delivery(root.section("delivery"));
+    let mta_sts = outward::mta_sts(root.section("mta_sts"));
+    let tls_report = outward::tls_report(root.section("tls_report"));
     let tls = read::tls(root.section("tls"));
     let auth = auth::auth(root.section("auth"));
     let (admin, admin_line) = read::admin(root.section("admin"));
@@ -189,15 +196,19 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
     check::address_spaces(notes, &routes);
     check::accepted(notes, &accepted, &routes);
     let links = check::resolvers(notes, &routes, &resolvers);
+    check::announced(notes, &routes, &links, &resolvers, mta_sts.authorities.is_some());
     if !notes.is_clean() {
         return None;
     }
     let hostname = hostname?;
     let domains = Domains { accepted: accepted.into_iter().map(|at| at.value).collect() };
     let first_domain = domains.accepted.first().unwrap_or(&hostname).clone();
+    let postmaster = postmaster.unwrap_or_else(|| format!("postmaster@{first_domain}"));
+    let mut routes: Vec<Route> =
+        routes.into_iter().zip(links).map(|(draft, link)| route(draft, link, &resolvers)).collect();
+    let tls_report = tls_report.map(|draft| outward::complete(draft, &hostname, &postmaster, &mut routes));
     Some(Config {
-        postmaster: postmaster
-            .unwrap_or_else(|| format!("postmaster@{}", domains.accepted.first().unwrap_or(&hostname))),
+        postmaster,
         hostname,
         spool,
         shards,
@@ -207,6 +218,8 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
         load,
         timeouts,
         delivery,
+        mta_sts,
+        tls_report,
         listeners: listeners.into_iter().map(|draft| listener(draft, tls.as_ref())).collect::<Option<_>>()?,
         tls,
         auth: auth.map(|draft| Auth {
@@ -217,7 +230,7 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
         admin,
         log,
         next_hops,
-        routes: routes.into_iter().zip(links).map(|(draft, link)| route(draft, link)).collect(),
+        routes,
         resolvers: resolvers.into_iter().map(resolver).collect::<Option<_>>()?,
     })
 }
@@ -240,7 +253,8 @@ fn listener(draft: ListenerDraft, general: Option<&Tls>) -> Option<Listener> {
     })
 }
 
-fn route(draft: RouteDraft, resolver: Option<usize>) -> Route {
+fn route(draft: RouteDraft, resolver: Option<usize>, resolvers: &[ResolverDraft]) -> Route {
+    let knows_dnssec = resolver.is_some_and(|index| resolvers[index].dnssec != Dnssec::Off);
     let target = if draft.mx {
         Target::Mx { port: draft.port }
     } else {
@@ -255,7 +269,11 @@ fn route(draft: RouteDraft, resolver: Option<usize>) -> Route {
         source: draft.source,
         private_addresses: draft.private_addresses,
         retry: draft.retry,
-        tls: draft.tls,
+        tls: OutwardTls {
+            dane: draft.tls.dane && knows_dnssec,
+            mta_sts: draft.tls.mta_sts && draft.mx,
+            ..draft.tls
+        },
         login: draft.login,
         protocol: draft.protocol,
         recipients: draft.recipients,

@@ -1,12 +1,13 @@
-//! `[delivery.tls]` and `[route.tls]`: what the relay demands of its peers' TLS; `[route.login]`: who it is to
-//! them.
+//! `[delivery.tls]` and `[route.tls]`: what the relay demands of its peers' TLS; `[mta_sts]`: how it asks what they
+//! demand; `[route.login]`: who it is to them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::document::{At, Section};
 use super::read::{certificate_pair, path};
-use super::types::{Login, OutwardTls, PeerName, TlsRule, TlsVersion};
+use super::types::{Login, MtaSts, OutwardTls, PeerName, Route, Target, TlsReport, TlsRule, TlsVersion};
 use super::value::{self, Wrong};
 use crate::tls::files;
 
@@ -19,6 +20,8 @@ pub(super) fn tls(mut section: Section<'_>, general: &OutwardTls, mx: bool) -> O
         ("none", TlsRule::None),
         ("may", TlsRule::May),
         ("encrypt", TlsRule::Encrypt),
+        ("dane", TlsRule::Dane),
+        ("dane-only", TlsRule::DaneOnly),
         ("verify", TlsRule::Verify),
         ("fingerprint", TlsRule::Fingerprint),
     ];
@@ -26,9 +29,11 @@ pub(super) fn tls(mut section: Section<'_>, general: &OutwardTls, mx: bool) -> O
     let names = section.list("names", peer_name);
     let fingerprints = section.list("fingerprints", fingerprint);
     let implicit = section.flag("implicit");
+    let dane = section.flag("dane").map(|at| at.value);
+    let mta_sts = section.flag("mta_sts").map(|at| at.value);
     let tls = OutwardTls {
         rule: rule.as_ref().map_or(general.rule, |at| at.value),
-        authorities: authorities(&mut section, general),
+        authorities: authorities(&mut section, general.authorities.clone()),
         minimum: section
             .choice("minimum", &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)])
             .map_or(general.minimum, |at| at.value),
@@ -36,6 +41,8 @@ pub(super) fn tls(mut section: Section<'_>, general: &OutwardTls, mx: bool) -> O
         certificate: certificate_pair(&mut section).or_else(|| general.certificate.clone()),
         names: values(names, &general.names),
         fingerprints: values(fingerprints, &general.fingerprints),
+        dane: dane.unwrap_or(general.dane),
+        mta_sts: mta_sts.unwrap_or(general.mta_sts),
     };
     if let Some(implicit) = implicit.filter(|at| at.value)
         && tls.rule == TlsRule::None
@@ -64,6 +71,9 @@ fn demands(section: &Section<'_>, rule: &At<TlsRule>, tls: &OutwardTls, mx: bool
             "authorities",
             "is missing, and this host has no authorities of its own; allowed: the PEM file of the authorities that issue the peers' certificates",
         ),
+        TlsRule::Dane | TlsRule::DaneOnly if !tls.dane => {
+            section.fault(rule.line, "dane", "is false beside policy = \"dane\" or \"dane-only\"; allowed: true")
+        }
         TlsRule::Fingerprint if tls.fingerprints.is_empty() => section.fault(
             rule.line,
             "fingerprints",
@@ -71,6 +81,77 @@ fn demands(section: &Section<'_>, rule: &At<TlsRule>, tls: &OutwardTls, mx: bool
         ),
         _ => {}
     }
+}
+
+/// `[mta_sts]`.
+pub(super) fn mta_sts(mut section: Section<'_>) -> MtaSts {
+    let absent = MtaSts::default();
+    let port = section.count("port", 1..=65_535).and_then(|at| u16::try_from(at.value).ok());
+    let sts = MtaSts {
+        port: port.unwrap_or(absent.port),
+        authorities: authorities(&mut section, absent.authorities),
+        timeout: section
+            .duration("timeout", Duration::from_secs(1)..=Duration::from_secs(300))
+            .map_or(absent.timeout, |at| at.value),
+    };
+    section.finish();
+    sts
+}
+
+/// `[tls_report]`; without the section nobody reports. Defaults that depend on other sections stay empty.
+pub(super) fn tls_report(mut section: Section<'_>) -> Option<TlsReport> {
+    let second = Duration::from_secs(1);
+    let present = section.is_present();
+    let words = |text: &str| match text.is_empty() || text.len() > 200 || text.contains(char::is_control) {
+        true => Err("is not a name; allowed: up to 200 printable characters".to_owned()),
+        false => Ok(text.to_owned()),
+    };
+    let organization = section.text("organization", words);
+    let contact = section.text("contact", words);
+    let from = section.text("from", value::mailbox);
+    let period = section.duration("period", second..=86_400 * second);
+    let spread = section.duration("spread", Duration::ZERO..=86_400 * second);
+    let authorities = authorities(&mut section, MtaSts::default().authorities);
+    section.finish();
+    let or_empty = |at: Option<At<String>>| at.map_or_else(String::new, |at| at.value);
+    present.then(|| TlsReport {
+        organization: or_empty(organization),
+        contact: or_empty(contact),
+        from: or_empty(from),
+        period: period.map_or(86_400 * second, |at| at.value),
+        spread: spread.map_or(4 * 3_600 * second, |at| at.value),
+        authorities,
+        routes: Vec::new(),
+    })
+}
+
+/// Fills in what depends on other sections, and adds the routes that take reports: what DANE or MTA-STS makes of a
+/// host must not hold up the report that tells of it (RFC 8460 section 3).
+pub(super) fn complete(
+    draft: TlsReport,
+    hostname: &str,
+    postmaster: &str,
+    routes: &mut Vec<Route>,
+) -> TlsReport {
+    let or = |text: String, absent: &str| if text.is_empty() { absent.to_owned() } else { text };
+    let mut report = TlsReport {
+        organization: or(draft.organization, hostname),
+        contact: or(draft.contact, postmaster),
+        from: or(draft.from, postmaster),
+        ..draft
+    };
+    for index in 0..routes.len() {
+        let of = &routes[index].tls;
+        let by_mx = matches!(routes[index].target, Target::Mx { .. });
+        if !by_mx || !of.rule.can_be_raised() || !(of.dane || of.mta_sts) {
+            continue;
+        }
+        let rule = if of.rule == TlsRule::Encrypt { TlsRule::Encrypt } else { TlsRule::May };
+        let tls = OutwardTls { rule, dane: false, mta_sts: false, ..of.clone() };
+        report.routes.push((index, routes.len()));
+        routes.push(Route { domains: Vec::new(), tls, ..routes[index].clone() });
+    }
+    report
 }
 
 /// The password stands in a file of its own, so that the configuration can be shown around.
@@ -113,8 +194,8 @@ fn password(file: &Path) -> Result<String, Wrong> {
     Ok(line.to_owned())
 }
 
-fn authorities(section: &mut Section<'_>, general: &OutwardTls) -> Option<PathBuf> {
-    let Some(given) = section.text("authorities", path) else { return general.authorities.clone() };
+fn authorities(section: &mut Section<'_>, absent: Option<PathBuf>) -> Option<PathBuf> {
+    let Some(given) = section.text("authorities", path) else { return absent };
     if section.reads_files()
         && let Err(sentence) = files::authorities(&given.value)
     {
@@ -160,6 +241,7 @@ fn fingerprint(text: &str) -> Result<[u8; 32], Wrong> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     #[test]
     fn a_fingerprint_is_read_as_openssl_prints_it() {
@@ -171,6 +253,74 @@ mod tests {
         for text in ["", "ab", "sha1:00", &"a".repeat(63), &"g".repeat(64), &"\u{e4}".repeat(32)] {
             assert!(fingerprint(text).is_err(), "{text}");
         }
+    }
+
+    /// A configuration with these keys of `[route.tls]`, of the resolver, and this section.
+    fn configured(tls: &str, resolver: &str, section: &str) -> Result<Config, String> {
+        let text = format!(
+            "hostname = \"relay.test\"\n{section}\n[[listener]]\nname = \"inside\"\nbind = [\"127.0.0.1:25\"]\n\
+             clients = [\"127.0.0.0/8\"]\nrelay = \"any\"\n[[route]]\ndomains = [\"near.test\"]\n\
+             hosts = [\"127.0.0.2\"]\n[[route]]\ndomains = [\"*\"]\nmx = true\nresolver = \"external\"\n\
+             [route.tls]\nauthorities = \"{AUTHORITY}\"\n{tls}\n[[resolver]]\nname = \"external\"\n\
+             servers = [\"192.0.2.53\"]\n{resolver}"
+        );
+        Config::parse(&text, "f").map_err(|error| error.to_string())
+    }
+
+    const AUTHORITY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/config/tests/tls/certificate.pem");
+
+    #[test]
+    fn dane_is_there_only_where_dnssec_is() {
+        for (tls, resolver, used) in [
+            ("", "", Some(false)),
+            ("", "dnssec = \"validate\"", Some(true)),
+            ("", "dnssec = \"trust-ad\"", Some(true)),
+            ("dane = false", "dnssec = \"validate\"", Some(false)),
+            ("policy = \"dane\"", "dnssec = \"validate\"", Some(true)),
+            ("policy = \"dane\"", "", None),
+            ("policy = \"dane-only\"", "dnssec = \"off\"", None),
+            ("policy = \"dane\"\ndane = false", "dnssec = \"validate\"", None),
+        ] {
+            let found = configured(tls, resolver, "");
+            let dane = found.as_ref().ok().map(|config| config.routes[1].tls.dane);
+            assert_eq!(dane, used, "{tls} {resolver}: {:?}", found.err());
+        }
+        let sentence = configured("policy = \"dane\"", "", "").expect_err("no DNSSEC");
+        assert!(
+            sentence.contains("route.tls.policy: asks for DANE") && sentence.contains("validate"),
+            "{sentence}"
+        );
+        // A smart host by its address cannot have it, and does without.
+        let general = "[delivery.tls]\npolicy = \"dane\"";
+        assert!(configured("", "dnssec = \"validate\"", general).is_ok());
+        let general = "[delivery.tls]\npolicy = \"dane-only\"";
+        let sentence = configured("", "dnssec = \"validate\"", general).expect_err("no records");
+        assert!(sentence.contains("route.tls.policy: asks for DANE"), "{sentence}");
+    }
+
+    #[test]
+    fn reports_go_by_routes_without_what_they_complain_of() {
+        let section =
+            format!("[mta_sts]\nauthorities = \"{AUTHORITY}\"\n[tls_report]\nfrom = \"t@near.test\"");
+        for (tls, rule) in [
+            ("policy = \"dane-only\"\nmta_sts = true", Some(TlsRule::May)),
+            ("policy = \"encrypt\"\nmta_sts = true", Some(TlsRule::Encrypt)),
+            // The operator's own demand stays.
+            ("policy = \"verify\"\nnames = [\"@host\"]", None),
+        ] {
+            let config = configured(tls, "dnssec = \"validate\"", &section).expect(tls);
+            let report = config.tls_report.as_ref().expect("reports");
+            assert_eq!(
+                (report.contact.as_str(), report.organization.as_str()),
+                ("postmaster@relay.test", "relay.test")
+            );
+            assert_eq!(config.route_of_sender(1, "other@near.test"), 1);
+            let twin = config.route_of_sender(1, "t@near.test");
+            assert_eq!((twin != 1).then(|| config.routes[usize::from(twin)].tls.rule), rule, "{tls}");
+            assert_eq!(config.route_of_sender(0, "t@near.test"), 0, "to a smart host as ever");
+            assert_eq!(config.route_for("a.test"), Some(1), "the twin takes no domain");
+        }
+        assert!(configured("", "", "").expect("a configuration").tls_report.is_none());
     }
 
     #[test]

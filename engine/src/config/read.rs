@@ -125,15 +125,29 @@ pub(super) fn spool(mut section: Section<'_>) -> Spool {
     spool
 }
 
+/// A wake-up costs some 10 µs; looking for work much longer than that only burns what others could use.
+const SPIN_MICROS_MAX: u32 = 1000;
+
 /// `allowed` are the CPUs that this process may run on.
 pub(super) fn shards(mut section: Section<'_>, allowed: &[usize]) -> Shards {
     let ingest = section.text("ingest_cpus", value::cpu_list).map(|at| at.value);
     let delivery = section.text("delivery_cpus", value::cpu_list).map(|at| at.value);
+    let service = section.text("service_cpus", cpu_list_or_none).map(|at| at.value);
+    let spin = section.count("spin_micros", 0..=SPIN_MICROS_MAX).map_or(0, |at| at.value);
     section.finish();
     let ingest_cpus =
         ingest.unwrap_or_else(|| vec![first_besides(allowed, delivery.as_deref().unwrap_or(&[]))]);
     let delivery_cpus = delivery.unwrap_or_else(|| vec![first_besides(allowed, &ingest_cpus)]);
-    Shards { ingest_cpus, delivery_cpus }
+    Shards {
+        ingest_cpus,
+        delivery_cpus,
+        service_cpus: service.unwrap_or_default(),
+        spin: Duration::from_micros(spin.into()),
+    }
+}
+
+fn cpu_list_or_none(text: &str) -> Result<Vec<usize>, value::Wrong> {
+    if text.is_empty() { Ok(Vec::new()) } else { value::cpu_list(text) }
 }
 
 /// The first CPU that the other role does not use; on a host without one, the first.
@@ -252,6 +266,9 @@ pub(super) fn delivery(mut section: Section<'_>) -> (Delivery, OutwardTls) {
             absent.messages_per_connection_max,
         ),
         recipients_max: count("recipients_max", 1..=100_000, absent.recipients_max),
+        connection_age_max: section
+            .duration("connection_age_max", SECOND..=DAY)
+            .map_or(absent.connection_age_max, |at| at.value),
         chunking: section.flag("chunking").map_or(absent.chunking, |at| at.value),
         idle: section.duration("idle", Duration::ZERO..=HOUR).map_or(absent.idle, |at| at.value),
         drain: section.duration("drain", Duration::ZERO..=HOUR).map_or(absent.drain, |at| at.value),

@@ -27,6 +27,8 @@ pub struct Config {
     pub load: LoadMarks,
     pub timeouts: Timeouts,
     pub delivery: Delivery,
+    pub mta_sts: MtaSts,
+    pub tls_report: Option<TlsReport>,
     pub tls: Option<Tls>,
     pub auth: Option<Auth>,
     pub admin: Admin,
@@ -62,9 +64,13 @@ pub struct Spool {
 
 #[derive(Clone, Debug)]
 pub struct Shards {
-    /// CPU numbers, in order, without repeats, never empty.
+    /// CPU numbers, in order, never empty; one as often as it has shards.
     pub ingest_cpus: Vec<usize>,
     pub delivery_cpus: Vec<usize>,
+    /// Of the service thread and of all others that are no shards. Default: none, which is wherever the process may run.
+    pub service_cpus: Vec<usize>,
+    /// How long a shard without work looks for more before it sleeps. Default 0.
+    pub spin: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -138,6 +144,8 @@ pub struct Delivery {
     pub connections_total_max: usize,
     /// Messages sent over one connection. Default 1,000.
     pub messages_per_connection_max: usize,
+    /// A connection older than this takes no further message. Default 5 min.
+    pub connection_age_max: Duration,
     /// An unused connection is closed with QUIT after this. Default 5 s.
     pub idle: Duration,
     /// Content goes by BDAT to hosts that offer CHUNKING (RFC 3030). Default true.
@@ -146,6 +154,37 @@ pub struct Delivery {
     pub recipients_max: usize,
     /// SIGTERM: how long open transactions may go on. Default 20 s.
     pub drain: Duration,
+}
+
+/// How policies of MTA-STS are fetched (RFC 8461 section 3.3).
+#[derive(Clone, Debug)]
+pub struct MtaSts {
+    /// Default 443.
+    pub port: u16,
+    /// Who may have issued the certificates of policy hosts. Default: the system's authorities.
+    pub authorities: Option<PathBuf>,
+    /// One fetch, from the look-up of the name to the last octet. Default 60 s.
+    pub timeout: Duration,
+}
+
+/// Reports on TLS to the domains that ask for them (RFC 8460).
+#[derive(Clone, Debug)]
+pub struct TlsReport {
+    /// Default: the hostname.
+    pub organization: String,
+    /// Default: the postmaster.
+    pub contact: String,
+    /// The author and sender of reports. Default: the postmaster.
+    pub from: String,
+    /// Default a day.
+    pub period: Duration,
+    /// Reports go within this long after the period. Default 4 h.
+    pub spread: Duration,
+    /// Who may have issued the certificates of hosts that take reports by HTTPS. Default: the system's
+    /// authorities.
+    pub authorities: Option<PathBuf>,
+    /// For a route whose peers DANE or MTA-STS raises, the one that takes reports: it is the same without these.
+    pub routes: Vec<(usize, usize)>,
 }
 
 /// What a listener shows of itself in TLS, and what it asks of its clients.
@@ -338,6 +377,23 @@ pub struct OutwardTls {
     pub implicit: bool,
     /// The relay's own, for peers that ask for one.
     pub certificate: Option<CertificatePair>,
+    /// What the peers' TLSA records say counts (RFC 7672), with the rules that [`TlsRule::can_be_raised`] names.
+    /// Never where the resolver of the route tells nothing of DNSSEC. Default true.
+    pub dane: bool,
+    /// What the recipient's domain demands by MTA-STS counts (RFC 8461), on routes with MX and with the same
+    /// rules. Default false.
+    pub mta_sts: bool,
+}
+
+impl Config {
+    /// Reports on TLS go by routes of their own, known by their sender.
+    pub fn route_of_sender(&self, route: u16, sender: &str) -> u16 {
+        let Some(report) = self.tls_report.as_ref().filter(|report| report.from == sender) else {
+            return route;
+        };
+        let twin = report.routes.iter().find(|(of, _)| *of == usize::from(route));
+        twin.map_or(route, |(_, twin)| *twin as u16)
+    }
 }
 
 impl Route {
@@ -347,10 +403,16 @@ impl Route {
     pub fn verifies_for_certain(&self) -> bool {
         let looked_up = matches!(self.target, Target::Mx { .. });
         match self.tls.rule {
-            TlsRule::None | TlsRule::May | TlsRule::Encrypt => false,
-            TlsRule::Fingerprint => true,
+            TlsRule::None | TlsRule::May | TlsRule::Encrypt | TlsRule::Dane => false,
+            TlsRule::Fingerprint | TlsRule::DaneOnly => true,
             TlsRule::Verify => !looked_up || !self.tls.names.contains(&PeerName::Host),
         }
+    }
+
+    /// Whether some peer of this route can turn out to be the one that was meant, so that REQUIRETLS may be
+    /// announced: by the rule, by DNSSEC, or by MTA-STS (RFC 8689 section 4.2.1).
+    pub fn can_verify_for_certain(&self) -> bool {
+        self.verifies_for_certain() || self.tls.rule.can_be_raised() && (self.tls.dane || self.tls.mta_sts)
     }
 }
 
@@ -362,10 +424,22 @@ pub enum TlsRule {
     May,
     /// Nothing without it; any certificate.
     Encrypt,
+    /// As [`TlsRule::May`], with the assurance that DANE can be used (RFC 7672).
+    Dane,
+    /// Nothing without TLSA records that vouch for the peer.
+    DaneOnly,
     /// Nothing without a certificate of a known authority for one of the names.
     Verify,
     /// Nothing without one of these certificates.
     Fingerprint,
+}
+
+impl TlsRule {
+    /// Whether what the receiving side announces (DANE, MTA-STS) can make it stricter. The operator's own
+    /// demands of a certificate are not touched.
+    pub fn can_be_raised(self) -> bool {
+        matches!(self, Self::May | Self::Encrypt | Self::Dane | Self::DaneOnly)
+    }
 }
 
 /// A name that a peer's certificate may have.

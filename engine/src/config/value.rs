@@ -256,8 +256,9 @@ pub(crate) fn network(text: &str) -> Result<Network, Wrong> {
     Ok(network)
 }
 
-/// A CPU list as taskset writes it, `"0-3,8"`: in the order given, never empty, without repeats, numbers
-/// below [`CPUS_MAX`]. Whether this host has those CPUs is checked at the start.
+/// A CPU list as taskset writes it, `"0-3,8"`: in the order given, never empty, numbers below [`CPUS_MAX`], none
+/// named twice. `"0*16"` names one for 16 shards, which take turns on it; at most [`CPUS_MAX`] shards in all.
+/// Whether this host has those CPUs is checked at the start.
 pub fn cpu_list(text: &str) -> Result<Vec<usize>, Wrong> {
     let refuse = || {
         format!("\"{text}\" is not a CPU list; allowed: numbers and ranges such as \"0\", \"0-3\", \"0-3,8\"")
@@ -274,6 +275,9 @@ pub fn cpu_list(text: &str) -> Result<Vec<usize>, Wrong> {
     let mut cpus = Vec::new();
     let mut seen = [false; CPUS_MAX];
     for part in text.split(',').map(str::trim) {
+        let (part, times) = part.split_once('*').unwrap_or((part, "1"));
+        let times = times.trim().parse::<usize>().ok().filter(|times| (1..=CPUS_MAX).contains(times));
+        let times = times.ok_or_else(refuse)?;
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let (first, last) = (number(first.trim())?, number(last.trim())?);
         if first > last {
@@ -283,7 +287,10 @@ pub fn cpu_list(text: &str) -> Result<Vec<usize>, Wrong> {
             return Err(format!("\"{text}\" names CPU {twice} twice; allowed: each CPU once"));
         }
         seen[first..=last].fill(true);
-        cpus.extend(first..=last);
+        if cpus.len() + (last - first + 1) * times > CPUS_MAX {
+            return Err(format!("\"{text}\" is for more shards than {CPUS_MAX}"));
+        }
+        cpus.extend((first..=last).flat_map(|cpu| std::iter::repeat_n(cpu, times)));
     }
     Ok(cpus)
 }
@@ -379,6 +386,11 @@ mod tests {
     fn cpu_lists_keep_their_order() {
         assert_eq!(cpu_list("0-3,8"), Ok(vec![0, 1, 2, 3, 8]));
         assert_eq!(cpu_list("5, 1 - 2"), Ok(vec![5, 1, 2]));
+        assert_eq!(cpu_list("1*3,0-2 * 2").map_err(|_| ()), Err(()), "CPU 1 twice");
+        assert_eq!(cpu_list("3*3,0-1 * 2"), Ok(vec![3, 3, 3, 0, 0, 1, 1]));
+        for text in ["0*0", "0*", "0*-1", "0*4097", "0-1*4000", "*2", "0*2*2"] {
+            assert!(cpu_list(text).is_err(), "{text}");
+        }
         assert_eq!(cpu_list("0-4095").map(|cpus| cpus.len()), Ok(CPUS_MAX));
     }
 }

@@ -50,6 +50,9 @@
 //! youngest. When the session fails, the oldest has its fates and the others were not tried: what of them the
 //! peer took before nobody can know.
 //!
+//! **LIMITS** (RFC 9422): past the peer's MAILMAX no transaction begins; how many recipients one has is the caller's
+//! to keep ([`Limits::take_share`](super::limits::Limits::take_share)).
+//!
 //! **How the rim drives it.** Call [`Client::advance`] with what was read (nothing at first, and
 //! nothing right after `begin`), write `out`, act on the event; keep calling it with the unconsumed
 //! rest until it says [`Event::Read`]. On [`Event::Send`] stream the content, by DATA
@@ -162,6 +165,8 @@ pub struct Client {
     open: VecDeque<Open>,
     /// The peer may still be within the transaction before; RSET goes in front of the next MAIL.
     reset_first: bool,
+    /// MAIL commands that were said; only these count for MAILMAX.
+    mails: u32,
     transactions: u32,
 }
 
@@ -179,6 +184,7 @@ impl Client {
             opening,
             open: VecDeque::new(),
             reset_first: false,
+            mails: 0,
             transactions: 0,
         };
         client.enter(now, State::AwaitGreeting);
@@ -246,6 +252,7 @@ impl Client {
         };
         let mut open = Open::new(transaction, ending, reset, &self.extensions, &self.peer);
         if open.is_asked() {
+            self.mails = self.mails.saturating_add(1);
             if self.extensions.pipelining {
                 open.send_group(out)
             } else {
@@ -263,6 +270,9 @@ impl Client {
 
     /// Whether another transaction may begin now, though others may be under way.
     pub fn can_begin(&self) -> bool {
+        if self.extensions.limits.mails.is_some_and(|max| self.mails >= max) {
+            return false;
+        }
         let Some(last) = self.open.back() else { return self.state == State::Ready };
         if !self.extensions.pipelining || self.chunk != Chunk::None || self.state == State::Closed {
             return false;

@@ -12,7 +12,8 @@ use super::verdict::{Fate, Peer, Status};
 use crate::clock::{monotonic_millis, wall_micros};
 use crate::config::Login;
 use crate::smtp::content::Framing;
-use crate::tls::outward::{PeerTls, RouteTls};
+use crate::tls::demand::Demand;
+use crate::tls::outward::{CertificateFault, Meant, PeerTls, RouteTls};
 use futures_lite::FutureExt;
 use glommio::net::TcpStream;
 use std::cell::RefCell;
@@ -50,19 +51,39 @@ pub struct Wish<'a> {
     pub tls: &'a RouteTls,
     /// The recipients' domain, where the route looks up its MX.
     pub domain: Option<&'a str>,
+    /// What the receiving side makes of the route's rule.
+    pub demand: &'a Demand,
+    /// DNSSEC vouches for the way to the host.
+    pub way_is_authentic: bool,
+}
+
+impl Wish<'_> {
+    /// The relay itself wants no TLS.
+    pub fn declines_tls(&self) -> bool {
+        self.starttls == StartTls::Never && !self.tls.implicit
+    }
 }
 
 /// Why there is no connection.
 pub enum Unopened {
     Failed(Failure),
     /// The peer was there, its TLS did not work.
-    Tls(Failure),
+    Tls(Failure, TlsFault),
+}
+
+/// What of TLS did not work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsFault {
+    Handshake,
+    Certificate(CertificateFault),
+    /// The peer hung up on the first words.
+    FirstWords,
 }
 
 impl From<Unopened> for Failure {
     fn from(unopened: Unopened) -> Self {
         match unopened {
-            Unopened::Failed(failure) | Unopened::Tls(failure) => failure,
+            Unopened::Failed(failure) | Unopened::Tls(failure, _) => failure,
         }
     }
 }
@@ -73,14 +94,14 @@ pub struct Connection {
     client: Client,
     /// Where there is TLS.
     pub tls: Option<Rc<PeerTls>>,
-    /// The peer is for certain the one that was meant (RFC 8689 section 4.2.1).
-    secure: bool,
     scratch: Scratch,
     out: Vec<u8>,
     /// Octets that came behind the reply that ended the last wait.
     carried: Vec<u8>,
     /// How long it took to get ready, for the first message's log line.
     pub setup_micros: u64,
+    /// When connecting began.
+    since: Instant,
 }
 
 impl Connection {
@@ -95,7 +116,7 @@ impl Connection {
     ) -> Result<Self, Unopened> {
         let mut stream = Transport::Plain(stream);
         let tls = match wish.tls.implicit {
-            true => Some(handshake(&mut stream, wish, &peer).await.map_err(Unopened::Tls)?),
+            true => Some(handshake(&mut stream, wish, &peer).await.map_err(refused)?),
             false => None,
         };
         let opening = Opening { starttls: wish.starttls, in_tls: tls.is_some(), login: wish.login.clone() };
@@ -104,15 +125,15 @@ impl Connection {
             stream,
             client,
             tls,
-            secure: wish.tls.certain,
             scratch,
             out: Vec::with_capacity(1024),
             carried: Vec::new(),
             setup_micros: 0,
+            since: start,
         };
         let mut event = connection.next_event().await;
         if event == Event::StartTls {
-            connection.start_tls(wish).await.map_err(Unopened::Tls)?;
+            connection.start_tls(wish).await.map_err(refused)?;
             event = connection.next_event().await;
         }
         match event {
@@ -121,13 +142,15 @@ impl Connection {
                 Ok(connection)
             }
             // A peer that hangs up on the first words within TLS would do so again.
-            Event::Failed(failed) if connection.tls.is_some() => Err(Unopened::Tls(failed.failure)),
+            Event::Failed(failed) if connection.tls.is_some() => {
+                Err(Unopened::Tls(failed.failure, TlsFault::FirstWords))
+            }
             Event::Failed(failed) => Err(Unopened::Failed(failed.failure)),
             other => unreachable!("a session that was not begun cannot be at {other:?}"),
         }
     }
 
-    async fn start_tls(&mut self, wish: &Wish<'_>) -> Result<(), Failure> {
+    async fn start_tls(&mut self, wish: &Wish<'_>) -> Result<(), (Failure, TlsFault)> {
         self.tls = Some(handshake(&mut self.stream, wish, self.client.peer()).await?);
         self.client.tls_started(monotonic_millis(), &mut self.out);
         Ok(())
@@ -146,6 +169,19 @@ impl Connection {
     /// Another transaction may begin, though others may be under way.
     pub fn can_begin(&self) -> bool {
         self.client.can_begin()
+    }
+
+    /// How long ago it began.
+    pub fn age(&self) -> Duration {
+        self.since.elapsed()
+    }
+
+    /// Of the recipients that are left of a message those for one transaction, at most `most`, as the peer's LIMITS
+    /// demand (RFC 9422).
+    pub fn take_share(&self, message: &Message, recipients: &mut Vec<u32>, most: usize) -> Vec<u32> {
+        let of = &message.envelope.recipients;
+        let limits = &self.client.extensions().limits;
+        limits.take_share(recipients, most, |index| of.get(index as usize).map_or("", |one| &one.address))
     }
 
     /// Nothing more can be said on it.
@@ -167,7 +203,7 @@ impl Connection {
                 header_utf8: envelope.is_utf8() && message.header_is_utf8(),
                 now_micros: wall_micros(),
             },
-            secure: self.secure,
+            secure: self.tls.as_ref().is_some_and(|tls| tls.certain),
         };
         self.client.begin(monotonic_millis(), transaction, &mut self.out);
     }
@@ -313,18 +349,38 @@ impl Connection {
     }
 }
 
+fn refused((failure, fault): (Failure, TlsFault)) -> Unopened {
+    Unopened::Tls(failure, fault)
+}
+
 /// Makes the handshake and judges the peer by its certificate, before a word is said within TLS.
-async fn handshake(stream: &mut Transport, wish: &Wish<'_>, peer: &Peer) -> Result<Rc<PeerTls>, Failure> {
+async fn handshake(
+    stream: &mut Transport,
+    wish: &Wish<'_>,
+    peer: &Peer,
+) -> Result<Rc<PeerTls>, (Failure, TlsFault)> {
     let host = peer.host();
     let failed = |text| Failure::local(Scope::Session, Status::TLS_FAILED, text).cut();
-    let made = stream.handshake(wish.tls, (&peer.name, wish.domain), wish.handshake_timeout).await;
-    let facts = made.map_err(|error| failed(format!("cannot start TLS with {host}: {error}")))?;
-    if !wish.tls.admits(facts.verdict) {
+    let meant = Meant {
+        host: &peer.name,
+        domain: wish.domain,
+        demand: wish.demand,
+        way_is_authentic: wish.way_is_authentic,
+    };
+    let made = stream.handshake(wish.tls, &meant, wish.handshake_timeout).await;
+    let facts = made
+        .map_err(|error| (failed(format!("cannot start TLS with {host}: {error}")), TlsFault::Handshake))?;
+    if !facts.admitted {
         stream.finish().await;
         let PeerTls { verdict, why, .. } = &facts;
-        let text =
-            format!("the certificate of {host} is {verdict}, not verified as the route demands: {why}");
-        return Err(failed(text));
+        let who = match wish.demand {
+            Demand::Dane(_) => "its TLSA records demand",
+            Demand::Sts(_) => "the MTA-STS policy of the domain demands",
+            _ => "the route demands",
+        };
+        let text = format!("the certificate of {host} is {verdict}, not verified as {who}: {why}");
+        let fault = facts.fault.unwrap_or(CertificateFault::Other);
+        return Err((failed(text), TlsFault::Certificate(fault)));
     }
     Ok(Rc::new(facts))
 }

@@ -2,6 +2,7 @@
 //!
 //! Pure. Unknown keywords are passed over, keywords are read in any case.
 
+use super::limits::Limits;
 use super::reply::Reply;
 
 /// The offers that the client session makes use of. The default is a peer that only knows HELO.
@@ -36,6 +37,8 @@ pub struct Extensions {
     /// RFC 4954: the mechanisms that the client session knows.
     pub auth_plain: bool,
     pub auth_login: bool,
+    /// RFC 9422.
+    pub limits: Limits,
 }
 
 impl Extensions {
@@ -62,6 +65,7 @@ impl Extensions {
                 "BINARYMIME" => extensions.binary_mime = true,
                 "STARTTLS" => extensions.starttls = true,
                 "AUTH" => extensions.take_mechanisms(words),
+                "LIMITS" => extensions.limits.take(words),
                 _ => {}
             }
         }
@@ -121,6 +125,10 @@ mod tests {
             ("mx\nDELIVERBY soon", Extensions { deliver_by: Some(u32::MAX), ..none }),
             ("mx\n\nAUTH plain LOGIN\nX-SIZE 3", Extensions { auth_plain: true, auth_login: true, ..none }),
             ("mx\nAUTH\nAUTH GSSAPI", none),
+            (
+                "mx\nlimits MAILMAX=5",
+                Extensions { limits: Limits { mails: Some(5), ..Limits::default() }, ..none },
+            ),
             ("mx\nBinaryMime", Extensions { binary_mime: true, ..none }),
         ];
         for (text, expected) in table {

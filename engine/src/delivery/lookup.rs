@@ -11,6 +11,7 @@ use super::own::Own;
 use super::verdict::{Peer, Status};
 use crate::clock::monotonic_millis;
 use crate::config::{Config, NextHops, Route, SmartHost, Target};
+use crate::mta_sts;
 use crate::policy::next_hops::{self as policy, denies_domain, forbidden};
 use crate::recipients::Holder;
 use crate::resolve::choose::{Allowed, choose};
@@ -67,6 +68,7 @@ pub struct Lookup {
     holders: Asked<Holder>,
     /// By route.
     turns: RefCell<HashMap<u16, Turns>>,
+    sts: Asked<mta_sts::Found>,
     attempts: Cell<u64>,
 }
 
@@ -79,6 +81,7 @@ impl Lookup {
             tlsa: Asked::default(),
             holders: Asked::default(),
             turns: RefCell::default(),
+            sts: Asked::default(),
             attempts: Cell::default(),
         }
     }
@@ -145,6 +148,15 @@ impl Lookup {
         let key = (resolver, format!("_{port}._tcp.{host}").into());
         let question = |reply| Question::Tlsa { resolver, host, port, reply };
         self.tlsa.ask(key, links, question, |tlsa| 1 + 2 * tlsa.records.len()).await
+    }
+
+    /// The MTA-STS policy of a domain, by the resolver of its route.
+    pub async fn sts(&self, domain: &Arc<str>, route: usize, links: &Links) -> Answer<mta_sts::Found> {
+        let key = (route, domain.clone());
+        let question = |reply| Question::MtaSts { route, domain: domain.clone(), reply };
+        let weigh =
+            |found: &mta_sts::Found| 1 + found.policy.as_ref().map_or(0, |policy| 2 * policy.mx.len());
+        self.sts.ask(key, links, question, weigh).await
     }
 
     /// The addresses of each host, in the order given.
@@ -217,6 +229,10 @@ impl Lookup {
         self.addresses.kept.borrow_mut().retain(|answer| answer.result.is_ok());
         self.tlsa.kept.borrow_mut().retain(|answer| answer.result.is_ok());
         self.holders.kept.borrow_mut().retain(|answer| matches!(answer.result, Ok(Holder::Host(_))));
+        self.sts
+            .kept
+            .borrow_mut()
+            .retain(|answer| answer.result.as_ref().is_ok_and(|found| found.trouble.is_none()));
     }
 
     pub fn forget_expired(&self) {
@@ -225,6 +241,7 @@ impl Lookup {
         self.addresses.kept.borrow_mut().forget_expired(now);
         self.tlsa.kept.borrow_mut().forget_expired(now);
         self.holders.kept.borrow_mut().forget_expired(now);
+        self.sts.kept.borrow_mut().forget_expired(now);
     }
 }
 
@@ -424,6 +441,53 @@ mod tests {
     fn answer(valid_for: Duration) -> Answer<Addresses> {
         let list = vec!["192.0.2.1".parse().unwrap()];
         Answer { result: Ok(Addresses { list, secure: true, canonical: None }), valid_for }
+    }
+
+    fn candidate(host: &str, address: &str) -> Candidate {
+        let peer = Peer { name: host.into(), address: SocketAddr::new(address.parse().unwrap(), 25) };
+        Candidate { peer, rank: 0, secure: false, canonical: None }
+    }
+
+    fn admitted_of(
+        next_hop: &NextHop,
+        is_whole: bool,
+        hosts: &[(&str, &str)],
+    ) -> Result<usize, (bool, String)> {
+        let network = crate::config::network("192.0.2.0/24").unwrap();
+        let deny = vec![crate::config::HopPattern::Network(network)];
+        let lists = NextHops { deny, ..NextHops::default() };
+        let found = hosts.iter().map(|(host, address)| candidate(host, address)).collect();
+        let admitted = admitted(&lists, next_hop, found, is_whole);
+        admitted.map(|left| left.len()).map_err(|found| (found.lasting, found.trouble.dsn.to_string()))
+    }
+
+    /// S26.
+    #[test]
+    fn what_may_not_be_connected_to_is_left_out_and_mail_for_nobody_else_returned() {
+        let by_mx = NextHop { domain: Some("away.example".into()), ..NextHop::of_route(1) };
+        let own = NextHop::of_route(0);
+        let (bad, good) = (("mx.away.example", "192.0.2.7"), ("mx.away.example", "198.51.100.7"));
+        assert_eq!(admitted_of(&by_mx, true, &[bad, good, bad]), Ok(1));
+        assert_eq!(admitted_of(&by_mx, true, &[bad, bad]), Err((true, "5.7.1".into())));
+        assert_eq!(
+            admitted_of(&by_mx, false, &[bad]),
+            Err((false, "4.7.1".into())),
+            "another host may be found"
+        );
+        assert_eq!(admitted_of(&own, true, &[bad]), Err((false, "4.7.1".into())), "a slip returns nothing");
+    }
+
+    #[test]
+    fn hosts_come_in_the_order_given_each_of_a_rank_of_its_own() {
+        let of = |name: &str| Ok(vec![candidate(name, "192.0.2.1"), candidate(name, "192.0.2.2")]);
+        let missing = || Err(without_resolver("c.example"));
+        let found = vec![of("a.example"), missing(), of("b.example")];
+        let ranks: Vec<_> = ordered(found, [2, 1, 0].into_iter()).unwrap();
+        let ranks: Vec<_> = ranks.iter().map(|of| (of.peer.name.as_str(), of.rank)).collect();
+        assert_eq!(ranks, [("b.example", 0), ("b.example", 0), ("a.example", 2), ("a.example", 2)]);
+        let none = ordered(vec![missing()], [0].into_iter()).unwrap_err();
+        assert!(!none.lasting && none.trouble.dsn.starts_with("4."), "{none:?}");
+        assert!(!ordered(vec![], [].into_iter()).unwrap_err().lasting);
     }
 
     #[test]

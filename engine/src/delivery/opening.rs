@@ -6,15 +6,18 @@
 use super::client::StartTls;
 use super::connect::{self, ConnectError, Race};
 use super::connection::{Connection, Unopened, Wish};
+use super::demands;
 use super::failure::Failure;
 use super::hop::Hop;
 use super::lookup::Candidate;
+use super::observed;
 use super::shard::DeliveryShard;
 use super::verdict::Peer;
 use crate::clock::monotonic_millis;
 use crate::config::TlsRule;
 use crate::observe::log;
 use crate::shard::links::NextHop;
+use crate::tls::demand::Demand;
 use glommio::net::TcpStream;
 use std::time::Instant;
 
@@ -27,28 +30,24 @@ pub async fn open_any(
     last: &mut Option<(Failure, Peer)>,
 ) -> Option<Connection> {
     let start = Instant::now();
-    let first = left[0].rank;
-    let raced = left.iter().take_while(|candidate| candidate.rank == first);
-    let addresses: Vec<_> = raced.map(|candidate| candidate.peer.address).collect();
+    let demands = pass_over_unfit(shard, hop, left, last).await;
+    if demands.is_empty() {
+        return None;
+    }
+    let addresses: Vec<_> = left.iter().take(demands.len()).map(|candidate| candidate.peer.address).collect();
     let patience = shard.timeouts_of(&hop.next_hop).connect;
     let race = match left[0].peer.socket() {
         Some(path) => Race::of_one(connect::local(path, patience).await),
         None => connect::race(&addresses, &shard.sources(&hop.next_hop), patience).await,
     };
     remember(shard, left, &race);
-    // While the hop is down each probe fails; the log has said so.
-    let note = |failure: &Failure| {
-        if hop.trouble().is_none() {
-            log::note("delivery", &failure.text);
-        }
-    };
     for (index, error) in &race.failed {
         let peer = &left[*index].peer;
         let failure = Failure::connect(peer, &error.reason);
-        note(&failure);
+        note(hop, &failure);
         *last = Some((failure, peer.clone()));
     }
-    let won = race.won.map(|(index, stream)| (index, left[index].peer.clone(), stream));
+    let won = race.won.map(|(index, stream)| (index, left[index].clone(), stream));
     let mut index = 0;
     left.retain(|_| {
         let is_used = won.as_ref().is_some_and(|(winner, ..)| *winner == index);
@@ -56,26 +55,77 @@ pub async fn open_any(
         index += 1;
         !is_used && !has_failed
     });
-    let (_, peer, stream) = won?;
-    match greet(shard, &hop.next_hop, &peer, stream, start).await {
+    let (index, candidate, stream) = won?;
+    let peer = &candidate.peer;
+    match greet(shard, &hop.next_hop, (&candidate, &demands[index]), stream, start).await {
         Ok(connection) => Some(connection),
         Err(failure) => {
             // A host that says why it does not want to talk works; silence is a failure.
             if failure.reply.is_none() {
                 shard.memory.borrow_mut().failed(peer.address, monotonic_millis());
             }
-            note(&failure);
-            *last = Some((failure, peer));
+            note(hop, &failure);
+            *last = Some((failure, candidate.peer));
             None
         }
     }
 }
 
+/// Takes those of the first rank out of `left` to which nothing may be sent, and gives what the others demand.
+async fn pass_over_unfit(
+    shard: &DeliveryShard,
+    hop: &Hop,
+    left: &mut Vec<Candidate>,
+    last: &mut Option<(Failure, Peer)>,
+) -> Vec<Demand> {
+    let first = left[0].rank;
+    let count = left.iter().take_while(|candidate| candidate.rank == first).count();
+    let demanded = demands::of_candidates(shard, &hop.next_hop, &left[..count]).await;
+    let mut demands = Vec::with_capacity(count);
+    let mut unfit = Vec::new();
+    for (index, demanded) in demanded.into_iter().enumerate() {
+        match demanded {
+            Ok(demand) => demands.push(demand),
+            Err(found) => {
+                note(hop, &found.failure);
+                let peer = left[index].peer.clone();
+                observed::passed_over(shard, &hop.next_hop, &peer, &found);
+                *last = Some((found.failure, peer));
+                unfit.push(index);
+            }
+        }
+    }
+    let mut index = 0;
+    left.retain(|_| {
+        index += 1;
+        !unfit.contains(&(index - 1))
+    });
+    demands
+}
+
+/// While the hop is down each probe fails; the log has said so.
+fn note(hop: &Hop, failure: &Failure) {
+    if hop.trouble().is_none() {
+        log::note("delivery", &failure.text);
+    }
+}
+
 /// A connection to this host and no other.
-pub async fn open_one(shard: &DeliveryShard, next_hop: &NextHop, peer: &Peer) -> Result<Connection, Failure> {
+pub async fn open_one(
+    shard: &DeliveryShard,
+    next_hop: &NextHop,
+    candidate: &Candidate,
+) -> Result<Connection, Failure> {
     let start = Instant::now();
-    let stream = connect_to(shard, next_hop, peer).await?;
-    greet(shard, next_hop, peer, stream, start).await
+    let demand = match demands::of_candidate(shard, next_hop, candidate).await {
+        Ok(demand) => demand,
+        Err(unfit) => {
+            observed::passed_over(shard, next_hop, &candidate.peer, &unfit);
+            return Err(unfit.failure);
+        }
+    };
+    let stream = connect_to(shard, next_hop, &candidate.peer).await?;
+    greet(shard, next_hop, (candidate, &demand), stream, start).await
 }
 
 async fn connect_to(shard: &DeliveryShard, next_hop: &NextHop, peer: &Peer) -> Result<TcpStream, Failure> {
@@ -104,16 +154,16 @@ fn remember(shard: &DeliveryShard, candidates: &[Candidate], race: &Race) {
     race.won.iter().for_each(|(index, _)| memory.answered(candidates[*index].peer.address));
 }
 
-/// Greeting, EHLO and TLS. Where the route may do without TLS, a host whose TLS does not work is talked to in
-/// clear text, on a connection of its own.
+/// Greeting, EHLO and TLS. Where the route and the receiving side may do without TLS, a host whose TLS does not
+/// work is talked to in clear text, on a connection of its own.
 async fn greet(
     shard: &DeliveryShard,
     next_hop: &NextHop,
-    peer: &Peer,
+    (candidate, demand): (&Candidate, &Demand),
     stream: TcpStream,
     start: Instant,
 ) -> Result<Connection, Failure> {
-    let tls = shard.tls_of(next_hop);
+    let (tls, peer) = (shard.tls_of(next_hop), &candidate.peer);
     let mut wish = Wish {
         settings: shard.settings_of(next_hop),
         handshake_timeout: shard.timeouts_of(next_hop).handshake,
@@ -122,22 +172,25 @@ async fn greet(
             _ if peer.socket().is_some() => StartTls::Never,
             _ if tls.implicit => StartTls::Never,
             TlsRule::None => StartTls::Never,
-            TlsRule::May if shard.broken_tls.knows(peer.address) => StartTls::Never,
-            TlsRule::May => StartTls::May,
-            TlsRule::Encrypt | TlsRule::Verify | TlsRule::Fingerprint => StartTls::Must,
+            _ if demand.needs_tls() => StartTls::Must,
+            TlsRule::May | TlsRule::Dane if shard.broken_tls.knows(peer.address) => StartTls::Never,
+            TlsRule::May | TlsRule::Dane => StartTls::May,
+            TlsRule::Encrypt | TlsRule::DaneOnly | TlsRule::Verify | TlsRule::Fingerprint => StartTls::Must,
         },
         login: shard.login_of(next_hop),
         tls,
         domain: next_hop.domain.as_deref(),
+        demand,
+        way_is_authentic: candidate.secure,
     };
-    match begin(shard, &wish, peer, stream, start).await {
-        Err(Unopened::Tls(failure)) if wish.starttls == StartTls::May => {
+    match begin(shard, (&wish, next_hop), peer, stream, start).await {
+        Err(Unopened::Tls(failure, _)) if wish.starttls == StartTls::May => {
             log::note("delivery", &format!("{}; going on in clear text", failure.text));
             shard.broken_tls.remember(peer.address);
             wish.starttls = StartTls::Never;
             let start = Instant::now();
             let stream = connect_to(shard, next_hop, peer).await?;
-            begin(shard, &wish, peer, stream, start).await.map_err(Failure::from)
+            begin(shard, (&wish, next_hop), peer, stream, start).await.map_err(Failure::from)
         }
         other => other.map_err(Failure::from),
     }
@@ -145,11 +198,12 @@ async fn greet(
 
 async fn begin(
     shard: &DeliveryShard,
-    wish: &Wish<'_>,
+    (wish, next_hop): (&Wish<'_>, &NextHop),
     peer: &Peer,
     stream: TcpStream,
     start: Instant,
 ) -> Result<Connection, Unopened> {
+    let local = stream.local_addr().ok().map(|address| address.ip());
     let opened = Connection::open(wish, peer.clone(), stream, start, shard.scratch.clone()).await;
     match &opened {
         Ok(connection) => {
@@ -157,8 +211,9 @@ async fn begin(
             shard.counters.tls_out_handshakes_total.add(u64::from(tls.is_some()));
             shard.counters.tls_out_resumed_total.add(u64::from(tls.is_some_and(|tls| tls.resumed)));
         }
-        Err(Unopened::Tls(_)) => shard.counters.tls_out_failed_total.add(1),
+        Err(Unopened::Tls(..)) => shard.counters.tls_out_failed_total.add(1),
         Err(Unopened::Failed(_)) => {}
     }
+    observed::opened(shard, next_hop, wish, (peer, local), &opened);
     opened
 }

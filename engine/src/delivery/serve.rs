@@ -16,15 +16,16 @@ use super::settle::{Attempted, Tells, Timing, put_off_faulty, settle_attempt};
 use super::shard::DeliveryShard;
 use super::steer::InHands;
 use super::verdict::{Fate, Outcome, Peer, Verdict};
-use crate::clock::{monotonic_millis, wall_micros};
+use crate::clock::wall_micros;
 use crate::config::RouteLimits;
 use crate::smtp::content::Framing;
 use crate::tls::outward::PeerTls;
 use futures_lite::FutureExt;
 use sluice_queue::RecipientState;
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Content under way on one connection past which no further message begins. Bounds the memory, and what is
 /// sent once more when the connection breaks.
@@ -34,16 +35,14 @@ const RECIPIENTS_UNDER_WAY_MAX: usize = 256;
 
 /// A connection to a host that took over from another one ends after this, so that the other one has its mail
 /// again when it is back.
-const DETOUR_MILLIS: u64 = 60_000;
+const DETOUR_AGE_MAX: Duration = Duration::from_secs(60);
 
 /// Serves until the connection has come to its end, which it says with QUIT where it can.
 pub async fn serve(shard: &Rc<DeliveryShard>, hop: &Rc<Hop>, connection: Connection, backups: &[Candidate]) {
     let setup_micros = connection.setup_micros;
-    let detour = shard.is_detour(&hop.next_hop, connection.peer());
     let mut lane = Lane {
         shard,
         hop,
-        connection,
         backups,
         flights: VecDeque::new(),
         taken: None,
@@ -51,12 +50,13 @@ pub async fn serve(shard: &Rc<DeliveryShard>, hop: &Rc<Hop>, connection: Connect
         setup_micros,
         begun: 0,
         limits: shard.limits_of(&hop.next_hop),
-        ends: detour.then(|| monotonic_millis() + DETOUR_MILLIS),
+        is_detour: shard.is_detour(&hop.next_hop, connection.peer()),
+        connection,
     };
     loop {
         match AssertUnwindSafe(lane.step()).catch_unwind().await {
             Ok(Step::On) => {}
-            Ok(Step::Idle) if wait_for_work(shard, hop).await => {}
+            Ok(Step::Idle) if wait_for_work(shard, hop, lane.age_left()).await => {}
             Ok(Step::Idle | Step::UsedUp) => return lane.connection.quit(),
             Ok(Step::Broken) => return lane.give_back(),
             Err(_) => {
@@ -69,13 +69,13 @@ pub async fn serve(shard: &Rc<DeliveryShard>, hop: &Rc<Hop>, connection: Connect
 }
 
 /// False when the connection has been unused for long enough, or the shard stops.
-async fn wait_for_work(shard: &DeliveryShard, hop: &Hop) -> bool {
+async fn wait_for_work(shard: &DeliveryShard, hop: &Hop, age_left: Duration) -> bool {
     let called = async {
         hop.wait_for_call().await;
         true
     };
     let unused = async {
-        glommio::timer::sleep(shard.config.delivery.idle).await;
+        glommio::timer::sleep(shard.config.delivery.idle.min(age_left)).await;
         false
     };
     called.or(unused).await
@@ -106,8 +106,8 @@ struct Lane<'a> {
     setup_micros: u64,
     begun: usize,
     limits: RouteLimits,
-    /// No message begins after that.
-    ends: Option<u64>,
+    /// It goes to a host that took over from another one.
+    is_detour: bool,
 }
 
 /// A host, what its TLS is, and what it tells senders of.
@@ -146,9 +146,16 @@ impl Lane<'_> {
         self.connection.can_begin()
             && !self.shard.is_stopping()
             && self.begun < self.limits.messages_per_connection_max
-            && self.ends.is_none_or(|ends| monotonic_millis() < ends)
+            && !self.age_left().is_zero()
             && bytes < BYTES_UNDER_WAY_MAX
             && recipients < RECIPIENTS_UNDER_WAY_MAX
+    }
+
+    /// Until the connection is too old for another message.
+    fn age_left(&self) -> Duration {
+        let age_max = self.shard.config.delivery.connection_age_max;
+        let age_max = if self.is_detour { age_max.min(DETOUR_AGE_MAX) } else { age_max };
+        age_max.saturating_sub(self.connection.age())
     }
 
     /// The message that was taken: its commands, and its content where no answer is needed for that.
@@ -166,21 +173,22 @@ impl Lane<'_> {
                 return Step::On;
             }
         };
-        let mut open = still_waiting(&item, states.as_deref(), self.limits.recipients_max);
-        if let Some(rest) = open.rest.take() {
-            shard.give_back(hop, rest);
-            hands.cover(&open.now);
-            shard.feed(hop);
-        }
-        if open.now.is_empty() {
+        let mut rest = still_waiting(&item, states.as_deref());
+        if rest.is_empty() {
             return Step::On;
+        }
+        let now = self.connection.take_share(&message, &mut rest, self.limits.recipients_max);
+        if !rest.is_empty() {
+            shard.give_back(hop, item.with_group(rest));
+            hands.cover(&now);
+            shard.feed(hop);
         }
         let setup_micros = std::mem::take(&mut self.setup_micros);
         let timing = Timing { began_micros: wall_micros(), setup_micros, ended_micros: 0 };
         shard.transaction_began();
         self.begun += 1;
-        self.connection.begin(&message, &open.now);
-        self.flights.push_back(Flight { item, message, recipients: open.now, timing, hands });
+        self.connection.begin(&message, &now);
+        self.flights.push_back(Flight { item, message, recipients: now, timing, hands });
         let event = self.connection.event_at_hand();
         self.handle(event).await
     }
@@ -228,13 +236,13 @@ impl Lane<'_> {
         let Some(flight) = self.flights.front_mut() else { return };
         let connection = &self.connection;
         let here = (connection.peer(), connection.tls.clone(), connection.tells());
-        flight.settle(shard, hop, fates, here, self.backups.is_empty()).await;
+        flight.settle(shard, hop, None, fates, here, self.backups.is_empty()).await;
         for (index, backup) in self.backups.iter().enumerate() {
             if flight.recipients.is_empty() || shard.is_stopping() {
                 break;
             }
             let last_host = index + 1 == self.backups.len();
-            if let Err(error) = flight.with_backup(shard, hop, &backup.peer, last_host).await {
+            if let Err(error) = flight.with_backup(shard, hop, backup, last_host).await {
                 self.unreadable(0, &error);
                 return;
             }
@@ -284,36 +292,41 @@ impl Flight {
         shard.feed(hop);
     }
 
-    /// Recipients that are decided leave the flight once that is reported.
+    /// Recipients that are decided leave the flight once that is reported. `asked`: whose fates these are; `None`:
+    /// all of the flight's.
     async fn settle(
         &mut self,
         shard: &Rc<DeliveryShard>,
         hop: &Rc<Hop>,
+        asked: Option<&[u32]>,
         fates: Vec<Fate>,
         (peer, tls, tells): Reached<'_>,
         last_host: bool,
     ) {
-        assert_eq!(fates.len(), self.recipients.len(), "every recipient has its fate");
+        let asked = asked.unwrap_or(&self.recipients);
+        assert_eq!(fates.len(), asked.len(), "every recipient has its fate");
         let mut attempted = Vec::with_capacity(fates.len());
-        let mut open = Vec::new();
-        for (&recipient, fate) in self.recipients.iter().zip(&fates) {
-            match Verdict::of(fate, Some(peer), last_host) {
-                None => open.push(recipient),
-                Some(verdict) => {
-                    let (relay, tls) = (peer.to_string(), tls.clone());
-                    attempted.push(Attempted { recipient, verdict, relay, tls, tells });
-                }
+        for (&recipient, fate) in asked.iter().zip(&fates) {
+            if let Some(verdict) = Verdict::of(fate, Some(peer), last_host) {
+                let (relay, tls) = (peer.to_string(), tls.clone());
+                attempted.push(Attempted { recipient, verdict, relay, tls, tells });
             }
         }
         if attempted.iter().any(|done| done.verdict.outcome == Outcome::Delivered) {
             hop.succeeded();
         }
         self.timing.ended_micros = wall_micros();
+        let some_stay = attempted.len() < self.recipients.len();
+        let decided: Option<HashSet<u32>> =
+            some_stay.then(|| attempted.iter().map(|done| done.recipient).collect());
         settle_attempt(shard, hop, &self.item, &self.message, attempted, self.timing).await;
-        self.recipients = open;
+        match decided {
+            None => self.recipients.clear(),
+            Some(decided) => self.recipients.retain(|recipient| !decided.contains(recipient)),
+        }
     }
 
-    /// A transaction of its own with another host.
+    /// Transactions of its own with another host, as many as its limits demand.
     ///
     /// # Errors
     /// The spool could not give the content.
@@ -321,38 +334,49 @@ impl Flight {
         &mut self,
         shard: &Rc<DeliveryShard>,
         hop: &Rc<Hop>,
-        peer: &Peer,
+        candidate: &Candidate,
         last_host: bool,
     ) -> Result<(), String> {
-        self.timing = Timing { began_micros: wall_micros(), setup_micros: 0, ended_micros: 0 };
-        let (fates, tls, tells) = match open_one(shard, &hop.next_hop, peer).await {
-            Ok(mut backup) => {
-                self.timing.setup_micros = backup.setup_micros;
-                let fates = backup.transact(&self.message, &self.recipients).await?;
-                let (tls, tells) = (backup.tls.clone(), backup.tells());
-                if !backup.is_closed() {
-                    backup.quit();
+        let peer = &candidate.peer;
+        let most = shard.config.delivery.recipients_max;
+        let mut left = self.recipients.clone();
+        let mut backup: Option<Connection> = None;
+        while !left.is_empty() {
+            self.timing = Timing { began_micros: wall_micros(), setup_micros: 0, ended_micros: 0 };
+            if backup.as_ref().is_none_or(|backup| !backup.can_begin()) {
+                backup.take().into_iter().for_each(leave_politely);
+                match open_one(shard, &hop.next_hop, candidate).await {
+                    Ok(opened) => backup = Some(opened),
+                    Err(failure) => {
+                        let fates = vec![Fate::Failed(failure); left.len()];
+                        let nothing = (peer, None, Tells::default());
+                        self.settle(shard, hop, Some(&left), fates, nothing, last_host).await;
+                        break;
+                    }
                 }
-                (fates, tls, tells)
             }
-            Err(failure) => (vec![Fate::Failed(failure); self.recipients.len()], None, Tells::default()),
-        };
-        self.settle(shard, hop, fates, (peer, tls, tells), last_host).await;
+            let Some(backup) = &mut backup else { break };
+            self.timing.setup_micros = std::mem::take(&mut backup.setup_micros);
+            let now = backup.take_share(&self.message, &mut left, most);
+            let fates = backup.transact(&self.message, &now).await?;
+            let (tls, tells) = (backup.tls.clone(), backup.tells());
+            self.settle(shard, hop, Some(&now), fates, (peer, tls, tells), last_host).await;
+        }
+        backup.into_iter().for_each(leave_politely);
         Ok(())
     }
 }
 
-/// What of an item is sent in one transaction, and what waits for the next.
-struct Open {
-    now: Vec<u32>,
-    rest: Option<Item>,
+fn leave_politely(connection: Connection) {
+    if !connection.is_closed() {
+        connection.quit();
+    }
 }
 
-fn still_waiting(item: &Item, states: Option<&[RecipientState]>, recipients_max: usize) -> Open {
+/// The recipients of an item that nobody has decided yet.
+fn still_waiting(item: &Item, states: Option<&[RecipientState]>) -> Vec<u32> {
     let is_waiting = |index: u32| {
         states.is_none_or(|states| states.get(index as usize).is_some_and(|state| state.is_open()))
     };
-    let mut now: Vec<u32> = item.group.indexes().iter().copied().filter(|&index| is_waiting(index)).collect();
-    let rest = (now.len() > recipients_max).then(|| item.with_group(now.split_off(recipients_max)));
-    Open { now, rest }
+    item.group.indexes().iter().copied().filter(|&index| is_waiting(index)).collect()
 }

@@ -3,7 +3,7 @@
 //! Lives on one delivery shard with the task that opened it. A handshake that fails leaves a connection on
 //! which nothing more can be said.
 
-use crate::tls::outward::{PeerTls, RouteTls};
+use crate::tls::outward::{Meant, PeerTls, RouteTls};
 use futures_lite::{AsyncRead, AsyncWriteExt, FutureExt};
 use futures_rustls::TlsConnector;
 use futures_rustls::client::TlsStream;
@@ -30,20 +30,20 @@ impl Transport {
         }
     }
 
-    /// Makes TLS of plain TCP. `host`: the name or address that was connected to, for SNI and for the
-    /// certificate; `domain` as in [`RouteTls::judge`].
+    /// Makes TLS of plain TCP and judges the peer.
     ///
     /// # Errors
     /// Why there is no TLS, in words.
     pub async fn handshake(
         &mut self,
         tls: &RouteTls,
-        (host, domain): (&str, Option<&str>),
+        meant: &Meant<'_>,
         within: Duration,
     ) -> Result<PeerTls, String> {
         let Self::Plain(stream) = std::mem::replace(self, Self::Gone) else {
             return Err("the connection is not plain TCP".into());
         };
+        let host = meant.server_name();
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| format!("{host} is no name that TLS could ask for"))?;
         let made = async {
@@ -58,7 +58,7 @@ impl Transport {
             Err(format!("not done within {} seconds", within.as_secs_f32()))
         };
         let stream = made.or(too_late).await?;
-        let facts = tls.judge(stream.get_ref().1, host, domain);
+        let facts = tls.judge(stream.get_ref().1, meant);
         *self = Self::Tls(Box::new(stream));
         Ok(facts)
     }

@@ -3,7 +3,7 @@
 use super::IngestShard;
 use super::ShardSpool;
 use super::known::{self, Known};
-use crate::config::{Config, Target};
+use crate::config::{Config, Target, matches_domain};
 use crate::delivery::balance;
 use crate::shard::links::{Choice, Fresh, Group, Handover, Luggage, NextHop, ToDelivery};
 use crate::steering::{Destination, Subject, domain_of};
@@ -24,12 +24,14 @@ const OVERFLOW_LOOK: Duration = Duration::from_millis(1);
 pub fn groups<'a>(
     config: &Config,
     id: QueueId,
+    sender: &str,
     recipients: impl Iterator<Item = (u32, &'a str, Option<&'a str>)>,
 ) -> Vec<(NextHop, Vec<u32>)> {
     let mut groups: Vec<(NextHop, Vec<u32>)> = Vec::with_capacity(1);
     let mut places: HashMap<NextHop, usize> = HashMap::new();
     for (index, address, via) in recipients {
-        let next_hop = next_hop(config, id, address, via);
+        let mut next_hop = next_hop(config, id, address, via);
+        next_hop.route = config.route_of_sender(next_hop.route, sender);
         let place = match groups.last() {
             // One recipient, or all in one domain: no table is needed.
             Some((last, _)) if *last == next_hop => groups.len() - 1,
@@ -89,10 +91,13 @@ fn rerouted(config: &Config, route: Option<usize>, via: &str) -> Option<NextHop>
     }
 }
 
-/// The route by which the mail exchangers of a domain are looked up: its own, or the first that looks any up.
+/// The route by which the mail exchangers of a domain are looked up: its own, or the first that looks any up. An
+/// accepted domain has none but its own: nobody outside is asked about it.
 pub fn mx_route(config: &Config, domain: &str) -> Option<usize> {
     let by_mx = |route: &usize| matches!(config.routes[*route].target, Target::Mx { .. });
-    config.route_for(domain).filter(by_mx).or_else(|| (0..config.routes.len()).find(by_mx))
+    let is_own = config.domains.accepted.iter().any(|own| matches_domain(own, domain));
+    let any = || (0..config.routes.len()).find(|route| by_mx(route) && !is_own);
+    config.route_for(domain).filter(by_mx).or_else(any)
 }
 
 /// The times of retries count from the arrival of a message, or from its release.
@@ -124,9 +129,12 @@ impl IngestShard {
         let content = content.and_then(|content| self.budget.hold(content));
         self.steering.has_arrived(id);
         let recipients = envelope.recipients.iter().zip(0..);
-        for (next_hop, indexes) in
-            groups(&self.config, id, recipients.map(|(recipient, index)| (index, &*recipient.address, None)))
-        {
+        for (next_hop, indexes) in groups(
+            &self.config,
+            id,
+            &envelope.sender,
+            recipients.map(|(recipient, index)| (index, &*recipient.address, None)),
+        ) {
             let fresh = content.clone().map(|content| Fresh { envelope: envelope.clone(), content, flags });
             let group = Group::new(indexes);
             let schedule = envelope.schedule();
@@ -178,7 +186,7 @@ impl IngestShard {
         }
         let open = known.iter().filter(|known| known.part.state.is_open() && wanted(known.index));
         let open = open.map(|known| (known.index, known.part.address, known.part.via));
-        for (next_hop, indexes) in groups(&self.config, subject.id, open) {
+        for (next_hop, indexes) in groups(&self.config, subject.id, subject.sender, open) {
             let first = &known[indexes[0] as usize];
             let all_wait = indexes.iter().all(|index| waits(*index));
             self.send(Handover {
@@ -277,6 +285,7 @@ mod tests {
         let groups = groups(
             &config(),
             QueueId::from_bits(7),
+            "x@away.test",
             addresses.iter().zip(0..).map(|(address, index)| (index, *address, None)),
         );
         groups
@@ -304,7 +313,7 @@ mod tests {
             ("a@winery.example", "10.9.9.9:26", 0, None, host("10.9.9.9:26")),
             ("a@x.example", "10.9.9.9:26", 1, None, host("10.9.9.9:26")),
             ("a@winery.example", "mx:y.example", 1, Some("y.example"), None),
-            ("a@winery.example", "mx:winery.example", 1, Some("winery.example"), None),
+            ("a@winery.example", "mx:winery.example", 0, None, None),
             ("a@winery.example", "what nobody can read", 0, None, None),
         ];
         for (address, to, route, domain, via) in table {

@@ -4,6 +4,7 @@
 
 use super::outcomes::apply_report;
 use super::steer::{OVERFLOW_MAX, steer};
+use super::submission::submit;
 use super::{IngestShard, backup, look, restore};
 use crate::channel::Receiver;
 use crate::shard::links::{Loaded, ToIngest};
@@ -33,6 +34,9 @@ pub(crate) async fn serve_inbox(shard: Rc<IngestShard>, mut inbox: Receiver<ToIn
                 let _ = reply.send(octets);
             }),
             ToIngest::Report(report) => apply_report(&shard, report),
+            ToIngest::Submit { envelope, content, reply } => spawn(&shard, async move |shard| {
+                let _ = reply.send(submit(shard, *envelope, content).await);
+            }),
             ToIngest::Withdrawn { id, recipients } => shard.withdrawn(id, recipients),
             ToIngest::Steered { steered, reply } => drop(reply.send(steered)),
             ToIngest::HoldFaulty { id, recipients } => shard.hold_faulty(id, &recipients),

@@ -23,6 +23,7 @@ mod room;
 pub mod session_task;
 mod shares;
 mod steer;
+mod submission;
 mod transport;
 mod turn;
 

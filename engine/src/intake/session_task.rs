@@ -296,16 +296,12 @@ impl SessionTask<'_> {
     /// Lets the session work through `input`. False when the session is over.
     async fn use_input(&mut self, input: &[u8]) -> io::Result<bool> {
         let mut used = 0;
-        let mut working: Option<u64> = None;
         self.look_who_watches();
         self.grant();
+        let mut now = clock::monotonic_millis();
+        self.session.set_wall_clock(clock::wall_micros());
         loop {
-            let now = clock::monotonic_millis();
-            if let Some(since) = working.take() {
-                self.session.excuse(now.saturating_sub(since));
-            }
             self.session.refuse_mail(self.shard.refuses());
-            self.session.set_wall_clock(clock::wall_micros());
             let (consumed, step) = self.session.advance(now, &input[used..], &mut self.out);
             self.log_refusals();
             self.settle_tally();
@@ -319,6 +315,7 @@ impl SessionTask<'_> {
                 Step::Flush => {
                     self.flush().await?;
                     glommio::yield_if_needed().await;
+                    now = self.after_a_wait();
                 }
                 Step::Pause(millis) => {
                     self.paused = Some(millis);
@@ -326,16 +323,24 @@ impl SessionTask<'_> {
                     return Ok(true);
                 }
                 Step::Readmit => self.readmit(),
-                Step::Open => self.open().await,
+                Step::Open => {
+                    self.open().await;
+                    now = self.after_a_wait();
+                }
                 Step::Content(range) => {
                     #[cfg(debug_assertions)]
                     fault_on_demand(&self.session);
-                    working = Some(now);
                     self.append(&input[start + range.start..start + range.end]).await;
+                    // The time that the spool took is not the client's.
+                    let then = std::mem::replace(&mut now, clock::monotonic_millis());
+                    self.session.excuse(now.saturating_sub(then));
                 }
                 Step::Insert(octets) => self.append(octets).await,
                 Step::Abandon => (self.draft, self.share) = (None, None),
-                Step::Commit => self.commit().await?,
+                Step::Commit => {
+                    self.commit().await?;
+                    now = self.after_a_wait();
+                }
                 Step::Authenticate => {
                     self.flush().await?;
                     if let Some(millis) = self.authenticate().await {
@@ -351,6 +356,12 @@ impl SessionTask<'_> {
                 Step::Close => return Ok(false),
             }
         }
+    }
+
+    /// What time it is, told to the session too.
+    fn after_a_wait(&mut self) -> u64 {
+        self.session.set_wall_clock(clock::wall_micros());
+        clock::monotonic_millis()
     }
 
     fn log_refusals(&mut self) {

@@ -116,6 +116,20 @@ impl Policy {
         Ok(Self { mode, mx, max_age_seconds: max_age.min(MAX_AGE_SECONDS_MAX) })
     }
 
+    /// The policy as its lines, in the order of section 3.2, without what nobody defined.
+    pub fn lines(&self) -> impl Iterator<Item = String> + '_ {
+        let mode = match self.mode {
+            Mode::Enforce => "enforce",
+            Mode::Testing => "testing",
+            Mode::None => "none",
+        };
+        let mx = self.mx.iter().map(|mx| format!("mx: {mx}"));
+        [String::from("version: STSv1"), format!("mode: {mode}")]
+            .into_iter()
+            .chain(mx)
+            .chain([format!("max_age: {}", self.max_age_seconds)])
+    }
+
     /// Whether the policy lists this host (section 4.1).
     pub fn lists(&self, host: &str) -> bool {
         let host = host.strip_suffix('.').unwrap_or(host);
@@ -186,6 +200,19 @@ mod tests {
         assert_eq!(none, Fault::MaxAge);
         let none = Policy::parse(b"version: STSv1\nmode: none\nmax_age: 9999999999").expect("a policy");
         assert_eq!((none.mode, none.max_age_seconds), (Mode::None, MAX_AGE_SECONDS_MAX));
+    }
+
+    #[test]
+    fn the_lines_of_a_policy_are_the_policy() {
+        for text in [
+            GOOD,
+            "version: STSv1\nmode: none\nmax_age: 0",
+            "version: STSv1\nmode: testing\nmx: a\nmax_age: 1",
+        ] {
+            let policy = Policy::parse(text.as_bytes()).expect("a policy");
+            let lines = policy.lines().collect::<Vec<_>>().join("\n");
+            assert_eq!(Policy::parse(lines.as_bytes()), Ok(policy), "{lines}");
+        }
     }
 
     #[test]

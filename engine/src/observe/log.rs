@@ -41,6 +41,8 @@ struct Target {
     blocks: Sender<Message>,
     /// ` HOST sluice/`: the constant part of each line.
     tag: Box<[u8]>,
+    /// `[PID]: `
+    process: Box<[u8]>,
 }
 
 static TARGET: OnceLock<Target> = OnceLock::new();
@@ -65,7 +67,8 @@ pub fn start(hostname: &str, file: Option<&Path>) -> std::io::Result<LogThread> 
     };
     let (blocks, incoming) = bounded(BLOCKS_MAX);
     let tag = format!(" {hostname} sluice/").into_bytes().into();
-    assert!(TARGET.set(Target { blocks, tag }).is_ok(), "the log is started once");
+    let process = format!("[{}]: ", std::process::id()).into_bytes().into();
+    assert!(TARGET.set(Target { blocks, tag, process }).is_ok(), "the log is started once");
     let thread = std::thread::Builder::new().name("log".into()).spawn(move || run(sink, incoming))?;
     Ok(LogThread(Some(thread)))
 }
@@ -152,7 +155,7 @@ fn append_line(lines: &mut Vec<u8>, target: &Target, part: &str, text: impl FnOn
     clock::append_log_time(lines, clock::wall_micros());
     lines.extend_from_slice(&target.tag);
     lines.extend_from_slice(part.as_bytes());
-    let _ = write!(lines, "[{}]: ", std::process::id());
+    lines.extend_from_slice(&target.process);
     text(lines);
     lines.push(b'\n');
 }

@@ -51,7 +51,12 @@ pub(crate) fn config() -> Config {
         hostname: "relay.winery.example".into(),
         postmaster: "postmaster@winery.example".into(),
         spool: Spool { path: "spool".into(), ..Spool::default() },
-        shards: Shards { ingest_cpus: vec![0], delivery_cpus: vec![0] },
+        shards: Shards {
+            ingest_cpus: vec![0],
+            delivery_cpus: vec![0],
+            service_cpus: vec![],
+            spin: Duration::ZERO,
+        },
         domains: Domains { accepted: vec!["winery.example".into(), ".cellar.example".into()] },
         retry: retry.clone(),
         limits: Limits {
@@ -65,6 +70,8 @@ pub(crate) fn config() -> Config {
             transactions_max: 100_000,
         },
         load: LoadMarks::default(),
+        mta_sts: MtaSts::default(),
+        tls_report: None,
         timeouts: Timeouts {
             handshake: Duration::from_secs(30),
             proxy_header: Duration::from_secs(10),
@@ -83,6 +90,7 @@ pub(crate) fn config() -> Config {
             connections_max: 20,
             connections_total_max: 2_000,
             messages_per_connection_max: 1000,
+            connection_age_max: seconds(300),
             idle: seconds(5),
             recipients_max: 100,
             drain: seconds(20),

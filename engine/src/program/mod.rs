@@ -7,12 +7,15 @@ pub mod queue;
 pub mod restore;
 pub mod run;
 pub mod trace;
+pub mod tune;
 pub mod user;
 pub mod verify;
 
 use std::fmt;
 use std::io::Write;
 
+/// A question whose answer is no, as of grep and diff.
+pub const NO: u8 = 1;
 /// sysexits.h
 pub const UNAVAILABLE: u8 = 69;
 pub const SOFTWARE: u8 = 70;

@@ -38,6 +38,7 @@ const FINISH: Duration = Duration::from_secs(5);
 pub fn run(config: Config, started: impl FnOnce(&Config) -> Result<(), Failed>) -> Result<(), Failed> {
     let config = Arc::new(config);
     check_host(&config)?;
+    pin_service(&config.shards.service_cpus)?;
     let _lock = lock_spool(&config.spool.path)?;
     let bound = listener::bind_all(&config, config.shards.ingest_cpus.len())
         .map_err(|error| Failed::new(UNAVAILABLE, error))?;
@@ -72,6 +73,14 @@ fn check_host(config: &Config) -> Result<(), Failed> {
         eprintln!("sluice: warning: {}", finding.sentence);
     }
     Ok(())
+}
+
+/// This thread and those that it starts run there, but for the shards, which have CPUs of their own.
+fn pin_service(cpus: &[usize]) -> Result<(), Failed> {
+    if cpus.is_empty() {
+        return Ok(());
+    }
+    sluice_tuning::pin(cpus).map_err(|error| Failed::io("shards.service_cpus", &error))
 }
 
 /// Two relays on one spool would destroy it, so the first holds a lock for as long as it lives.

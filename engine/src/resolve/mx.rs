@@ -51,9 +51,11 @@ pub struct MxHost {
 pub struct Addresses {
     /// At least one, at most [`ADDRESSES_MAX`], in the order in which they are to be tried.
     pub list: Vec<IpAddr>,
-    /// Addresses and the aliases that led to them are authentic (DNSSEC).
+    /// Addresses and the aliases that led to them are authentic (DNSSEC); or the first alias is, and leads out of
+    /// what is signed.
     pub secure: bool,
-    /// The name at the end of the aliases; `None` when there was none. For DANE (RFC 7672 section 2.2.2).
+    /// The name at the end of the aliases; `None` when there was none, or it is not authentic although the first
+    /// alias is. For DANE (RFC 7672 section 2.2.2).
     pub canonical: Option<String>,
 }
 

@@ -55,6 +55,8 @@ pub(super) struct Found {
     pub valid_for: Duration,
     /// The records and the aliases that led to them are authentic (DNSSEC).
     pub secure: bool,
+    /// The name is an alias, and that it is one is authentic.
+    pub alias_secure: bool,
     /// The name at the end of the aliases.
     pub canonical: Option<Name>,
     /// `192.0.2.53:53 (resolver external)`.
@@ -80,6 +82,7 @@ struct Told {
     records: Vec<RData>,
     valid_for: Duration,
     secure: bool,
+    alias_secure: bool,
     canonical: Option<Name>,
 }
 
@@ -117,10 +120,10 @@ impl Servers {
             let left = LOOKUP_PATIENCE.saturating_sub(started.elapsed());
             let asked = timeout(left, server.ask(name, of_type)).await;
             let (reason, said, ttl) = match asked.unwrap_or_else(|_| Err(classify(&NetError::Timeout))) {
-                Ok(Told { records, valid_for, secure, canonical }) => {
+                Ok(Told { records, valid_for, secure, alias_secure, canonical }) => {
                     self.preferred.store(index, Ordering::Relaxed);
                     let said_by = format!("{} (resolver {})", server.address, self.name);
-                    return Ok(Found { records, valid_for, secure, canonical, said_by });
+                    return Ok(Found { records, valid_for, secure, alias_secure, canonical, said_by });
                 }
                 Err(none) => none,
             };
@@ -157,11 +160,15 @@ impl Server {
         let counts =
             |record: &&Record| record.record_type() == of_type || record.record_type() == RecordType::CNAME;
         let secure = lookup.answers().iter().filter(counts).all(|record| record.proof.is_secure());
+        let is_alias = |record: &Record| {
+            record.record_type() == RecordType::CNAME && record.name == *name && record.proof.is_secure()
+        };
         let left = lookup.valid_until().saturating_duration_since(Instant::now());
         Ok(Told {
             records: wanted.iter().map(|record| record.data.clone()).collect(),
             valid_for: left.clamp(VALID_MIN, POSITIVE_VALID_MAX),
             secure,
+            alias_secure: lookup.answers().iter().any(is_alias),
             canonical: (first.name != *name).then(|| first.name.clone()),
         })
     }

@@ -41,6 +41,9 @@ const HOSTS_AT_ONCE: usize = 2;
 /// One question with all its look-ups and the wait for its turn.
 const QUESTION_PATIENCE: Duration = Duration::from_secs(40);
 
+/// TXT records of one name that are looked at.
+const TXT_RECORDS_MAX: usize = 32;
+
 /// Octets that are told of a name that is none.
 const BAD_NAME_BYTES_MAX: usize = 256;
 
@@ -116,6 +119,13 @@ impl Resolvers {
         let host = host.to_ascii_lowercase();
         let find = patiently(host.clone(), Arc::clone(&one).find_addresses(host.clone()));
         ask_once(&one.addresses_under_way, host, find).await
+    }
+
+    /// The TXT records of a name, each with its strings joined. That there are none is an answer.
+    pub async fn txt(&self, resolver: usize, name: &str) -> Answer<Vec<String>> {
+        let one = Arc::clone(&self.resolvers[resolver]);
+        let name = name.to_ascii_lowercase();
+        patiently(name.clone(), one.find_txt(name)).await
     }
 
     #[cfg(test)]
@@ -263,6 +273,18 @@ impl OneResolver {
         }
     }
 
+    async fn find_txt(self: Arc<Self>, name: String) -> Answer<Vec<String>> {
+        let Some(name) = parse_name(&name) else { return bad_name(&name) };
+        match self.look_up(&name, RecordType::TXT).await {
+            Ok(found) => {
+                let records = found.records.iter().filter_map(txt_record).take(TXT_RECORDS_MAX).collect();
+                Answer { result: Ok(records), valid_for: found.valid_for }
+            }
+            Err(missing) if missing.reason == MissingReason::Failed => failed(missing),
+            Err(missing) => Answer { result: Ok(Vec::new()), valid_for: missing.valid_for },
+        }
+    }
+
     async fn find_tlsa(self: Arc<Self>, name: String) -> Answer<TlsaRecords> {
         let Some(name) = parse_name(&name) else { return bad_name(&name) };
         match self.look_up(&name, RecordType::TLSA).await {
@@ -332,6 +354,14 @@ fn tlsa_record(record: &RData) -> Option<Tlsa> {
     }
 }
 
+/// Its strings joined; what is no UTF-8 is no record that the relay asks for.
+fn txt_record(record: &RData) -> Option<String> {
+    match record {
+        RData::TXT(txt) => String::from_utf8(txt.txt_data.concat()).ok(),
+        _ => None,
+    }
+}
+
 fn found_addresses(families: &[&Found], valid_for: Duration) -> Answer<Addresses> {
     let address = |record: &RData| match record {
         RData::A(address) => Some(IpAddr::V4(address.0)),
@@ -339,10 +369,15 @@ fn found_addresses(families: &[&Found], valid_for: Duration) -> Answer<Addresses
         _ => None,
     };
     let all = families.iter().flat_map(|found| found.records.iter().filter_map(address));
+    // An authentic alias that leads out of the signed tree: the name before it still counts (RFC 7672 section
+    // 2.2.2), and the one behind it does not.
+    let secure = families.iter().all(|found| found.secure);
+    let leads_out = !secure && families.iter().all(|found| found.alias_secure);
+    let canonical = families.iter().find_map(|found| found.canonical.as_ref());
     let addresses = Addresses {
         list: order_addresses(all.collect()),
-        secure: families.iter().all(|found| found.secure),
-        canonical: families.iter().find_map(|found| found.canonical.as_ref()).map(host_name),
+        secure: secure || leads_out,
+        canonical: canonical.filter(|_| !leads_out).map(host_name),
     };
     Answer { result: Ok(addresses), valid_for }
 }
@@ -368,4 +403,33 @@ fn failed<T>(missing: Missing) -> Answer<T> {
         MissingReason::Failed => ResolveErrorKind::Temporary,
     };
     Answer { result: Err(ResolveError { kind, text: missing.text }), valid_for: missing.valid_for }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hickory_resolver::proto::rr::rdata::A;
+
+    #[test]
+    fn an_alias_out_of_the_signed_tree_leaves_the_name_before_it() {
+        let found = |secure, alias_secure| Found {
+            records: vec![RData::A(A::new(192, 0, 2, 1))],
+            valid_for: Duration::from_secs(60),
+            secure,
+            alias_secure,
+            canonical: parse_name("behind.test"),
+            said_by: String::new(),
+        };
+        for (families, secure, canonical) in [
+            (vec![found(true, true)], true, Some("behind.test")),
+            (vec![found(false, true)], true, None),
+            (vec![found(false, false)], false, Some("behind.test")),
+            (vec![found(true, true), found(false, true)], true, None),
+            (vec![found(false, true), found(false, false)], false, Some("behind.test")),
+        ] {
+            let families: Vec<&Found> = families.iter().collect();
+            let addresses = found_addresses(&families, Duration::ZERO).result.expect("addresses");
+            assert_eq!((addresses.secure, addresses.canonical.as_deref()), (secure, canonical));
+        }
+    }
 }

@@ -8,15 +8,17 @@ use crate::auth::Keeper;
 use crate::channel::Receiver;
 use crate::config::{Config, Recipients, Route, Table};
 use crate::load;
+use crate::mta_sts;
 use crate::observe::{counters, log};
 use crate::recipients::file::RecipientFile;
 use crate::recipients::ldap::Directory;
-use crate::resolve::service::Resolvers;
+use crate::resolve::service::{Answer as Answered, Resolvers};
 use crate::shard::Happening;
 use crate::shard::links::{Links, Question, ToIngest};
 use crate::smtp::sasl::{Answer, Refusal};
 use crate::space::{self, Figures, Marks, Standing, judge};
 use crate::tls;
+use crate::tls_report;
 use crossbeam::channel::Sender;
 use rustls::server::ProducesTickets;
 use std::sync::Arc;
@@ -30,6 +32,10 @@ const SPACE_LOOK: Duration = Duration::from_millis(500);
 const LOAD_LOOK: Duration = Duration::from_millis(250);
 /// How often the files of recipients are looked at.
 const TABLE_LOOK: Duration = Duration::from_secs(1);
+/// An answer that does not change.
+const NOBODY_ASKS: Duration = Duration::from_secs(3_600);
+/// At the stop, for statistics.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
 const LOG_FLUSH: Duration = Duration::from_millis(100);
 
 pub struct Service {
@@ -63,8 +69,12 @@ async fn run(service: Service, events: Sender<Happening>) -> std::io::Result<()>
     });
     let keeper = keeper.transpose()?.map(Arc::new);
     let directories = directories(&service.config, &resolvers).map_err(std::io::Error::other)?;
-    tokio::spawn(answer(resolvers, keeper.clone(), directories, service.questions));
     tokio::spawn(watch_tables(service.config.clone()));
+    let sts = mta_sts::keeper::Keeper::start(&service.config, &resolvers).map_err(std::io::Error::other)?;
+    let reports = tls_report::keeper::Keeper::start(&service.config, &resolvers, &service.state.links)
+        .map_err(std::io::Error::other)?;
+    let hands = Hands { resolvers, keeper: keeper.clone(), directories, sts, reports: reports.clone() };
+    tokio::spawn(answer(hands, service.questions));
     tokio::spawn(watch_space(service.state.clone()));
     tokio::spawn(watch_load(service.state.clone()));
     tokio::spawn(async {
@@ -78,20 +88,26 @@ async fn run(service: Service, events: Sender<Happening>) -> std::io::Result<()>
         links: service.state.links.clone(),
         tickets: service.tickets,
         keeper,
+        reports,
     };
     tokio::spawn(admin::serve(service.admin, service.state));
     listen_to_signals(events, reload).await
 }
 
-async fn answer(
+/// Who answers questions.
+#[derive(Clone)]
+struct Hands {
     resolvers: Arc<Resolvers>,
     keeper: Option<Arc<Keeper>>,
     directories: Directories,
-    mut questions: Receiver<Question>,
-) {
+    sts: Option<Arc<mta_sts::keeper::Keeper>>,
+    reports: Option<Arc<tls_report::keeper::Keeper>>,
+}
+
+async fn answer(hands: Hands, mut questions: Receiver<Question>) {
     loop {
         let question = questions.receive().await;
-        let (resolvers, keeper, directories) = (resolvers.clone(), keeper.clone(), directories.clone());
+        let Hands { resolvers, keeper, directories, sts, reports } = hands.clone();
         tokio::spawn(async move {
             match question {
                 Question::Mx { resolver, domain, reply } => {
@@ -115,6 +131,24 @@ async fn answer(
                 }
                 Question::Addresses { resolver, host, reply } => {
                     drop(reply.send(resolvers.addresses(resolver, &host).await));
+                }
+                Question::MtaSts { route, domain, reply } => {
+                    let none = Answered { result: Ok(mta_sts::Found::default()), valid_for: NOBODY_ASKS };
+                    drop(reply.send(match sts {
+                        Some(sts) => {
+                            let answer = sts.find(route, &domain).await;
+                            if let (Some(reports), Ok(found)) = (reports, &answer.result) {
+                                found.observed(&domain).iter().for_each(|seen| reports.add(seen));
+                            }
+                            answer
+                        }
+                        None => none,
+                    }));
+                }
+                Question::TlsObserved(seen) => {
+                    if let Some(reports) = reports {
+                        reports.add(&seen);
+                    }
                 }
                 Question::Tlsa { resolver, host, port, reply } => {
                     drop(reply.send(resolvers.tlsa(resolver, &host, port).await));
@@ -226,9 +260,17 @@ struct Reload {
     links: Arc<Links>,
     tickets: Arc<dyn ProducesTickets>,
     keeper: Option<Arc<Keeper>>,
+    reports: Option<Arc<tls_report::keeper::Keeper>>,
 }
 
 impl Reload {
+    /// What would be lost with the process is written; a disk that hangs does not stop the stop.
+    async fn before_the_stop(&self) {
+        if let Some(reports) = &self.reports {
+            let _ = tokio::time::timeout(FLUSH_PATIENCE, reports.flush()).await;
+        }
+    }
+
     /// Reads all certificates again and gives them to the shards; sessions go on as they are. When a file
     /// is bad, all stay as they were.
     async fn certificates(&self) {
@@ -261,8 +303,14 @@ async fn listen_to_signals(events: Sender<Happening>, reload: Reload) -> std::io
     let mut reopen = signal(SignalKind::user_defined1())?;
     loop {
         tokio::select! {
-            _ = terminate.recv() => drop(events.send(Happening::Terminate)),
-            _ = interrupt.recv() => drop(events.send(Happening::Terminate)),
+            _ = terminate.recv() => {
+                reload.before_the_stop().await;
+                drop(events.send(Happening::Terminate));
+            }
+            _ = interrupt.recv() => {
+                reload.before_the_stop().await;
+                drop(events.send(Happening::Terminate));
+            }
             _ = hangup.recv() => {
                 if let Some(keeper) = &reload.keeper {
                     keeper.reload();

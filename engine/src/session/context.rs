@@ -56,7 +56,7 @@ impl Context {
             postmaster: config.postmaster.clone(),
             tls: config.listeners[listener].tls,
             extensions: config.listeners[listener].extensions,
-            can_require_tls: config.routes.iter().any(Route::verifies_for_certain),
+            can_require_tls: config.routes.iter().any(Route::can_verify_for_certain),
             trusted: config.listeners[listener].relay == Relay::Any,
             guard: config.listeners[listener].limits.clone(),
             strangers: config.listeners[listener].relay != Relay::Any,

@@ -11,6 +11,7 @@
 
 use crate::channel::Sender;
 use crate::config::SmartHost;
+use crate::mta_sts;
 use crate::policy::Identity;
 use crate::recipients::Holder;
 use crate::resolve::mx::{Addresses, MailHosts, TlsaRecords};
@@ -20,6 +21,7 @@ use crate::restore::{Knowledge, Report as RestoreReport};
 use crate::smtp::sasl::{self, Ask};
 use crate::steering::{self, Condition, HopTrouble, Request, SummaryOptions, Tally, Targets};
 use crate::tls;
+use crate::tls_report::Observed;
 use sluice_queue::{
     Ancestry, ContentFlags, DeliverBy, Envelope, Needed, QueueId, RecipientState, Source, SpoolNumber,
 };
@@ -284,6 +286,12 @@ pub enum ToIngest {
         steered: Steered,
         reply: oneshot::Sender<Steered>,
     },
+    /// A message of the relay's own making.
+    Submit {
+        envelope: Box<Envelope>,
+        content: Vec<u8>,
+        reply: oneshot::Sender<Result<QueueId, String>>,
+    },
     /// Delivery of these ends in a fault of the program again and again: hold them.
     HoldFaulty {
         id: QueueId,
@@ -510,6 +518,14 @@ pub enum Question {
         recipient: Arc<str>,
         reply: oneshot::Sender<Answer<Holder>>,
     },
+    /// What a domain demands of its senders (RFC 8461); `route` is an index in `Config::routes`.
+    MtaSts {
+        route: usize,
+        domain: Arc<str>,
+        reply: oneshot::Sender<Answer<mta_sts::Found>>,
+    },
+    /// What a session with a host has shown, for reports. Nobody answers.
+    TlsObserved(Box<Observed>),
     /// Of a session, for its client.
     Login {
         client: IpAddr,

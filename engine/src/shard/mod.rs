@@ -68,7 +68,7 @@ pub enum Happening {
 /// Starts the thread and the executor of a shard.
 fn start<F, T>(
     name: ShardName,
-    cpu: usize,
+    (cpu, spin): (usize, Duration),
     events: Sender<Happening>,
     body: F,
 ) -> std::io::Result<JoinHandle<()>>
@@ -79,6 +79,7 @@ where
     std::thread::Builder::new().name(name.to_string()).spawn(move || {
         let ended = catch_unwind(AssertUnwindSafe(|| {
             let executor = LocalExecutorBuilder::new(Placement::Fixed(cpu))
+                .spin_before_park(spin)
                 .make()
                 .map_err(|error| format!("its io_uring executor cannot start: {error}"))?;
             executor.run(body())
@@ -107,7 +108,8 @@ pub fn start_ingest(
 ) -> std::io::Result<JoinHandle<()>> {
     let name = ShardName { role: Role::Ingest, index: parts.index };
     let told = events.clone();
-    start(name, cpu, events, move || run_ingest(name, parts, bound, inbox, told))
+    let spin = parts.config.shards.spin;
+    start(name, (cpu, spin), events, move || run_ingest(name, parts, bound, inbox, told))
 }
 
 async fn run_ingest(
@@ -184,7 +186,7 @@ pub fn start_delivery(
 ) -> std::io::Result<JoinHandle<()>> {
     let name = ShardName { role: Role::Delivery, index };
     let told = events.clone();
-    start(name, cpu, events, move || async move {
+    start(name, (cpu, config.shards.spin), events, move || async move {
         let shard = Rc::new(DeliveryShard::new(config, links, counters, &tls));
         glommio::spawn_local(delivery::keep_time(shard.clone())).detach();
         let ticked = shard.clone();

@@ -3,6 +3,7 @@
 //! Pure. Whoever asks must have seen that the records are authentic (DNSSEC): others say nothing.
 //! Only DANE-TA(2) and DANE-EE(3) count between mail servers (section 3.1.3).
 
+use std::fmt;
 use std::sync::Arc;
 
 use ring::digest::{SHA256, SHA512, digest};
@@ -26,6 +27,14 @@ const DANE_TA: u8 = 2;
 const DANE_EE: u8 = 3;
 const WHOLE_CERTIFICATE: u8 = 0;
 const PUBLIC_KEY: u8 = 1;
+
+/// As in a zone file, `3 1 1 digest`.
+impl fmt::Display for Tlsa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {} ", self.usage, self.selector, self.matching)?;
+        self.data.iter().try_for_each(|octet| write!(f, "{octet:02x}"))
+    }
+}
 
 impl Tlsa {
     /// Whether the record can vouch for anything. Where no record of a host can, its mail goes by TLS with

@@ -8,6 +8,7 @@
 
 mod client_certificates;
 pub mod dane;
+pub mod demand;
 mod end_point;
 pub mod files;
 mod names;

@@ -19,6 +19,8 @@ use rustls::{
     CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme,
 };
 
+use super::dane;
+use super::demand::Demand;
 use super::files;
 use crate::config::{Config, OutwardTls, PeerName, TlsRule, TlsVersion};
 
@@ -33,7 +35,7 @@ pub struct RouteTls {
     /// From the first octet.
     pub implicit: bool,
     /// Whoever it admits is for certain the peer that was meant.
-    pub certain: bool,
+    certain: bool,
     names: Vec<PeerName>,
     fingerprints: Vec<[u8; 32]>,
     roots: Option<Arc<WebPkiServerVerifier>>,
@@ -48,6 +50,42 @@ pub enum PeerVerdict {
     Trusted,
     /// For one of the names, by an authority; or one of the fingerprints.
     Verified,
+    /// For the host's name, by an authority, as the domain's policy demands (RFC 8461).
+    Sts,
+    /// The host's TLSA records vouch for it (RFC 7672).
+    Dane,
+}
+
+/// What is wrong with a certificate, as reports tell it (RFC 8460 section 4.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CertificateFault {
+    OtherName,
+    Expired,
+    Untrusted,
+    /// TLSA records that do not mean it, or what has no name of its own.
+    Other,
+}
+
+/// Who was to be reached.
+#[derive(Clone, Copy)]
+pub struct Meant<'a> {
+    /// The name or address that was connected to.
+    pub host: &'a str,
+    /// The recipients' domain, where the route looks up its MX.
+    pub domain: Option<&'a str>,
+    pub demand: &'a Demand,
+    /// DNSSEC vouches for the way from the domain to the host.
+    pub way_is_authentic: bool,
+}
+
+impl Meant<'_> {
+    /// What the peer is asked for by SNI.
+    pub fn server_name(&self) -> &str {
+        match self.demand {
+            Demand::Dane(dane) => &dane.base,
+            _ => self.host,
+        }
+    }
 }
 
 /// What is known of the TLS of a connection to a peer.
@@ -60,6 +98,14 @@ pub struct PeerTls {
     pub verdict: PeerVerdict,
     /// Why the verdict is no better; empty where it is the best.
     pub why: String,
+    /// The same for machines.
+    pub fault: Option<CertificateFault>,
+    /// Whether mail may go over the connection.
+    pub admitted: bool,
+    /// It is for certain the peer that was meant (RFC 8689 section 4.2.1).
+    pub certain: bool,
+    /// Where the domain tests its policy: what would be wrong if it enforced it.
+    pub testing: Option<(CertificateFault, String)>,
 }
 
 /// `TLSv1.3/TLS_AES_256_GCM_SHA384/verified`, as the log names it.
@@ -75,11 +121,13 @@ impl fmt::Display for PeerVerdict {
             Self::Untrusted => "untrusted",
             Self::Trusted => "trusted",
             Self::Verified => "verified",
+            Self::Sts => "sts",
+            Self::Dane => "dane",
         })
     }
 }
 
-/// Builds what all routes need, in their order. Reads files, so it is for `check` and the start.
+/// Builds what all routes need, in their order, and one more with the defaults. Reads files, so it is for `check` and the start.
 ///
 /// # Errors
 /// One sentence that names the file and what is wrong with it.
@@ -96,6 +144,8 @@ pub fn routes(config: &Config) -> Result<Vec<RouteTls>, String> {
         };
         built.push(RouteTls::new(&route.tls, roots, route.verifies_for_certain())?);
     }
+    // For hosts that serve a domain which no route covers.
+    built.push(RouteTls::new(&OutwardTls::default(), None, false)?);
     Ok(built)
 }
 
@@ -140,67 +190,141 @@ impl RouteTls {
         Self { client: Arc::new(client), ..self.clone() }
     }
 
-    /// What the handshake came to. `host`: the name or address that was connected to; `domain`: the
-    /// recipients' domain, where the route looks up its MX.
-    pub fn judge(&self, connection: &ClientConnection, host: &str, domain: Option<&str>) -> PeerTls {
+    /// What the handshake came to.
+    pub fn judge(&self, connection: &ClientConnection, meant: &Meant<'_>) -> PeerTls {
         let cipher = connection.negotiated_cipher_suite().map(|suite| suite.suite());
         let chain = connection.peer_certificates().unwrap_or_default();
-        let (verdict, why) = self.verdict(chain, host, domain);
+        let Judged { verdict, why, fault } = self.judge_chain(chain, meant);
+        let admitted = self.admits(verdict, meant.demand);
         PeerTls {
             version: super::version(connection.protocol_version()),
             cipher: super::cipher_name(cipher),
             resumed: connection.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
             verdict,
             why,
+            fault,
+            admitted,
+            certain: admitted && self.is_certain(verdict, meant),
+            testing: self.tested(chain, meant),
         }
     }
 
-    fn verdict(
-        &self,
-        chain: &[CertificateDer<'_>],
-        host: &str,
-        domain: Option<&str>,
-    ) -> (PeerVerdict, String) {
-        let [first, rest @ ..] = chain else { return (PeerVerdict::Untrusted, "it shows none".into()) };
-        if self.rule == TlsRule::Fingerprint {
-            return match self.fingerprints.contains(&fingerprint(first)) {
-                true => (PeerVerdict::Verified, String::new()),
-                false => (PeerVerdict::Untrusted, "its fingerprint is another".into()),
-            };
-        }
-        let Some(roots) = &self.roots else {
-            return (PeerVerdict::Untrusted, "no authorities are known".into());
-        };
-        let judged = |name: &str| {
-            let Ok(name) = ServerName::try_from(name) else {
-                return (PeerVerdict::Untrusted, format!("{name} is no name"));
-            };
-            match roots.verify_server_cert(first, rest, &name, &[], UnixTime::now()) {
-                Ok(_) => (PeerVerdict::Verified, String::new()),
-                Err(Error::InvalidCertificate(
-                    error @ (CertificateError::NotValidForName
-                    | CertificateError::NotValidForNameContext { .. }),
-                )) => (PeerVerdict::Trusted, error.to_string()),
-                Err(Error::InvalidCertificate(error)) => (PeerVerdict::Untrusted, error.to_string()),
-                Err(error) => (PeerVerdict::Untrusted, error.to_string()),
+    fn judge_chain(&self, chain: &[CertificateDer<'_>], meant: &Meant<'_>) -> Judged {
+        let Some(first) = chain.first() else { return untrusted(CertificateFault::Other, "it shows none") };
+        match meant.demand {
+            Demand::Dane(dane) => {
+                let names: Vec<&str> = dane.names.iter().map(|name| &**name).collect();
+                let provider = Arc::new(files::provider());
+                match dane::vouches(&dane.records, chain, &names, &provider, UnixTime::now()) {
+                    true => Judged::good(PeerVerdict::Dane),
+                    false => untrusted(
+                        CertificateFault::Other,
+                        format!("no TLSA record of {} vouches for it", dane.base),
+                    ),
+                }
             }
-        };
+            Demand::Sts(_) => match self.judge_name(chain, meant.host) {
+                judged if judged.verdict == PeerVerdict::Verified => Judged::good(PeerVerdict::Sts),
+                judged => judged,
+            },
+            Demand::Route | Demand::Encrypt(_) | Demand::StsTesting(_) => match self.rule {
+                TlsRule::Fingerprint if self.fingerprints.contains(&fingerprint(first)) => {
+                    Judged::good(PeerVerdict::Verified)
+                }
+                TlsRule::Fingerprint => untrusted(CertificateFault::Other, "its fingerprint is another"),
+                _ => self.judge_names(chain, meant),
+            },
+        }
+    }
+
+    /// By the best of the route's names.
+    fn judge_names(&self, chain: &[CertificateDer<'_>], meant: &Meant<'_>) -> Judged {
         let names = self.names.iter().filter_map(|name| match name {
-            PeerName::Host => Some(host),
-            PeerName::Domain => domain,
+            PeerName::Host => Some(meant.host),
+            PeerName::Domain => meant.domain,
             PeerName::Name(name) => Some(name),
         });
-        let none = || (PeerVerdict::Untrusted, "no name is wanted".into());
-        names.map(judged).max_by_key(|(verdict, _)| *verdict).unwrap_or_else(none)
+        names
+            .map(|name| self.judge_name(chain, name))
+            .max_by_key(|judged| judged.verdict)
+            .unwrap_or_else(|| untrusted(CertificateFault::Other, "no name is wanted"))
     }
 
-    /// Whether mail may go over a connection with this verdict.
-    pub fn admits(&self, verdict: PeerVerdict) -> bool {
-        match self.rule {
-            TlsRule::None | TlsRule::May | TlsRule::Encrypt => true,
-            TlsRule::Verify | TlsRule::Fingerprint => verdict == PeerVerdict::Verified,
+    fn judge_name(&self, chain: &[CertificateDer<'_>], name: &str) -> Judged {
+        let [first, rest @ ..] = chain else { return untrusted(CertificateFault::Other, "it shows none") };
+        let Some(roots) = &self.roots else {
+            return untrusted(CertificateFault::Untrusted, "no authorities are known");
+        };
+        let Ok(name) = ServerName::try_from(name) else {
+            return untrusted(CertificateFault::OtherName, format!("{name} is no name"));
+        };
+        let error = match roots.verify_server_cert(first, rest, &name, &[], UnixTime::now()) {
+            Ok(_) => return Judged::good(PeerVerdict::Verified),
+            Err(Error::InvalidCertificate(error)) => error,
+            Err(error) => return untrusted(CertificateFault::Other, error.to_string()),
+        };
+        let (verdict, fault) = match &error {
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                (PeerVerdict::Trusted, CertificateFault::OtherName)
+            }
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                (PeerVerdict::Untrusted, CertificateFault::Expired)
+            }
+            CertificateError::UnknownIssuer => (PeerVerdict::Untrusted, CertificateFault::Untrusted),
+            _ => (PeerVerdict::Untrusted, CertificateFault::Other),
+        };
+        Judged { verdict, why: error.to_string(), fault: Some(fault) }
+    }
+
+    /// RFC 8461 section 5: `testing` changes nothing and is reported.
+    fn tested(&self, chain: &[CertificateDer<'_>], meant: &Meant<'_>) -> Option<(CertificateFault, String)> {
+        let Demand::StsTesting(policy) = meant.demand else { return None };
+        if !policy.lists(meant.host) {
+            return Some((CertificateFault::Other, "the policy does not list the host".into()));
+        }
+        let judged = self.judge_name(chain, meant.host);
+        judged.fault.map(|fault| (fault, judged.why))
+    }
+
+    fn admits(&self, verdict: PeerVerdict, demand: &Demand) -> bool {
+        match (demand, self.rule) {
+            (Demand::Dane(_), _) => verdict == PeerVerdict::Dane,
+            (Demand::Sts(_), _) => verdict == PeerVerdict::Sts,
+            (Demand::Route | Demand::Encrypt(_) | Demand::StsTesting(_), rule) => match rule {
+                TlsRule::None | TlsRule::May | TlsRule::Encrypt | TlsRule::Dane => true,
+                TlsRule::Verify | TlsRule::Fingerprint => verdict == PeerVerdict::Verified,
+                TlsRule::DaneOnly => false,
+            },
         }
     }
+
+    /// A verified name counts where nobody could forge it: it was configured, looked up with DNSSEC, or the
+    /// domain's policy lists it.
+    fn is_certain(&self, verdict: PeerVerdict, meant: &Meant<'_>) -> bool {
+        let configured = meant.domain.is_none() || !self.names.contains(&PeerName::Host);
+        match verdict {
+            PeerVerdict::Dane | PeerVerdict::Sts => true,
+            PeerVerdict::Verified => self.certain || configured || meant.way_is_authentic,
+            PeerVerdict::Trusted | PeerVerdict::Untrusted => false,
+        }
+    }
+}
+
+/// What a chain is worth.
+struct Judged {
+    verdict: PeerVerdict,
+    why: String,
+    fault: Option<CertificateFault>,
+}
+
+impl Judged {
+    fn good(verdict: PeerVerdict) -> Self {
+        Self { verdict, why: String::new(), fault: None }
+    }
+}
+
+fn untrusted(fault: CertificateFault, why: impl Into<String>) -> Judged {
+    Judged { verdict: PeerVerdict::Untrusted, why: why.into(), fault: Some(fault) }
 }
 
 /// SHA-256 of the whole certificate, as `openssl x509 -fingerprint -sha256` prints it.
@@ -254,5 +378,99 @@ impl ServerCertVerifier for AnyCertificate {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::dane::Tlsa;
+    use super::super::demand::Dane;
+    use super::*;
+    use crate::mta_sts::policy::{Mode, Policy};
+    use rustls::pki_types::pem::PemObject;
+
+    const VERDICTS: [PeerVerdict; 5] = [
+        PeerVerdict::Untrusted,
+        PeerVerdict::Trusted,
+        PeerVerdict::Verified,
+        PeerVerdict::Sts,
+        PeerVerdict::Dane,
+    ];
+
+    fn route(rule: TlsRule, names: &[PeerName]) -> RouteTls {
+        let tls = OutwardTls { rule, names: names.to_vec(), ..OutwardTls::default() };
+        RouteTls::new(&tls, None, matches!(rule, TlsRule::Fingerprint | TlsRule::DaneOnly)).expect("a route")
+    }
+
+    fn dane(data: Vec<u8>) -> Demand {
+        let record = Tlsa { usage: 3, selector: 0, matching: 1, data };
+        Demand::Dane(Arc::new(Dane { base: "mx.a.test".into(), records: vec![record], names: vec![] }))
+    }
+
+    fn sts(mode: Mode) -> Arc<Policy> {
+        Arc::new(Policy { mode, mx: vec!["mx.a.test".into()], max_age_seconds: 60 })
+    }
+
+    #[test]
+    fn what_is_demanded_says_which_verdict_is_enough() {
+        use PeerVerdict::{Dane, Sts, Untrusted, Verified};
+        let testing = Demand::StsTesting(sts(Mode::Testing));
+        for (rule, demand, least, most) in [
+            (TlsRule::May, &Demand::Route, Some(Untrusted), Dane),
+            (TlsRule::Dane, &Demand::Route, Some(Untrusted), Dane),
+            (TlsRule::Encrypt, &testing, Some(Untrusted), Dane),
+            (TlsRule::Verify, &Demand::Route, Some(Verified), Verified),
+            (TlsRule::Fingerprint, &Demand::Route, Some(Verified), Verified),
+            (TlsRule::DaneOnly, &Demand::Route, None, Dane),
+            (TlsRule::May, &dane(vec![]), Some(Dane), Dane),
+            (TlsRule::DaneOnly, &dane(vec![]), Some(Dane), Dane),
+            (TlsRule::May, &Demand::Sts(sts(Mode::Enforce)), Some(Sts), Sts),
+        ] {
+            for verdict in VERDICTS {
+                let expected = least.is_some_and(|least| (least..=most).contains(&verdict));
+                assert_eq!(
+                    route(rule, &[]).admits(verdict, demand),
+                    expected,
+                    "{rule:?} {demand:?} {verdict}"
+                );
+            }
+        }
+    }
+
+    /// RFC 8689 section 4.2.1.
+    #[test]
+    fn a_verified_name_is_certain_only_where_nobody_could_forge_it() {
+        let host = route(TlsRule::May, &[PeerName::Host]);
+        let named = route(TlsRule::Verify, &[PeerName::Name("mx.a.test".into())]);
+        for (route, domain, way_is_authentic, expected) in [
+            (&host, Some("a.test"), false, false),
+            (&host, Some("a.test"), true, true),
+            (&host, None, false, true),
+            (&named, Some("a.test"), false, true),
+        ] {
+            let meant = Meant { host: "mx.a.test", domain, demand: &Demand::Route, way_is_authentic };
+            assert_eq!(route.is_certain(PeerVerdict::Verified, &meant), expected, "{domain:?}");
+            assert!(
+                route.is_certain(PeerVerdict::Dane, &meant) && route.is_certain(PeerVerdict::Sts, &meant)
+            );
+            assert!(!route.is_certain(PeerVerdict::Trusted, &meant));
+        }
+    }
+
+    #[test]
+    fn tlsa_records_judge_a_chain_whatever_the_names() {
+        let pem = include_bytes!("tests/chain.pem");
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().expect("a chain");
+        let route = route(TlsRule::May, &[PeerName::Host]);
+        let judged = |data: Vec<u8>| {
+            let demand = dane(data);
+            let meant = Meant { host: "x.test", domain: None, demand: &demand, way_is_authentic: true };
+            assert_eq!(meant.server_name(), "mx.a.test");
+            let Judged { verdict, why, fault } = route.judge_chain(&chain, &meant);
+            (verdict, why, fault)
+        };
+        assert_eq!(judged(fingerprint(&chain[0]).to_vec()), (PeerVerdict::Dane, String::new(), None));
+        let why = "no TLSA record of mx.a.test vouches for it".to_owned();
+        assert_eq!(judged(vec![0; 32]), (PeerVerdict::Untrusted, why, Some(CertificateFault::Other)));
     }
 }

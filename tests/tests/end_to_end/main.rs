@@ -2,6 +2,7 @@
 //! own relay, spool, ports and neighbours.
 
 mod after_a_crash;
+mod announced_tls;
 mod auth;
 mod backlog;
 mod backups;
@@ -40,6 +41,7 @@ mod steering;
 mod tls;
 mod trace;
 mod transactions;
+mod tune;
 mod vanishing_clients;
 mod verify;
 mod waiting_messages;

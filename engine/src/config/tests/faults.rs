@@ -525,9 +525,12 @@ fn a_file_that_cannot_be_read_is_named() {
 #[test]
 fn a_wrong_override_names_the_option() {
     let mut config = Config::parse(GOOD, "f").expect("good");
-    config.override_cpus(Some("3,1"), None).expect("a list");
-    assert_eq!(config.shards.ingest_cpus, [3, 1]);
-    let error = config.override_cpus(None, Some("x")).expect_err("no list").to_string();
+    config.override_cpus([Some("3,1"), None, Some("0")]).expect("lists");
+    assert_eq!(
+        (config.shards.ingest_cpus.as_slice(), config.shards.service_cpus.as_slice()),
+        (&[3, 1][..], &[0][..])
+    );
+    let error = config.override_cpus([None, Some("x"), None]).expect_err("no list").to_string();
     assert!(
         error.starts_with("command line: --delivery-cpus: \"x\" is not a CPU list; allowed: "),
         "{error}"

@@ -8,6 +8,7 @@ use super::{Chunk, Client, Event, SessionFailure, State};
 use crate::delivery::failure::{Failure, Scope};
 use crate::delivery::reply::{Reply, ReplyClass};
 use crate::delivery::reply_reader::BadReply;
+use crate::delivery::transaction::Ending;
 use crate::delivery::verdict::Status;
 
 impl Client {
@@ -79,9 +80,27 @@ impl Client {
         SessionFailure { failure, fates, was_stale }
     }
 
+    /// The oldest message has left as a whole, in a chunk, and nobody knows what became of it.
+    fn has_left(&self) -> bool {
+        let in_chunk = match self.state {
+            State::AwaitRset | State::AwaitMail | State::AwaitRcpt(_) => {
+                self.open.front().is_some_and(|open| open.ending == Ending::ChunkInGroup)
+            }
+            State::AwaitChunk => true,
+            _ => false,
+        };
+        in_chunk && (self.chunk == Chunk::None || self.open.len() > 1)
+    }
+
     /// The words of Postfix for the state, as its users know them from their logs.
     pub(super) fn doing(&self) -> &'static str {
         match self.state {
+            _ if self.has_left() => match self.state {
+                State::AwaitRset => "sending RSET -- message may be sent more than once",
+                State::AwaitMail => "sending MAIL FROM -- message may be sent more than once",
+                State::AwaitRcpt(_) => "sending RCPT TO -- message may be sent more than once",
+                _ => "sending end of data -- message may be sent more than once",
+            },
             _ if self.chunk == Chunk::Sending => "sending message body",
             State::AwaitGreeting => "receiving the initial server greeting",
             State::AwaitEhlo => "performing the EHLO handshake",
@@ -95,9 +114,8 @@ impl Client {
             State::AwaitRcpt(_) => "sending RCPT TO",
             State::AwaitData => "sending DATA command",
             State::Sending => "sending message body",
-            State::AwaitEndOfData | State::AwaitChunk => {
-                "sending end of data -- message may be sent more than once"
-            }
+            State::AwaitEndOfData => "sending end of data -- message may be sent more than once",
+            State::AwaitChunk => "sending message body",
             State::AwaitAbandoned => "abandoning a message without recipients",
             State::AwaitQuit => "sending QUIT",
         }

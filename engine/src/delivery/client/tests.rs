@@ -2,9 +2,11 @@
 //! `=` an event. The runner plays `S:` and `>`, and what then comes out must be the whole script.
 //! Each script is played with the peer's octets whole, one by one, and split in two at every place.
 
+mod against_server;
 mod auth;
 mod chunking;
 mod lmtp;
+mod misbehaving;
 mod pipelined;
 mod starttls;
 

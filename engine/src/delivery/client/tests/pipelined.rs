@@ -232,3 +232,32 @@ fn every_sequence_of_replies_to_two_transactions_delivers_exactly_what_was_accep
     }
     println!("{sequences} sequences, {delivered} deliveries");
 }
+
+/// RFC 9422 section 4.1.
+#[test]
+fn past_the_peers_mailmax_no_transaction_begins() {
+    for (offers, most) in
+        [("LIMITS RCPTMAX=7 MAILMAX=3", 3), ("LIMITS MAILMAX=1", 1), ("LIMITS MAILMAX=0", 9)]
+    {
+        for chunking in ["", "250-CHUNKING\r\n"] {
+            let mut client = client_with(&format!("250-PIPELINING\r\n{chunking}250 {offers}\r\n"));
+            let mut begun = 0;
+            while begun < 9 && client.can_begin() {
+                let event = begin(&mut client, 10);
+                begun += 1;
+                if let Event::Send(_) = event {
+                    client.content_sent(HOUR);
+                }
+                let replies: &[u8] = match chunking {
+                    "" => b"250 x\r\n250 x\r\n354 x\r\n",
+                    _ => b"250 x\r\n250 x\r\n250 x\r\n",
+                };
+                if let (_, Event::Send(_)) = client.advance(HOUR, replies, &mut Vec::new()) {
+                    client.content_sent(HOUR);
+                    client.advance(HOUR, b"250 x\r\n", &mut Vec::new());
+                }
+            }
+            assert_eq!(begun, most, "{offers} {chunking}");
+        }
+    }
+}

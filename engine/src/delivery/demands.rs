@@ -1,0 +1,117 @@
+//! What the receiving side makes of a route's rule, host by host: its TLSA records and the policy of the domain
+//! are asked for before the host is connected to, and [`demand`] decides.
+//!
+//! Lives on one delivery shard. Answers are kept by [`Lookup`](super::lookup::Lookup) for as long as they hold.
+
+use super::failure::{Failure, Scope};
+use super::lookup::Candidate;
+use super::shard::DeliveryShard;
+use super::verdict::Status;
+use crate::mta_sts;
+use crate::shard::links::NextHop;
+use crate::tls::demand::{Demand, Refused, TlsaFound, demand};
+use futures_util::future::join_all;
+use std::sync::Arc;
+
+/// What a host demands, or why it is passed over.
+pub type Demanded = Result<Demand, Unfit>;
+
+/// A host that is passed over.
+pub struct Unfit {
+    pub failure: Failure,
+    pub why: Refused,
+    /// The policy that says so, where one does.
+    pub sts: Option<Arc<mta_sts::Policy>>,
+}
+
+/// Of each candidate; each host is asked about once.
+pub async fn of_candidates(
+    shard: &DeliveryShard,
+    next_hop: &NextHop,
+    candidates: &[Candidate],
+) -> Vec<Demanded> {
+    if !is_raised(shard, next_hop) {
+        return candidates.iter().map(|_| Ok(Demand::Route)).collect();
+    }
+    join_all(candidates.iter().map(|candidate| of_candidate(shard, next_hop, candidate))).await
+}
+
+/// Of one.
+pub async fn of_candidate(shard: &DeliveryShard, next_hop: &NextHop, candidate: &Candidate) -> Demanded {
+    let (tls, peer) = (shard.tls_of(next_hop), &candidate.peer);
+    if !is_raised(shard, next_hop) {
+        return Ok(Demand::Route);
+    }
+    let tlsa = tlsa(shard, next_hop, candidate).await;
+    let sts = match &tlsa {
+        // It is not needed where DANE decides.
+        TlsaFound::Records(_, records) if records.iter().any(|record| record.is_usable()) => None,
+        TlsaFound::Failed(_) => None,
+        _ => sts(shard, next_hop).await,
+    };
+    let mut further: Vec<Arc<str>> = next_hop.domain.iter().cloned().collect();
+    further.push(peer.name.as_str().into());
+    demand(tls.rule, tlsa, sts.as_ref(), &peer.name, &further).map_err(|why| {
+        let text = match &why {
+            Refused::Lookup(text) => {
+                format!("the TLSA records of {} are not known, so nothing is sent to it: {text}", peer.host())
+            }
+            Refused::NoDane => {
+                format!(
+                    "{} has no TLSA records (DNSSEC) that could be used, as the route demands",
+                    peer.host()
+                )
+            }
+            Refused::NotListed => {
+                let domain = next_hop.domain.as_deref().unwrap_or_default();
+                format!("the MTA-STS policy of {domain} does not list {}", peer.host())
+            }
+        };
+        let failure = Failure::local(Scope::Session, Status::TLS_FAILED, text).cut();
+        Unfit { failure, why, sts }
+    })
+}
+
+/// Whether there is anything to ask.
+fn is_raised(shard: &DeliveryShard, next_hop: &NextHop) -> bool {
+    let route = shard.config.routes.get(usize::from(next_hop.route));
+    route.is_some_and(|route| {
+        route.tls.rule.can_be_raised() && (route.tls.dane || route.tls.mta_sts) || needs_dane(route)
+    })
+}
+
+fn needs_dane(route: &crate::config::Route) -> bool {
+    route.tls.rule == crate::config::TlsRule::DaneOnly
+}
+
+/// At the name at the end of the aliases, then at the one before them (RFC 7672 section 2.2.2).
+async fn tlsa(shard: &DeliveryShard, next_hop: &NextHop, candidate: &Candidate) -> TlsaFound {
+    let Some(route) = shard.config.routes.get(usize::from(next_hop.route)) else {
+        return TlsaFound::NotAsked;
+    };
+    let peer = &candidate.peer;
+    // An address has no TLSA records.
+    if !route.tls.dane || !candidate.secure || peer.name.parse::<std::net::IpAddr>().is_ok() {
+        return TlsaFound::NotAsked;
+    }
+    let name: Arc<str> = peer.name.as_str().into();
+    for base in candidate.canonical.iter().chain([&name]) {
+        let answer = shard.lookup.tlsa(base, peer.address.port(), route.resolver, &shard.links).await;
+        match answer.result {
+            Ok(found) if found.secure && !found.records.is_empty() => {
+                return TlsaFound::Records(base.clone(), found.records);
+            }
+            Ok(_) => {}
+            Err(error) => return TlsaFound::Failed(error.text),
+        }
+    }
+    TlsaFound::None
+}
+
+/// The policy of the recipients' domain.
+async fn sts(shard: &DeliveryShard, next_hop: &NextHop) -> Option<Arc<mta_sts::Policy>> {
+    let route = shard.config.routes.get(usize::from(next_hop.route))?;
+    let domain = next_hop.domain.as_ref().filter(|_| route.tls.mta_sts)?;
+    let answer = shard.lookup.sts(domain, next_hop.route.into(), &shard.links).await;
+    answer.result.ok()?.policy
+}

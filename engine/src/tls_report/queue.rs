@@ -1,0 +1,177 @@
+//! The tally that grows, the reports that wait to be sent, and the file that keeps both over a restart.
+//!
+//! Pure: times are seconds since 1970 and come from the caller. A report waits for a part of `spread` that its
+//! domain's name decides, so that not all senders report at midnight (RFC 8460 section 4.2).
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use serde::{Deserialize, Serialize};
+
+use super::Observed;
+use super::tally::{PolicyReport, Tally};
+
+/// Reports that wait; past it those of the day at hand are left out.
+const WAITING_MAX: usize = 20_000;
+/// After that many tries a report is given up; RFC 8460 section 4.1 asks for a day.
+pub const TRIES_MAX: u32 = 24;
+const VERSION: u32 = 1;
+
+/// One report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    pub domain: String,
+    /// The period, without its last second's end.
+    pub start: u64,
+    pub end: u64,
+    pub due: u64,
+    pub tries: u32,
+    pub policies: Vec<PolicyReport>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Queue {
+    version: u32,
+    /// When the period at hand began.
+    start: u64,
+    tally: Tally,
+    pub waiting: Vec<Waiting>,
+}
+
+impl Queue {
+    pub fn new(now: u64, period: u64) -> Self {
+        Self { version: VERSION, start: begin(now, period), tally: Tally::default(), waiting: Vec::new() }
+    }
+
+    pub fn add(&mut self, seen: &Observed) {
+        self.tally.add(seen);
+    }
+
+    /// Ends the period at hand when its time is over: its reports wait.
+    pub fn turn(&mut self, now: u64, period: u64, spread: u64) -> bool {
+        let start = begin(now, period);
+        if start == self.start {
+            return false;
+        }
+        let (begun, tally) = (self.start, std::mem::take(&mut self.tally));
+        self.start = start;
+        // A clock that was set back tells nothing of when the sessions were.
+        let end = begun.saturating_add(period).min(now.max(begun));
+        for (domain, policies) in tally.domains {
+            if self.waiting.len() >= WAITING_MAX {
+                break;
+            }
+            let due = now + part(&domain, begun, spread);
+            self.waiting.push(Waiting { domain, start: begun, end, due, tries: 0, policies });
+        }
+        true
+    }
+
+    /// Takes out what is due.
+    pub fn take_due(&mut self, now: u64) -> Vec<Waiting> {
+        self.waiting.extract_if(.., |report| report.due <= now).collect()
+    }
+
+    /// A report that could not be sent waits for another `pause`; false when it is given up.
+    pub fn again(&mut self, mut report: Waiting, now: u64, pause: u64) -> bool {
+        report.tries += 1;
+        report.due = now + pause;
+        let kept = report.tries < TRIES_MAX;
+        if kept {
+            self.waiting.push(report);
+        }
+        kept
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// # Errors
+    /// What is wrong with the octets.
+    pub fn decode(octets: &[u8]) -> Result<Self, String> {
+        let queue: Self = serde_json::from_slice(octets).map_err(|error| error.to_string())?;
+        if queue.version != VERSION {
+            return Err(format!("its version is {}, not {VERSION}", queue.version));
+        }
+        Ok(queue)
+    }
+}
+
+/// Periods count from 1970, so that a day is a day of UTC.
+fn begin(now: u64, period: u64) -> u64 {
+    now - now % period.max(1)
+}
+
+fn part(domain: &str, start: u64, spread: u64) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (domain, start).hash(&mut hasher);
+    hasher.finish() % (spread + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Applied;
+    use super::*;
+
+    const DAY: u64 = 86_400;
+
+    fn seen(domain: &str) -> Observed {
+        let host = String::new();
+        Observed {
+            domain: domain.into(),
+            applied: Applied::None,
+            local: None,
+            host,
+            address: None,
+            failure: None,
+        }
+    }
+
+    #[test]
+    fn a_day_ends_at_midnight_and_its_reports_wait_a_while() {
+        let mut queue = Queue::new(10 * DAY + 5, DAY);
+        for number in 0..100 {
+            queue.add(&seen(&format!("{number}.test")));
+        }
+        assert!(!queue.turn(11 * DAY - 1, DAY, 3_600) && queue.take_due(u64::MAX).is_empty());
+        assert!(queue.turn(11 * DAY, DAY, 3_600) && !queue.turn(11 * DAY, DAY, 3_600));
+        let early = queue.take_due(11 * DAY + 1_800).len();
+        assert!((20..80).contains(&early), "{early} of 100 in the first half");
+        let late = queue.take_due(11 * DAY + 3_600);
+        assert_eq!(early + late.len(), 100);
+        assert!(late.iter().all(|report| (report.start, report.end) == (10 * DAY, 11 * DAY)));
+    }
+
+    #[test]
+    fn a_report_that_cannot_be_sent_is_tried_for_a_while() {
+        let mut queue = Queue::new(0, DAY);
+        queue.add(&seen("a.test"));
+        queue.turn(DAY, DAY, 0);
+        let mut tries = 0;
+        let mut now = DAY;
+        while let [report] = &queue.take_due(now)[..] {
+            tries += 1;
+            queue.again(report.clone(), now, 3_600);
+            assert!(queue.take_due(now + 3_599).is_empty());
+            now += 3_600;
+        }
+        assert_eq!(tries, TRIES_MAX);
+    }
+
+    #[test]
+    fn a_restart_loses_nothing_and_a_day_that_passed_meanwhile_ends() {
+        let mut queue = Queue::new(DAY, DAY);
+        queue.add(&seen("a.test"));
+        queue.turn(2 * DAY, DAY, 0);
+        queue.add(&seen("b.test"));
+        let mut again = Queue::decode(&queue.encode()).expect("a queue");
+        assert_eq!(again, queue);
+        again.turn(5 * DAY, DAY, 0);
+        let due = again.take_due(5 * DAY);
+        let shown: Vec<_> = due.iter().map(|one| (one.domain.as_str(), one.start, one.end)).collect();
+        assert_eq!(shown, [("a.test", DAY, 2 * DAY), ("b.test", 2 * DAY, 3 * DAY)]);
+        for bad in ["", "{}", "{\"version\":2,\"start\":0,\"tally\":{\"domains\":{}},\"waiting\":[]}"] {
+            assert!(Queue::decode(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+}
