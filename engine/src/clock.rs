@@ -5,12 +5,13 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Microseconds since 1970. A clock before 1970 counts as 1970.
 pub fn wall_micros() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
+    now + jumped_micros()
 }
 
 /// Milliseconds of a clock that never goes back; its zero is the first call in this process.
 pub fn monotonic_millis() -> u64 {
-    start().elapsed().as_millis() as u64
+    monotonic_micros() / 1_000
 }
 
 fn start() -> Instant {
@@ -20,7 +21,28 @@ fn start() -> Instant {
 
 /// As [`monotonic_millis`], in microseconds.
 pub fn monotonic_micros() -> u64 {
-    start().elapsed().as_micros() as u64
+    start().elapsed().as_micros() as u64 + jumped_micros()
+}
+
+#[cfg(not(test))]
+const fn jumped_micros() -> u64 {
+    0
+}
+
+#[cfg(test)]
+thread_local! {
+    static JUMPED_MICROS: Cell<u64> = const { Cell::new(0) };
+}
+
+#[cfg(test)]
+fn jumped_micros() -> u64 {
+    JUMPED_MICROS.get()
+}
+
+/// Both clocks of this thread go forward: what a test calls virtual time.
+#[cfg(test)]
+pub fn jump_micros(micros: u64) {
+    JUMPED_MICROS.set(JUMPED_MICROS.get() + micros);
 }
 
 /// RFC 5322 section 3.3 date-time, in UTC.

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Pure, that is free of clocks, I/O and async: `smtp`, `session`, `policy`, `schedule`,
-//! `delivery::{client, failure, verdict}`, `dsn`, `resolve::mx`, `steering`. The rim around them: `listener`,
+//! `delivery::{client, failure, verdict}`, `dsn`, `rewrite`, `resolve::mx`, `steering`. The rim around them: `listener`,
 //! `intake`, the rest of `delivery`, `resolve::service`, `shard`, `service`, `admin`.
 
 pub mod config;
@@ -29,6 +29,7 @@ pub mod dsn;
 pub mod mta_sts;
 pub mod resolve;
 pub mod restore;
+pub mod rewrite;
 pub mod schedule;
 pub mod steering;
 pub mod tls_report;

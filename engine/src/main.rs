@@ -45,9 +45,11 @@ enum Command {
     Run(ConfigFile),
     /// Verify a configuration and print who may send where; exit code 78 when it is bad
     Check(ConfigFile),
-    /// What would happen to a message, and by which rule; nothing is sent
+    /// What becomes of a message by a configuration: who takes it, where it goes, what is rewritten
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(Explain),
+    /// Print a built-in text of DSNs, to start an own one from
+    DsnTemplate(DsnTemplate),
     /// Show what clients and the running relay say to each other, as they say it; secrets are masked
     Trace(Trace),
     /// Manage the logins of the password file
@@ -105,6 +107,41 @@ enum TuneProfile {
     Medium,
     /// More
     Large,
+}
+
+#[derive(Args)]
+struct Explain {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Only this listener
+    #[arg(long, value_name = "NAME")]
+    listener: Option<String>,
+    /// The client's address; else one that the listener admits
+    #[arg(long, value_name = "ADDRESS")]
+    client: Option<std::net::IpAddr>,
+    /// The client has logged in
+    #[arg(long)]
+    authenticated: bool,
+    /// The reverse-path; nothing: <>
+    #[arg(long, value_name = "ADDRESS", default_value = "")]
+    from: String,
+    /// The forward-path
+    #[arg(long, value_name = "ADDRESS")]
+    to: String,
+    /// A file with the message, whose header section shows what is rewritten in it
+    #[arg(long, value_name = "FILE")]
+    message: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct DsnTemplate {
+    /// failed, delayed or relayed
+    kind: String,
+    #[arg(long, value_name = "en|de", default_value = "en")]
+    language: String,
+    /// Show a whole DSN with the text that this configuration has
+    #[arg(long, value_name = "CONFIG")]
+    example: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -166,30 +203,9 @@ struct Queue {
     json: bool,
 }
 
-#[derive(Args)]
-struct Explain {
-    #[arg(long, value_name = "FILE", default_value = "/etc/sluice/relay.toml")]
-    config: PathBuf,
-    /// The listener that the client connects to
-    #[arg(long, value_name = "NAME")]
-    listener: String,
-    /// The client's address
-    #[arg(long, value_name = "ADDRESS")]
-    client: std::net::IpAddr,
-    /// The sender; without it any
-    #[arg(long, value_name = "ADDRESS")]
-    from: Option<String>,
-    /// The recipient
-    #[arg(long, value_name = "ADDRESS")]
-    to: String,
-    /// The client has proved by AUTH who it is
-    #[arg(long)]
-    authenticated: bool,
-}
-
 const EXPLAIN_EXAMPLES: &str = "\
-Policy, route, the answer of the route's table, and the hosts as far as they are known without DNS. Exit code 64
-when the question makes no sense, 78 when the configuration is bad.
+Policy, route, the answer of the route's table, the hosts as far as they are known without DNS, and what is
+rewritten. Exit code 64 when the question makes no sense, 78 when the configuration is bad.
 
 Examples:
   sluice explain --listener outside --client 192.0.2.1 --to ann@winery.example
@@ -316,9 +332,13 @@ fn execute(arguments: Arguments) -> Result<(), Failed> {
             program::run::run(with_cpus(program::check::load(&file.config)?, cpus)?, |_| Ok(()))
         }
         Some(Command::Check(file)) => program::check::check(&file.config),
-        Some(Command::Explain(Explain { config, listener, client, from, to, authenticated })) => {
-            let asked = program::explain::Asked { listener, client, from, to, authenticated };
-            program::explain::explain(&config, &asked)
+        Some(Command::Explain(explain)) => {
+            let Explain { file, listener, client, authenticated, from, to, message } = explain;
+            let asked = program::explain::Asked { listener, client, authenticated, from, to, message };
+            program::explain::explain(&file.config, &asked)
+        }
+        Some(Command::DsnTemplate(DsnTemplate { kind, language, example })) => {
+            program::dsn_template::dsn_template(&kind, &language, example.as_deref())
         }
         Some(Command::Trace(Trace { client, listener, within, place })) => {
             let spool = place_of(place)?.spool;

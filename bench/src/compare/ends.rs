@@ -218,6 +218,21 @@ pub fn start_source(
     End::start("source", &program, &arguments)
 }
 
+/// What went wrong, of what the generator printed.
+pub fn failures(said: &str) -> String {
+    let Ok(report) = source_report(said) else { return said.to_owned() };
+    let kinds = report.failures.iter().map(|(kind, failure)| match failure.first.as_str() {
+        "" => format!("{} × {kind}", failure.count),
+        first => format!("{} × {kind}, first: {first}", failure.count),
+    });
+    format!(
+        "{} failed, {} not sent: {}",
+        report.failed,
+        report.not_sent,
+        kinds.collect::<Vec<_>>().join("; ")
+    )
+}
+
 pub fn source_report(text: &str) -> Result<source::Report> {
     serde_json::from_str(text).context("the generator's report cannot be read")
 }

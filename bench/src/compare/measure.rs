@@ -213,7 +213,7 @@ impl<'a> Bed<'a> {
         let (good, said) = source.finish(deadline, bench.stop).context("the generator")?;
         // smtp-sink ends without a reply to its last message, so its direct peer cannot end well.
         let excused = self.server.is_none() && work.ends == Ends::Postfix;
-        ensure!(good || excused, "the generator failed: {said}");
+        ensure!(good || excused, "the generator failed: {}", ends::failures(&said));
         self.rest();
         let after = Account::take(bench, self.server.as_ref(), self.sink.as_ref());
         let mut figures = after.since(&before, messages, memory);
@@ -244,7 +244,10 @@ impl<'a> Bed<'a> {
         let done = || {
             // What was refused never comes.
             if is_own && source.has_failed()? {
-                bail!("the generator failed: {}", source.finish(deadline, self.bench.stop)?.1);
+                bail!(
+                    "the generator failed: {}",
+                    ends::failures(&source.finish(deadline, self.bench.stop)?.1)
+                );
             }
             sink.has_all()
         };

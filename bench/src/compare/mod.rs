@@ -61,6 +61,9 @@ pub struct Options {
     /// Install what is missing (as root): postfix and libraries from Debian, OpenSMTPD, Exim and Haraka into --unpacked
     #[arg(long)]
     pub install: bool,
+    /// Key of the certificate, where TLS is measured: ec:P-256, ec:P-384, rsa:2048 ...
+    #[arg(long, default_value = "ec:P-256")]
+    pub key: String,
     /// CPUs of the own generator
     #[arg(long)]
     pub source_cpus: Option<args::Cpus>,
@@ -108,7 +111,7 @@ pub fn run(options: &Options) -> Result<bool> {
     let (works, mut missing) = available(options, all, &wanted, ends)?;
     let work_directory = WorkDirectory::create(&options.dir)?;
     let certificate = match works.iter().any(|work| work.tls != Tls::Off) {
-        true => Some(Certificate::create(work_directory.path(), "ec:P-256")?),
+        true => Some(Certificate::create(work_directory.path(), &options.key)?),
         false => None,
     };
     let directory = work_directory.path();

@@ -8,7 +8,7 @@
 use super::queue::{Plan, Queue, Running, Sender, postfix_obstacle};
 use super::{Peer, own_program, rate, rest};
 use crate::stop::Stop;
-use crate::{args, compare, figures, place};
+use crate::{args, figures, place};
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use serde::Serialize;
@@ -112,7 +112,7 @@ pub fn run(options: &Options) -> Result<bool> {
     ensure!(options.port < 65_534, "--port needs one more port behind it");
     let stop = Stop::at_signals()?;
     let obstacle = postfix_obstacle();
-    let work = compare::WorkDirectory::create(&options.dir)?;
+    let work = crate::servers::WorkDirectory::create(&options.dir)?;
     let mut all = Vec::new();
     for round in 1..=options.rounds {
         for kind in KINDS.into_iter().filter(|kind| obstacle.is_none() || !kind.is_postfix()) {

@@ -33,7 +33,7 @@ struct Peer {
 
 impl Peer {
     fn start(port: u16, messages: u64, chunking: bool, stop: &Stop) -> Result<Peer> {
-        crate::compare::await_free(port, stop)?;
+        crate::servers::await_free(port, stop)?;
         let mut arguments = vec!["sink".to_owned(), "--bind".to_owned(), format!("127.0.0.1:{port}")];
         arguments.extend(["--expect".to_owned(), messages.to_string()]);
         arguments.extend(chunking.then(|| "--chunking".to_owned()));
@@ -43,7 +43,7 @@ impl Peer {
         })?;
         let mut peer = Peer { group, child };
         let deadline = Instant::now() + Duration::from_secs(10);
-        while !crate::compare::accepts(port) {
+        while !crate::servers::accepts(port) {
             ensure!(peer.child.try_wait()?.is_none(), "the sink did not start");
             ensure!(!stop.is_set() && Instant::now() < deadline, "the sink does not accept");
             std::thread::sleep(LOOK);

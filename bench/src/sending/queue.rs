@@ -5,8 +5,8 @@
 //! starts with one: the kindest start that there is for it. The relay is filled while its next hop refuses.
 
 use super::own_program;
-use crate::compare::{accepts, await_free};
 use crate::process::{self, Group};
+use crate::servers::{accepts, await_free};
 use crate::stop::Stop;
 use anyhow::{Context as _, Result, bail, ensure};
 use std::fs::{self, File};

@@ -29,7 +29,8 @@ pub fn provide(servers: &[Kind], ends: bool, unpacked: &Path) -> Result<()> {
     let wanted = |kinds: &[Kind]| servers.iter().any(|kind| kinds.contains(kind));
     ensure!(is_root() || !(ends || wanted(&Kind::ALL[1..])), "--install must be run as root");
     fs::create_dir_all(unpacked).with_context(|| format!("cannot create {}", unpacked.display()))?;
-    let tries: [(bool, &str, &dyn Fn() -> Result<()>); 4] = [
+    type Install<'a> = &'a dyn Fn() -> Result<()>;
+    let tries: [(bool, &str, Install<'_>); 4] = [
         (ends || wanted(&[Kind::PostfixStock, Kind::PostfixTuned]), "Postfix", &postfix),
         (wanted(&[Kind::OpenSmtpd]), "OpenSMTPD", &|| unpack(unpacked, OPENSMTPD, OPENSMTPD_NEEDS)),
         (wanted(&[Kind::Exim]), "Exim", &|| unpack(unpacked, EXIM, EXIM_NEEDS)),
@@ -67,8 +68,8 @@ fn unpack(unpacked: &Path, package: &str, libraries: &[&str]) -> Result<()> {
     fs::create_dir_all(&part)?;
     let done = (|| {
         command(Command::new("apt-get").args(["download", package]).current_dir(&part))?;
-        let file = fs::read_dir(&part)?.flatten().map(|entry| entry.path());
-        let file = file.filter(|path| path.extension().is_some_and(|end| end == "deb")).next();
+        let mut files = fs::read_dir(&part)?.flatten().map(|entry| entry.path());
+        let file = files.find(|path| path.extension().is_some_and(|end| end == "deb"));
         let file = file.context("apt-get brought no package")?;
         command(Command::new("dpkg").arg("-x").arg(file).arg(part.join("tree")))?;
         Ok(fs::rename(part.join("tree"), unpacked.join(package))?)

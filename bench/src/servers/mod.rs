@@ -62,14 +62,16 @@ impl Kind {
         }
     }
 
-    /// What it syncs before it answers the final dot with 250, as its source and its manual have it.
+    /// What it syncs before it answers the final dot with 250, as its system calls show.
     pub fn synced(self) -> &'static str {
         match self {
-            Kind::Relay => "yes: one data-sync write for all messages of a batch",
-            Kind::PostfixStock | Kind::PostfixTuned => "yes: fsync of each queue file",
-            Kind::OpenSmtpd => "no: its queue calls fsync nowhere, and no setting makes it",
-            Kind::Exim => "yes: fsync of the -D file and of the -H file, and again when it notes a delivery",
-            Kind::Haraka => "yes: fsync of each queue file when it is closed",
+            Kind::Relay => "one data-sync write for all messages of a batch",
+            Kind::PostfixStock | Kind::PostfixTuned => "fsync of its queue file",
+            Kind::OpenSmtpd => "nothing: it calls fsync for no message, and has no setting for it",
+            Kind::Exim => "fsync of both files of a message (and again for each delivery)",
+            Kind::Haraka => {
+                "nothing: it means to sync each queue file, in a method that Node.js 20 does not call"
+            }
         }
     }
 }

@@ -135,6 +135,7 @@ fn opensmtpd(setup: &Setup) -> Result<Prepared> {
         .replace("@PKI@", &pki)
         .replace("@OFFER@", offer)
         .replace("@LISTEN@", &setup.listen.to_string())
+        .replace("@VERIFY@", if setup.outward_tls { "tls no-verify" } else { "" })
         .replace("@SCHEME@", if setup.outward_tls { "smtp+tls" } else { "smtp+notls" })
         .replace("@NEXT_HOP@", &setup.next_hop.to_string());
     fs::write(&config, written)?;

@@ -86,10 +86,10 @@ mod tests {
     #[test]
     fn shares_are_kept_over_many_messages() {
         let mix: Mix = "1024:70,4096:25,65536:5".parse().unwrap();
-        let mut counts = [0; 3];
+        let mut counts = [0_i32; 3];
         (0..100_000).for_each(|number| counts[mix.place(number)] += 1);
         for (count, share) in counts.iter().zip([70_000, 25_000, 5_000]) {
-            assert!((count - share as i32).abs() < 1_000, "{counts:?}");
+            assert!((count - share).abs() < 1_000, "{counts:?}");
         }
         assert_eq!(mix.mean(), (1024.0 * 70.0 + 4096.0 * 25.0 + 65536.0 * 5.0) / 100.0);
         assert_eq!(mix.to_string().parse(), Ok(mix));

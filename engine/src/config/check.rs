@@ -134,6 +134,21 @@ fn clash(one: SocketAddr, other: SocketAddr) -> bool {
     one.port() == other.port() && (covers(one.ip(), other.ip()) || covers(other.ip(), one.ip()))
 }
 
+/// What rewrites on a route must have behind it.
+pub(super) fn rewrites(notes: &Notes, routes: &[RouteDraft], srs: bool) {
+    for route in routes {
+        let Some(rewrite) = &route.rewrite else { continue };
+        if let Some(at) = rewrite.srs.as_ref().filter(|_| !srs) {
+            let wrong = "has no keys; allowed: with [srs], which has domain and keys_file";
+            notes.fault(at.line, "route.rewrite.srs", wrong);
+        }
+        if route.mx && !rewrite.rules.recipients.is_empty() {
+            let wrong = "stands on a route with mx = true, whose hosts are chosen by the domain before; allowed: on a route with hosts";
+            notes.fault(route.line, "route.rewrite.recipients", wrong);
+        }
+    }
+}
+
 /// Returns for each route the index of its resolver.
 pub(super) fn resolvers(
     notes: &Notes,

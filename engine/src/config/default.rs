@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::Rates;
 use super::types::{
     Admin, Delivery, Extensions, Limits, MtaSts, OutwardTls, PeerName, Relay, Retry, Spool, Timeouts,
     TlsRule, TlsVersion,
@@ -43,7 +44,8 @@ impl Default for Spool {
 
 impl Default for Retry {
     fn default() -> Self {
-        Self { first: minutes(5), longest: hours(1), expire: hours(5 * 24), notice: hours(4) }
+        let expire = hours(5 * 24);
+        Self { first: minutes(5), longest: hours(1), expire, notice: hours(4), expire_down: expire }
     }
 }
 
@@ -91,6 +93,7 @@ impl Default for Delivery {
             recipients_max: 100,
             chunking: true,
             drain: seconds(20),
+            rates: Rates::default(),
         }
     }
 }

@@ -15,12 +15,15 @@ mod check;
 mod client_limits;
 mod default;
 mod document;
+mod dsn;
 mod error;
 mod host;
 mod load;
 mod network;
 mod outward;
+mod pace;
 mod read;
+mod rewrite;
 mod routing;
 mod types;
 mod value;
@@ -30,6 +33,7 @@ mod tests;
 
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
 use toml::de::DeTable;
 
@@ -37,8 +41,10 @@ pub use auth::*;
 pub(crate) use check::matches_domain;
 pub use client_limits::ClientLimits;
 use document::{At, Notes, Purpose, Section};
+pub use dsn::{Dsn, NotifyPostmaster};
 pub use error::{ConfigError, Fault};
 pub use load::LoadMarks;
+pub use pace::{Rates, SiteRule, WarmUp, built_in_backoff};
 use read::{ListenerDraft, ResolverDraft, RouteDraft};
 pub use routing::*;
 pub use types::*;
@@ -134,6 +140,17 @@ impl Config {
     }
 }
 
+/// Reads a text that comes with the program.
+fn read_built_in<T>(text: &str, read: impl FnOnce(&mut Section<'_>) -> T) -> T {
+    let notes = Notes::new(text, "built in", Purpose::Run);
+    let (document, _) = DeTable::parse_recoverable(text);
+    let value = read(&mut Section::root(document.get_ref(), &notes));
+    if let Some(error) = notes.into_error() {
+        panic!("{error}");
+    }
+    value
+}
+
 /// `None` only with a fault noted.
 fn read_all(text: &str, notes: &Notes, cpus: &[usize]) -> Option<Config> {
     let (document, errors) = DeTable::parse_recoverable(text);
@@ -161,8 +178,13 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
     let (delivery, outward) = read::delivery(root.section("delivery"));
     let mta_sts = outward::mta_sts(root.section("mta_sts"));
     let tls_report = outward::tls_report(root.section("tls_report"));
+    let sites: Vec<_> = root.sections("site").into_iter().filter_map(pace::site).collect();
+    let backoff: Vec<_> = root.sections("backoff").into_iter().filter_map(pace::backoff).collect();
+    let warm_ups: Vec<_> = root.sections("warm_up").into_iter().filter_map(pace::warm_up).collect();
     let tls = read::tls(root.section("tls"));
     let auth = auth::auth(root.section("auth"));
+    let dsn = dsn::dsn(root.section("dsn"));
+    let srs = rewrite::srs(root.section("srs"));
     let (admin, admin_line) = read::admin(root.section("admin"));
     let log = read::log(root.section("log"));
     let listeners: Vec<_> = root
@@ -173,7 +195,7 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
     let routes: Vec<_> = root
         .sections("route")
         .into_iter()
-        .map(|section| read::route(section, (&retry, &outward), (&delivery, &timeouts)))
+        .map(|section| read::route(section, (&retry, &outward, delivery.rates), (&delivery, &timeouts)))
         .collect();
     let next_hops = routing::next_hops(root.section("next_hops"));
     let resolvers: Vec<_> = root.sections("resolver").into_iter().map(read::resolver).collect();
@@ -195,6 +217,8 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
     check::addresses(notes, &listeners, admin.bind.map(|value| At { value, line: admin_line }));
     check::address_spaces(notes, &routes);
     check::accepted(notes, &accepted, &routes);
+    pace::check_warm_ups(notes, &warm_ups, &routes);
+    check::rewrites(notes, &routes, srs.is_some() || !notes.is_clean());
     let links = check::resolvers(notes, &routes, &resolvers);
     check::announced(notes, &routes, &links, &resolvers, mta_sts.authorities.is_some());
     if !notes.is_clean() {
@@ -202,10 +226,15 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
     }
     let hostname = hostname?;
     let domains = Domains { accepted: accepted.into_iter().map(|at| at.value).collect() };
+    let inside = crate::rewrite::Inside::new(&domains.accepted);
+    let rewriting = (&inside, srs.as_ref());
     let first_domain = domains.accepted.first().unwrap_or(&hostname).clone();
     let postmaster = postmaster.unwrap_or_else(|| format!("postmaster@{first_domain}"));
-    let mut routes: Vec<Route> =
-        routes.into_iter().zip(links).map(|(draft, link)| route(draft, link, &resolvers)).collect();
+    let mut routes: Vec<Route> = routes
+        .into_iter()
+        .zip(links)
+        .map(|(draft, link)| route(draft, link, &resolvers, rewriting))
+        .collect();
     let tls_report = tls_report.map(|draft| outward::complete(draft, &hostname, &postmaster, &mut routes));
     Some(Config {
         postmaster,
@@ -220,6 +249,9 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
         delivery,
         mta_sts,
         tls_report,
+        sites: sites.into_iter().chain(pace::built_in_sites()).collect(),
+        backoff: backoff.into_iter().chain(built_in_backoff()).collect(),
+        warm_ups: warm_ups.into_iter().map(|at| at.value).collect(),
         listeners: listeners.into_iter().map(|draft| listener(draft, tls.as_ref())).collect::<Option<_>>()?,
         tls,
         auth: auth.map(|draft| Auth {
@@ -227,6 +259,8 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
             resolver: auth_resolver,
             ..draft.auth
         }),
+        srs: srs.clone(),
+        dsn,
         admin,
         log,
         next_hops,
@@ -253,8 +287,18 @@ fn listener(draft: ListenerDraft, general: Option<&Tls>) -> Option<Listener> {
     })
 }
 
-fn route(draft: RouteDraft, resolver: Option<usize>, resolvers: &[ResolverDraft]) -> Route {
+fn route(
+    draft: RouteDraft,
+    resolver: Option<usize>,
+    resolvers: &[ResolverDraft],
+    (inside, srs): (&crate::rewrite::Inside, Option<&Arc<crate::rewrite::srs::Srs>>),
+) -> Route {
     let knows_dnssec = resolver.is_some_and(|index| resolvers[index].dnssec != Dnssec::Off);
+    let rewrite = draft.rewrite.map(|rewrite| crate::rewrite::Rules {
+        srs: srs.filter(|_| rewrite.srs.is_some()).cloned(),
+        inside: inside.clone(),
+        ..rewrite.rules
+    });
     let target = if draft.mx {
         Target::Mx { port: draft.port }
     } else {
@@ -279,6 +323,8 @@ fn route(draft: RouteDraft, resolver: Option<usize>, resolvers: &[ResolverDraft]
         recipients: draft.recipients,
         limits: draft.limits,
         timeouts: draft.timeouts,
+        rates: draft.rates,
+        rewrite,
     }
 }
 

@@ -11,6 +11,8 @@ use std::time::Duration;
 use super::ClientLimits;
 use super::client_limits::client_limits;
 use super::document::{At, Section};
+use super::pace::{self, Rates};
+use super::rewrite::{RewriteDraft, rewrite};
 use super::routing::{self, BalancedHost, Protocol, Recipients, RouteLimits, Unknown};
 use super::types::{
     Admin, CertificatePair, ClientCertificates, Delivery, Dnssec, Extensions, Limits, LineEndings, Log,
@@ -70,6 +72,8 @@ pub(super) struct RouteDraft {
     pub recipients: Option<Recipients>,
     pub limits: RouteLimits,
     pub timeouts: Timeouts,
+    pub rates: Rates,
+    pub rewrite: Option<RewriteDraft>,
 }
 
 pub(super) struct ResolverDraft {
@@ -176,15 +180,26 @@ pub(super) fn retry(mut section: Section<'_>, absent: &Retry) -> Retry {
     let longest = section.duration("longest", SHORTEST..=7 * DAY);
     let expire = section.duration("expire", SECOND..=60 * DAY);
     let notice = section.duration("notice", SECOND..=60 * DAY);
+    let expire_down = section.duration("expire_down", SECOND..=365 * DAY);
     let or = |at: &Option<At<Duration>>, absent: Duration| at.as_ref().map_or(absent, |at| at.value);
     let retry = Retry {
         first: or(&first, absent.first),
         longest: or(&longest, absent.longest),
         expire: or(&expire, absent.expire),
         notice: or(&notice, absent.notice),
+        // Where nobody says otherwise it is the section's own `expire`.
+        expire_down: match absent.expire_down == absent.expire {
+            true => or(&expire_down, or(&expire, absent.expire)),
+            false => or(&expire_down, absent.expire_down.max(or(&expire, absent.expire))),
+        },
     };
     ascending(&section, ("first", retry.first, &first), ("longest", retry.longest, &longest));
     ascending(&section, ("longest", retry.longest, &longest), ("expire", retry.expire, &expire));
+    if let Some(at) = expire_down.filter(|at| at.value < retry.expire) {
+        let (down, expire) = (value::show_duration(at.value), value::show_duration(retry.expire));
+        let wrong = format!("{down} is less than expire, {expire}; allowed: that or more");
+        section.fault(at.line, "expire_down", wrong);
+    }
     section.finish();
     retry
 }
@@ -272,6 +287,7 @@ pub(super) fn delivery(mut section: Section<'_>) -> (Delivery, OutwardTls) {
         chunking: section.flag("chunking").map_or(absent.chunking, |at| at.value),
         idle: section.duration("idle", Duration::ZERO..=HOUR).map_or(absent.idle, |at| at.value),
         drain: section.duration("drain", Duration::ZERO..=HOUR).map_or(absent.drain, |at| at.value),
+        rates: pace::rates(&mut section, absent.rates),
     };
     let tls = outward::tls(section.section("tls"), &OutwardTls::default(), false);
     section.finish();
@@ -454,7 +470,7 @@ fn tls_mode(section: &mut Section<'_>) -> At<TlsMode> {
 /// `general`: what holds for a route without its own.
 pub(super) fn route(
     mut section: Section<'_>,
-    (general, general_tls): (&Retry, &OutwardTls),
+    (general, general_tls, general_rates): (&Retry, &OutwardTls, Rates),
     (delivery, timeouts): (&Delivery, &Timeouts),
 ) -> RouteDraft {
     section.demand("domains", "a list of domains, [\"winery.example\", \".winery.example\", \"*\"]");
@@ -464,6 +480,10 @@ pub(super) fn route(
     let resolver = section.text("resolver", value::label);
     let source = section.list("source", value::address).unwrap_or_default();
     let private_addresses = section.flag("private_addresses");
+    let mut own = section.section("limits");
+    let rates = pace::rates(&mut own, general_rates);
+    let limits = routing::limits(&mut own, &RouteLimits::of(delivery));
+    own.finish();
     let draft = RouteDraft {
         line: section.line,
         domains: section.list("domains", value::address_space).unwrap_or_default(),
@@ -479,8 +499,10 @@ pub(super) fn route(
         hosts,
         protocol: routing::protocol(&mut section),
         recipients: routing::recipients(section.section("recipients")),
-        limits: routing::limits(section.section("limits"), RouteLimits::of(delivery)),
+        limits,
         timeouts: routing::timeouts(section.section("timeouts"), timeouts),
+        rates,
+        rewrite: rewrite(section.section("rewrite")),
     };
     section.refuse_empty("domains");
     section.refuse_empty("hosts");

@@ -211,10 +211,11 @@ pub(super) fn protocol(section: &mut Section<'_>) -> Protocol {
     section.choice("protocol", &words).map_or(Protocol::Smtp, |at| at.value)
 }
 
-pub(super) fn limits(mut section: Section<'_>, absent: RouteLimits) -> RouteLimits {
+/// The rates of the section are read elsewhere.
+pub(super) fn limits(section: &mut Section<'_>, absent: &RouteLimits) -> RouteLimits {
     let mut count =
         |key, range, absent: usize| section.count(key, range).map_or(absent, |at| at.value as usize);
-    let limits = RouteLimits {
+    RouteLimits {
         connections_max: count("connections_max", 1..=10_000, absent.connections_max),
         messages_per_connection_max: count(
             "messages_per_connection_max",
@@ -222,9 +223,7 @@ pub(super) fn limits(mut section: Section<'_>, absent: RouteLimits) -> RouteLimi
             absent.messages_per_connection_max,
         ),
         recipients_max: count("recipients_max", 1..=100_000, absent.recipients_max),
-    };
-    section.finish();
-    limits
+    }
 }
 
 pub(super) fn timeouts(mut section: Section<'_>, general: &Timeouts) -> Timeouts {

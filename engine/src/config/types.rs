@@ -4,7 +4,8 @@
 //! threads behind an `Arc`. `default.rs` holds the defaults, `engine/relay.toml` tells each key's meaning,
 //! default and cost.
 
-use super::{ClientLimits, LoadMarks};
+use super::{ClientLimits, Dsn, LoadMarks, Rates, SiteRule, WarmUp};
+use crate::delivery::backoff;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -13,6 +14,8 @@ use std::time::Duration;
 
 use super::auth::Auth;
 use super::routing::{BalancedHost, NextHops, Protocol, Recipients, RouteLimits};
+use crate::rewrite::Rules;
+use crate::rewrite::srs::Srs;
 
 /// Everything that an administrator decides.
 #[derive(Clone, Debug)]
@@ -29,8 +32,16 @@ pub struct Config {
     pub delivery: Delivery,
     pub mta_sts: MtaSts,
     pub tls_report: Option<TlsReport>,
+    /// The operator's own, then the built-in ones; the first that fits holds.
+    pub sites: Vec<SiteRule>,
+    /// Likewise.
+    pub backoff: Vec<backoff::Rule>,
+    pub warm_ups: Vec<WarmUp>,
     pub tls: Option<Tls>,
     pub auth: Option<Auth>,
+    pub dsn: Dsn,
+    /// Return addresses for forwarded mail.
+    pub srs: Option<Arc<Srs>>,
     pub admin: Admin,
     pub log: Log,
     pub listeners: Vec<Listener>,
@@ -85,6 +96,8 @@ pub struct Retry {
     pub longest: Duration,
     pub expire: Duration,
     pub notice: Duration,
+    /// How old mail gets that waits for a next hop that is down. Default: as `expire`.
+    pub expire_down: Duration,
 }
 
 /// Bounds of the receiving side, each with the failure that it prevents.
@@ -154,6 +167,8 @@ pub struct Delivery {
     pub recipients_max: usize,
     /// SIGTERM: how long open transactions may go on. Default 20 s.
     pub drain: Duration,
+    /// To one receiving site, for routes that do not say otherwise. Default: no limit.
+    pub rates: Rates,
 }
 
 /// How policies of MTA-STS are fetched (RFC 8461 section 3.3).
@@ -343,6 +358,10 @@ pub struct Route {
     pub limits: RouteLimits,
     /// A route's own, or the general ones.
     pub timeouts: Timeouts,
+    /// To one receiving site of the route.
+    pub rates: Rates,
+    /// What is changed about messages that go out here.
+    pub rewrite: Option<Rules>,
 }
 
 /// A name and what proves it.

@@ -5,6 +5,8 @@
 //! [`STAGGER`]; the first that stands wins and the others are closed. So a family or a host whose path
 //! swallows everything costs a quarter of a second and not a whole time-out.
 
+use super::warm_up::WarmUps;
+use crate::clock::wall_micros;
 use futures_lite::{AsyncWriteExt, FutureExt};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -57,12 +59,19 @@ pub struct ConnectError {
 pub struct Sources<'a> {
     pub addresses: &'a [IpAddr],
     pub turn: &'a Cell<usize>,
+    /// What those that are new may still send today.
+    pub warm_ups: Option<&'a WarmUps>,
 }
 
 impl Sources<'_> {
     /// The next one of that family; `None`: the kernel chooses.
     pub fn next_for(&self, destination: IpAddr) -> Option<IpAddr> {
         let of_family = || self.addresses.iter().filter(|source| source.is_ipv4() == destination.is_ipv4());
+        let now = wall_micros();
+        let may_send = |source: &&IpAddr| self.warm_ups.is_none_or(|all| all.allows(**source, now));
+        // Another address than the route's is never taken, were all of them exhausted.
+        let any_may_send = of_family().any(|source| may_send(&source));
+        let of_family = || of_family().filter(|source| !any_may_send || may_send(source));
         let count = of_family().count();
         if count == 0 {
             return None;
@@ -251,7 +260,7 @@ mod tests {
     }
 
     async fn race_of(addresses: &[SocketAddr], patience: Duration) -> Race {
-        race(addresses, &Sources { addresses: &[], turn: &Cell::new(0) }, patience).await
+        race(addresses, &Sources { addresses: &[], turn: &Cell::new(0), warm_ups: None }, patience).await
     }
 
     #[test]
@@ -319,11 +328,11 @@ mod tests {
         let turn = Cell::new(0);
         let parse = |text: &str| text.parse::<IpAddr>().unwrap();
         let addresses = ["192.0.2.7", "2001:db8::7", "192.0.2.8"].map(parse);
-        let sources = Sources { addresses: &addresses, turn: &turn };
+        let sources = Sources { addresses: &addresses, turn: &turn, warm_ups: None };
         let four: Vec<_> = (0..4).map(|_| sources.next_for(parse("192.0.2.1")).unwrap()).collect();
         assert_eq!(four, ["192.0.2.7", "192.0.2.8", "192.0.2.7", "192.0.2.8"].map(parse));
         assert_eq!(sources.next_for(parse("::1")), Some(parse("2001:db8::7")));
-        let sources = Sources { addresses: &addresses[..1], turn: &turn };
+        let sources = Sources { addresses: &addresses[..1], turn: &turn, warm_ups: None };
         assert_eq!(sources.next_for(parse("::1")), None, "a family without an address is the kernel's");
     }
 

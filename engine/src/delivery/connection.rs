@@ -3,7 +3,7 @@
 //!
 //! Lives on one delivery shard, in the task that opened it.
 
-use super::client::{Asked, Client, ClientSettings, Event, Opening, Rcpt, StartTls, Transaction};
+use super::client::{Asked, Client, ClientSettings, Event, Opening, StartTls, Transaction};
 use super::failure::{Failure, Scope};
 use super::message::{Message, Pieces};
 use super::settle::Tells;
@@ -19,6 +19,7 @@ use glommio::net::TcpStream;
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -98,6 +99,12 @@ pub struct Connection {
     out: Vec<u8>,
     /// Octets that came behind the reply that ended the last wait.
     carried: Vec<u8>,
+    /// What its TLS had to be.
+    pub demand: Demand,
+    /// DNSSEC vouches for the way to the host.
+    pub way_is_authentic: bool,
+    /// The address that it goes out from.
+    pub source: Option<IpAddr>,
     /// How long it took to get ready, for the first message's log line.
     pub setup_micros: u64,
     /// When connecting began.
@@ -114,6 +121,7 @@ impl Connection {
         start: Instant,
         scratch: Scratch,
     ) -> Result<Self, Unopened> {
+        let source = stream.local_addr().ok().map(|address| address.ip());
         let mut stream = Transport::Plain(stream);
         let tls = match wish.tls.implicit {
             true => Some(handshake(&mut stream, wish, &peer).await.map_err(refused)?),
@@ -125,9 +133,12 @@ impl Connection {
             stream,
             client,
             tls,
+            demand: wish.demand.clone(),
+            way_is_authentic: wish.way_is_authentic,
             scratch,
             out: Vec::with_capacity(1024),
             carried: Vec::new(),
+            source,
             setup_micros: 0,
             since: start,
         };
@@ -193,8 +204,8 @@ impl Connection {
     pub fn begin(&mut self, message: &Message, recipients: &[u32]) {
         let envelope = &message.envelope;
         let transaction = Transaction {
-            sender: &envelope.sender,
-            recipients: recipients.iter().map(|&index| Rcpt::from(&envelope.recipients[index as usize])),
+            sender: message.sender(),
+            recipients: recipients.iter().map(|&index| message.rcpt(index)),
             content_bytes: message.content_bytes,
             eight_bit: message.is_eight_bit(),
             binary: message.is_binary(),

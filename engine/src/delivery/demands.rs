@@ -73,7 +73,7 @@ pub async fn of_candidate(shard: &DeliveryShard, next_hop: &NextHop, candidate: 
 }
 
 /// Whether there is anything to ask.
-fn is_raised(shard: &DeliveryShard, next_hop: &NextHop) -> bool {
+pub fn is_raised(shard: &DeliveryShard, next_hop: &NextHop) -> bool {
     let route = shard.config.routes.get(usize::from(next_hop.route));
     route.is_some_and(|route| {
         route.tls.rule.can_be_raised() && (route.tls.dane || route.tls.mta_sts) || needs_dane(route)

@@ -1,21 +1,16 @@
-//! One next hop as its delivery shard sees it: the messages that are ready for it, how many
-//! connections it has and may have, and whether it answers at all.
+//! One next hop as its delivery shard sees it: the messages that are ready for it, how many connections it has,
+//! and whether it answers at all. How many it may have, its [`Site`] knows.
 //!
-//! Lives on one delivery shard. A hop that answers at no address is *down*: its messages wait here
-//! without burning attempts, one connection at a time probes it, and when it answers again the
-//! number of connections starts at one and grows with each success.
+//! Lives on one delivery shard. A hop that answers at no address is *down*: its messages wait here without
+//! burning attempts, and one connection at a time probes it.
 
 use super::ready::Ready;
+use super::site::Site;
 use crate::shard::links::{Group, Luggage, NextHop};
 use sluice_queue::QueueId;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
-
-/// Connections that a hop begins with, as Postfix does (initial_destination_concurrency).
-const CONNECTIONS_FIRST: usize = 5;
 
 /// A message in the schedule: an index entry, and the message itself while it is fresh.
 pub struct Item {
@@ -68,10 +63,9 @@ pub struct Trouble {
 
 pub struct Hop {
     pub next_hop: NextHop,
-    /// The most connections that this shard may have to it.
-    connections_max: usize,
-    connections_allowed: Cell<usize>,
     connections: Cell<usize>,
+    /// The site that its hosts are, and their names; nobody knows before the first look-up.
+    site: RefCell<Option<(Rc<Site>, Rc<str>)>>,
     ready: RefCell<Ready>,
     /// Messages that came while the hop was down and of which log and spool do not know it yet.
     unannounced: RefCell<VecDeque<Item>>,
@@ -79,10 +73,10 @@ pub struct Hop {
     settling: Cell<bool>,
     /// A probe stands in the timetable.
     probe_planned: Cell<bool>,
-    /// Waits for a place among all connections of the shard.
-    starved: Cell<bool>,
-    /// Connections without work, the one that was used last at the end.
-    idle: RefCell<Vec<Rc<Idle>>>,
+    /// Waits in the line of its site or of the shard for a place for one more connection.
+    in_line: Cell<bool>,
+    /// The first moment at which one of those that wait expires or is due for a notice, wall clock.
+    event_micros: Cell<u64>,
     down: RefCell<Option<Down>>,
     /// The version of the route's table by which its messages came here, as far as that was looked at.
     pub table_version: Cell<u64>,
@@ -95,28 +89,41 @@ struct Down {
     since_micros: u64,
 }
 
-#[derive(Default)]
-struct Idle {
-    waker: RefCell<Option<Waker>>,
-    called: Cell<bool>,
-}
-
 impl Hop {
-    pub fn new(next_hop: NextHop, connections_max: usize) -> Self {
-        let connections_max = connections_max.max(1);
+    pub fn new(next_hop: NextHop) -> Self {
         Self {
             next_hop,
-            connections_max,
-            connections_allowed: Cell::new(connections_max.min(CONNECTIONS_FIRST)),
             connections: Cell::new(0),
+            site: RefCell::default(),
             ready: RefCell::default(),
             unannounced: RefCell::default(),
             settling: Cell::new(false),
             probe_planned: Cell::new(false),
-            starved: Cell::new(false),
-            idle: RefCell::default(),
+            in_line: Cell::new(false),
+            event_micros: Cell::new(0),
             down: RefCell::default(),
             table_version: Cell::new(0),
+        }
+    }
+
+    pub fn site(&self) -> Option<Rc<Site>> {
+        self.site.borrow().as_ref().map(|(site, _)| site.clone())
+    }
+
+    /// `hosts`: their names. Its connections count there from now on.
+    pub fn set_site(&self, site: &Rc<Site>, hosts: Rc<str>) {
+        let was = self.site.replace(Some((site.clone(), hosts)));
+        if let Some((was, _)) = was {
+            was.remove_connections(self.connections.get());
+        }
+        site.add_connections(self.connections.get());
+    }
+
+    /// Both lead to the same hosts, as far as is known.
+    pub fn has_hosts_of(&self, other: &Hop) -> bool {
+        match (&*self.site.borrow(), &*other.site.borrow()) {
+            (Some((one, hosts)), Some((other, others))) => Rc::ptr_eq(one, other) && hosts == others,
+            _ => false,
         }
     }
 
@@ -179,6 +186,11 @@ impl Hop {
         !self.settling.replace(true)
     }
 
+    #[cfg(test)]
+    pub fn is_settling(&self) -> bool {
+        self.settling.get()
+    }
+
     pub fn end_settling(&self) {
         self.settling.set(false);
     }
@@ -196,9 +208,24 @@ impl Hop {
         self.probe_planned.set(false);
     }
 
-    /// Whether it was already waiting for a place among all connections.
-    pub fn set_starved(&self, starved: bool) -> bool {
-        self.starved.replace(starved)
+    /// Whether it was already in a line for a place.
+    pub fn set_in_line(&self, in_line: bool) -> bool {
+        self.in_line.replace(in_line)
+    }
+
+    /// One of those that wait here expires then, or is due for a notice.
+    pub fn note_event(&self, at_micros: u64) {
+        self.event_micros.set(self.event_micros.get().min(at_micros));
+    }
+
+    /// Whether something is due for one of those that wait; if so, they are all looked at, and what each waits
+    /// for is noted anew.
+    pub fn take_event(&self, now_micros: u64) -> bool {
+        let is_due = self.event_micros.get() <= now_micros;
+        if is_due {
+            self.event_micros.set(u64::MAX);
+        }
+        is_due
     }
 
     /// Nothing waits, nothing runs: the hop can be forgotten.
@@ -206,68 +233,19 @@ impl Hop {
         self.is_empty() && self.connections.get() == 0
     }
 
-    /// Gives new work to a connection that waits, or says that a new connection should be opened.
-    pub fn call(&self) -> Call {
-        if self.down.borrow().is_some() || self.ready_len() == 0 {
-            return Call::Nobody;
-        }
-        if let Some(idle) = self.idle.borrow_mut().pop() {
-            idle.called.set(true);
-            if let Some(waker) = idle.waker.take() {
-                waker.wake();
-            }
-            return Call::Idle;
-        }
-        if self.connections.get() < self.connections_allowed.get() {
-            self.connections.set(self.connections.get() + 1);
-            return Call::Open;
-        }
-        Call::Nobody
-    }
-
-    /// The place of a connection that has no work; `call` ends the wait.
-    pub async fn wait_for_call(&self) {
-        let idle = Rc::new(Idle::default());
-        self.idle.borrow_mut().push(idle.clone());
-        let _leaves = Leaves { hop: self, idle: idle.clone() };
-        poll_fn(|context| {
-            if idle.called.get() {
-                return Poll::Ready(());
-            }
-            *idle.waker.borrow_mut() = Some(context.waker().clone());
-            Poll::Pending
-        })
-        .await;
-    }
-
-    /// Wakes all connections that wait, so that they can end.
-    pub fn call_all(&self) {
-        for idle in self.idle.take() {
-            idle.called.set(true);
-            if let Some(waker) = idle.waker.take() {
-                waker.wake();
-            }
-        }
-    }
-
     pub fn connections(&self) -> usize {
         self.connections.get()
     }
 
-    /// Another connection was refused while these work: no more than these.
-    pub fn shrink(&self) {
-        self.connections_allowed.set(self.connections.get().saturating_sub(1).max(1));
+    /// A connection begins, or takes this next hop over from another of the site.
+    pub fn connection_began(&self) {
+        self.connections.set(self.connections.get() + 1);
+        self.site.borrow().iter().for_each(|(site, _)| site.add_connections(1));
     }
 
     pub fn connection_ended(&self) {
         self.connections.set(self.connections.get() - 1);
-    }
-
-    pub fn succeeded(&self) {
-        let allowed = self.connections_allowed.get();
-        if allowed < self.connections_max {
-            self.connections_allowed.set(allowed + 1);
-        }
+        self.site.borrow().iter().for_each(|(site, _)| site.remove_connections(1));
     }
 
     /// The hop answers: true when it was down before.
@@ -277,7 +255,10 @@ impl Hop {
 
     /// The hop answers at no address, as was found at `now_micros`. Returns how often in a row that was found.
     pub fn set_down(&self, trouble: Trouble, now_micros: u64) -> u32 {
-        self.connections_allowed.set(1);
+        // Those that wait here have not been looked at yet.
+        if self.down.borrow().is_none() {
+            self.event_micros.set(0);
+        }
         let mut down = self.down.borrow_mut();
         let probes = down.as_ref().map_or(0, |down| down.probes).saturating_add(1);
         let since_micros = down.as_ref().map_or(now_micros, |down| down.since_micros);
@@ -297,6 +278,10 @@ impl Hop {
         }
     }
 
+    pub fn is_down(&self) -> bool {
+        self.down.borrow().is_some()
+    }
+
     pub fn trouble(&self) -> Option<Trouble> {
         self.down.borrow().as_ref().map(|down| down.trouble.clone())
     }
@@ -305,43 +290,23 @@ impl Hop {
     pub fn begin_probe(&self) -> bool {
         let free = self.connections.get() == 0 && self.down.borrow().is_some();
         if free {
-            self.connections.set(1);
+            self.connection_began();
         }
         free
     }
 }
 
-/// What [`Hop::call`] found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Call {
-    Idle,
-    /// A place for a connection has been taken for the caller, who opens it.
-    Open,
-    Nobody,
-}
-
-struct Leaves<'a> {
-    hop: &'a Hop,
-    idle: Rc<Idle>,
-}
-
-impl Drop for Leaves<'_> {
-    fn drop(&mut self) {
-        self.hop.idle.borrow_mut().retain(|other| !Rc::ptr_eq(other, &self.idle));
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use super::super::site::tests::site;
     use super::*;
-    use futures_lite::future::{block_on, poll_once};
     use sluice_queue::SpoolNumber;
 
-    fn hop(connections_max: usize) -> Hop {
-        Hop::new(NextHop::of_route(0), connections_max)
+    pub fn hop() -> Hop {
+        Hop::new(NextHop::of_route(0))
     }
 
-    fn item(n: u64) -> Item {
+    pub fn item(n: u64) -> Item {
         Item::of(QueueId::new(n, SpoolNumber::new(0).unwrap()), Group::One(0))
     }
 
@@ -350,54 +315,45 @@ mod tests {
     }
 
     #[test]
-    fn connections_are_opened_up_to_what_is_allowed() {
-        let hop = hop(2);
-        assert_eq!(hop.call(), Call::Nobody);
-        hop.push(item(1));
-        assert_eq!([hop.call(), hop.call(), hop.call()], [Call::Open, Call::Open, Call::Nobody]);
+    fn its_connections_count_at_its_site_wherever_that_moves() {
+        let (hop, one, other) = (hop(), site(), site());
+        hop.connection_began();
+        hop.set_site(&one, "a".into());
+        hop.connection_began();
+        assert_eq!(one.connections(), 2);
+        hop.set_site(&other, "b".into());
+        assert_eq!((one.connections(), other.connections()), (0, 2));
+        hop.set_site(&other, "c".into());
         hop.connection_ended();
-        assert_eq!(hop.call(), Call::Open);
+        assert_eq!((other.connections(), hop.connections()), (1, 1));
     }
 
     #[test]
-    fn an_idle_connection_is_called_before_another_is_opened() {
-        let hop = hop(5);
-        let mut wait = Box::pin(hop.wait_for_call());
-        block_on(async {
-            assert_eq!(poll_once(&mut wait).await, None);
-            hop.push(item(1));
-            assert_eq!(hop.call(), Call::Idle);
-            assert_eq!(poll_once(&mut wait).await, Some(()));
-        });
-        drop(wait);
-        assert_eq!(hop.call(), Call::Open);
-    }
-
-    #[test]
-    fn a_connection_that_stops_waiting_is_not_called() {
-        let hop = hop(5);
-        let mut wait = Box::pin(hop.wait_for_call());
-        block_on(async { assert_eq!(poll_once(&mut wait).await, None) });
-        drop(wait);
+    fn a_hop_that_is_down_gets_one_probe() {
+        let hop = hop();
         hop.push(item(1));
-        assert_eq!(hop.call(), Call::Open);
-    }
-
-    #[test]
-    fn a_hop_that_is_down_gets_one_probe_and_then_grows_from_one_connection() {
-        let hop = hop(20);
-        hop.push(item(1));
+        assert!(!hop.begin_probe(), "it is not down");
         assert_eq!(hop.set_down(trouble(), 10), 1);
-        assert_eq!(hop.call(), Call::Nobody);
         assert!(hop.begin_probe());
         assert!(!hop.begin_probe());
         assert_eq!(hop.set_down(trouble(), 20), 2);
         assert_eq!(hop.down_since(), Some((trouble(), 10)));
         hop.connection_ended();
         assert!(hop.begin_probe());
-        assert!(hop.set_up());
-        assert_eq!(hop.call(), Call::Nobody, "the probe's own connection is the one allowed");
-        hop.succeeded();
-        assert_eq!([hop.call(), hop.call()], [Call::Open, Call::Nobody]);
+        assert!(hop.set_up() && !hop.set_up());
+    }
+
+    #[test]
+    fn those_that_wait_are_looked_at_when_something_is_due_for_one_of_them_and_not_before() {
+        let hop = hop();
+        hop.set_down(trouble(), 1);
+        assert!(hop.take_event(1), "once at the beginning");
+        assert!(!hop.take_event(1_000_000));
+        hop.note_event(300);
+        hop.note_event(200);
+        hop.set_down(trouble(), 2);
+        assert!(!hop.take_event(199));
+        assert!(hop.take_event(200));
+        assert!(!hop.take_event(u64::MAX - 1));
     }
 }

@@ -11,16 +11,20 @@
 //! ```
 
 mod answers;
+pub mod backoff;
 pub mod balance;
 mod broken_tls;
 pub mod client;
 mod connect;
 mod connection;
 mod demands;
+mod down;
 pub mod extensions;
 pub mod failure;
 mod hands;
+mod heed;
 mod hop;
+mod idle;
 pub mod limits;
 pub mod lookup;
 mod memory;
@@ -28,16 +32,22 @@ mod message;
 mod observed;
 mod opening;
 mod own;
+mod pace;
 pub mod parameters;
+mod places;
 mod ready;
 pub mod reply;
 pub mod reply_reader;
 mod serve;
 mod settle;
 pub mod shard;
+#[cfg(test)]
+mod simulation;
+mod site;
 mod sorting;
 mod steer;
 mod transaction;
 mod transport;
 pub mod verdict;
+mod warm_up;
 mod worker;

@@ -35,21 +35,11 @@ pub fn opened(
     let failure = match opened {
         Ok(connection) => match (&connection.tls, wish.demand) {
             (None, _) if wish.declines_tls() => return,
-            (None, _) => Some((ResultType::StarttlsNotSupported, "STARTTLS was not offered".into())),
+            (None, _) => Some((ResultType::StarttlsNotSupported, "STARTTLS was not offered".to_owned())),
             (Some(_), Demand::Encrypt(_)) => {
-                Some((ResultType::TlsaInvalid, "no TLSA record can be used".into()))
+                Some((ResultType::TlsaInvalid, "no TLSA record can be used".to_owned()))
             }
-            (Some(tls), _) => tls.testing.as_ref().map(|(fault, why)| {
-                let domain = wish.domain.unwrap_or_default();
-                let host = peer.host();
-                log::note(
-                    "delivery",
-                    &format!(
-                        "the MTA-STS policy of {domain}, which it tests, would keep mail from {host}: {why}"
-                    ),
-                );
-                (result(*fault), why.clone())
-            }),
+            (Some(tls), _) => tls.testing.as_ref().map(|(fault, why)| (result(*fault), why.clone())),
         },
         Err(Unopened::Tls(failure, TlsFault::Certificate(fault))) => {
             Some((result(*fault), failure.text.clone()))
@@ -63,6 +53,12 @@ pub fn opened(
         // It says nothing of TLS.
         Err(Unopened::Failed(_)) => return,
     };
+    if let (Some((_, why)), Demand::StsTesting(_)) = (&failure, wish.demand) {
+        let (domain, host) = (wish.domain.unwrap_or_default(), peer.host());
+        let text =
+            format!("the MTA-STS policy of {domain}, which it tests, would keep mail from {host}: {why}");
+        log::note("delivery", &text);
+    }
     let applied = match wish.demand {
         Demand::Route => Applied::None,
         Demand::Sts(policy) | Demand::StsTesting(policy) => Applied::Sts(Some(policy.clone())),

@@ -14,7 +14,7 @@ use super::observed;
 use super::shard::DeliveryShard;
 use super::verdict::Peer;
 use crate::clock::monotonic_millis;
-use crate::config::TlsRule;
+use crate::config::{PeerName, TlsRule};
 use crate::observe::log;
 use crate::shard::links::NextHop;
 use crate::tls::demand::Demand;
@@ -105,8 +105,32 @@ async fn pass_over_unfit(
 
 /// While the hop is down each probe fails; the log has said so.
 fn note(hop: &Hop, failure: &Failure) {
-    if hop.trouble().is_none() {
+    if !hop.is_down() {
         log::note("delivery", &failure.text);
+    }
+}
+
+impl DeliveryShard {
+    /// Whether a connection may serve other next hops of the route with the same hosts, as far as the route's own
+    /// rule goes; [`Self::satisfies`] says whether it does what the receiving side of one demands.
+    pub fn may_be_shared(&self, next_hop: &NextHop) -> bool {
+        let Some(route) = self.config.routes.get(usize::from(next_hop.route)) else { return false };
+        next_hop.via.is_none()
+            && (route.tls.rule != TlsRule::Verify || !route.tls.names.contains(&PeerName::Domain))
+    }
+
+    /// Whether a connection that was opened for another next hop of the same hosts is just what would be opened
+    /// for this one: the way to the host as authentic, the same demanded of its TLS.
+    pub async fn satisfies(&self, connection: &Connection, next_hop: &NextHop) -> bool {
+        if !demands::is_raised(self, next_hop) {
+            return true;
+        }
+        let Ok(candidates) = self.candidates(next_hop).await else { return false };
+        let same = |candidate: &&Candidate| candidate.peer == *connection.peer();
+        let Some(candidate) = candidates.iter().find(same) else { return false };
+        let demanded = demands::of_candidate(self, next_hop, candidate).await;
+        candidate.secure == connection.way_is_authentic
+            && demanded.is_ok_and(|demand| demand == connection.demand)
     }
 }
 

@@ -9,19 +9,24 @@
 use super::client::Event;
 use super::connection::Connection;
 use super::hop::{Hop, Item};
+use super::idle::Call;
 use super::lookup::Candidate;
 use super::message::Message;
 use super::opening::open_one;
+use super::places::TURN_MESSAGES;
 use super::settle::{Attempted, Tells, Timing, put_off_faulty, settle_attempt};
 use super::shard::DeliveryShard;
+use super::site::Serving;
 use super::steer::InHands;
 use super::verdict::{Fate, Outcome, Peer, Verdict};
-use crate::clock::wall_micros;
+use crate::clock::{monotonic_millis, wall_micros};
 use crate::config::RouteLimits;
+use crate::rewrite::Rules;
 use crate::smtp::content::Framing;
 use crate::tls::outward::PeerTls;
 use futures_lite::FutureExt;
-use sluice_queue::RecipientState;
+use sluice_queue::{Envelope, RecipientState};
+use std::cell::RefCell;
 use std::collections::{HashSet, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
@@ -38,26 +43,34 @@ const RECIPIENTS_UNDER_WAY_MAX: usize = 256;
 const DETOUR_AGE_MAX: Duration = Duration::from_secs(60);
 
 /// Serves until the connection has come to its end, which it says with QUIT where it can.
-pub async fn serve(shard: &Rc<DeliveryShard>, hop: &Rc<Hop>, connection: Connection, backups: &[Candidate]) {
-    let setup_micros = connection.setup_micros;
-    let mut lane = Lane {
-        shard,
-        hop,
-        backups,
-        flights: VecDeque::new(),
-        taken: None,
-        at: None,
-        setup_micros,
-        begun: 0,
-        limits: shard.limits_of(&hop.next_hop),
-        is_detour: shard.is_detour(&hop.next_hop, connection.peer()),
-        connection,
-    };
+/// `serves`: the hop that it serves at first, and the one that it serves in the end.
+pub async fn serve(
+    shard: &Rc<DeliveryShard>,
+    serves: &RefCell<Rc<Hop>>,
+    connection: Connection,
+    backups: &[Candidate],
+    serving: Serving,
+) {
+    let hop = serves.borrow().clone();
+    let mut lane = Lane::new(shard, hop, connection, backups, serving);
     loop {
         match AssertUnwindSafe(lane.step()).catch_unwind().await {
             Ok(Step::On) => {}
-            Ok(Step::Idle) if wait_for_work(shard, hop, lane.age_left()).await => {}
-            Ok(Step::Idle | Step::UsedUp) => return lane.connection.quit(),
+            Ok(Step::Paced(at)) if lane.may_rest_until(at) => {
+                let wait = at.saturating_sub(monotonic_millis()).max(1);
+                glommio::timer::sleep(Duration::from_millis(wait)).await;
+            }
+            Ok(step @ (Step::Idle | Step::TurnOver)) => match lane.next_work(step).await {
+                Call::Work => {}
+                Call::Switch(next) => {
+                    lane.switch(next, serves);
+                    if !shard.satisfies(&lane.connection, &lane.hop.next_hop).await {
+                        return lane.connection.quit();
+                    }
+                }
+                Call::Leave => return lane.connection.quit(),
+            },
+            Ok(Step::UsedUp | Step::Paced(_)) => return lane.connection.quit(),
             Ok(Step::Broken) => return lane.give_back(),
             Err(_) => {
                 shard.counters.delivery_panics_total.add(1);
@@ -68,24 +81,15 @@ pub async fn serve(shard: &Rc<DeliveryShard>, hop: &Rc<Hop>, connection: Connect
     }
 }
 
-/// False when the connection has been unused for long enough, or the shard stops.
-async fn wait_for_work(shard: &DeliveryShard, hop: &Hop, age_left: Duration) -> bool {
-    let called = async {
-        hop.wait_for_call().await;
-        true
-    };
-    let unused = async {
-        glommio::timer::sleep(shard.config.delivery.idle.min(age_left)).await;
-        false
-    };
-    called.or(unused).await
-}
-
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Step {
     On,
     /// Nothing is under way and nothing is ready.
     Idle,
+    /// Nothing is under way, and others wait for the place.
+    TurnOver,
+    /// Nothing is under way, and the site's rate has no turn before that.
+    Paced(u64),
     /// Nothing is under way and nothing more is to begin.
     UsedUp,
     Broken,
@@ -94,8 +98,9 @@ enum Step {
 /// A connection and the messages on it, the oldest first.
 struct Lane<'a> {
     shard: &'a Rc<DeliveryShard>,
-    hop: &'a Rc<Hop>,
+    hop: Rc<Hop>,
     connection: Connection,
+    serving: Serving,
     backups: &'a [Candidate],
     flights: VecDeque<Flight>,
     /// A message that was taken from the hop and has not begun yet.
@@ -105,6 +110,8 @@ struct Lane<'a> {
     /// For the log line of the first message.
     setup_micros: u64,
     begun: usize,
+    /// Of those, the ones since it took its hop over, or since nobody else waited.
+    turn: usize,
     limits: RouteLimits,
     /// It goes to a host that took over from another one.
     is_detour: bool,
@@ -123,24 +130,107 @@ struct Flight {
     hands: InHands,
 }
 
-impl Lane<'_> {
+impl<'a> Lane<'a> {
+    fn new(
+        shard: &'a Rc<DeliveryShard>,
+        hop: Rc<Hop>,
+        connection: Connection,
+        backups: &'a [Candidate],
+        serving: Serving,
+    ) -> Self {
+        let setup_micros = connection.setup_micros;
+        let flights = VecDeque::new();
+        let limits = shard.limits_of(&hop.next_hop);
+        let is_detour = shard.is_detour(&hop.next_hop, connection.peer());
+        Self {
+            shard,
+            hop,
+            connection,
+            serving,
+            backups,
+            flights,
+            taken: None,
+            at: None,
+            setup_micros,
+            begun: 0,
+            turn: 0,
+            limits,
+            is_detour,
+        }
+    }
+
     async fn step(&mut self) -> Step {
-        if self.may_begin() {
-            if let Some(item) = self.hop.take() {
-                self.taken = Some(item);
-                return self.begin().await;
-            }
-            if self.flights.is_empty() {
-                return Step::Idle;
-            }
-        } else if self.flights.is_empty() {
-            return Step::UsedUp;
+        let over = match self.turn_for_a_message() {
+            Ok(()) => match self.hop.take() {
+                Some(item) => {
+                    self.taken = Some(item);
+                    return self.begin().await;
+                }
+                None => Step::Idle,
+            },
+            Err(over) => over,
+        };
+        if self.flights.is_empty() {
+            return over;
         }
         let event = self.connection.next_event().await;
         self.handle(event).await
     }
 
-    fn may_begin(&self) -> bool {
+    /// Takes the site's and the address's turn for a message, when there is a message and it may begin.
+    ///
+    /// # Errors
+    /// What is to be done instead, when nothing is under way.
+    fn turn_for_a_message(&mut self) -> Result<(), Step> {
+        let (shard, hop) = (self.shard, &self.hop);
+        if !self.has_room() || hop.is_down() || self.serving.must_leave() {
+            return Err(Step::UsedUp);
+        }
+        if hop.ready_len() == 0 {
+            return Err(Step::Idle);
+        }
+        if self.turn >= TURN_MESSAGES {
+            if shard.is_wanted(hop) {
+                return Err(Step::TurnOver);
+            }
+            self.turn = 0;
+        }
+        if !shard.may_send_from(&hop.next_hop, self.connection.source, false) {
+            return Err(Step::UsedUp);
+        }
+        hop.site().map_or(Ok(()), |site| site.take_message(monotonic_millis())).map_err(Step::Paced)?;
+        match shard.may_send_from(&hop.next_hop, self.connection.source, true) {
+            true => Ok(()),
+            false => Err(Step::UsedUp),
+        }
+    }
+
+    /// A wait for the rate's turn that is no longer than an unused connection is kept.
+    fn may_rest_until(&self, at: u64) -> bool {
+        let idle_millis = self.shard.config.delivery.idle.as_millis() as u64;
+        !self.shard.is_stopping() && at <= monotonic_millis() + idle_millis
+    }
+
+    /// What a connection with nothing under way does next.
+    async fn next_work(&self, step: Step) -> Call {
+        let shared = self.shard.may_be_shared(&self.hop.next_hop);
+        if let Some(next) = self.shard.next_in_line(&self.hop, shared) {
+            return Call::Switch(next);
+        }
+        if step == Step::TurnOver || self.shard.is_wanted(&self.hop) {
+            return Call::Leave;
+        }
+        self.shard.wait_for_work(&self.hop, shared, self.age_left()).await
+    }
+
+    fn switch(&mut self, next: Rc<Hop>, serves: &RefCell<Rc<Hop>>) {
+        let from = std::mem::replace(&mut self.hop, next.clone());
+        *serves.borrow_mut() = next;
+        self.turn = 0;
+        self.shard.switch(&from, &self.hop);
+    }
+
+    fn has_room(&self) -> bool {
         let bytes: u64 = self.flights.iter().map(|flight| flight.message.content_bytes).sum();
         let recipients: usize = self.flights.iter().map(|flight| flight.recipients.len()).sum();
         self.connection.can_begin()
@@ -160,13 +250,15 @@ impl Lane<'_> {
 
     /// The message that was taken: its commands, and its content where no answer is needed for that.
     async fn begin(&mut self) -> Step {
-        let (shard, hop) = (self.shard, self.hop);
+        let (shard, hop) = (self.shard, &self.hop.clone());
         let Some(item) = &self.taken else { return Step::On };
         let hands = shard.in_hands(item);
+        #[cfg(test)]
+        super::simulation::fault_point(item.id);
         shard.feed(hop);
         let loaded = Message::of(item, &shard.links).await;
         let Some(item) = self.taken.take() else { return Step::On };
-        let (message, states) = match loaded {
+        let (mut message, states) = match loaded {
             Ok(found) => found,
             Err(error) => {
                 shard.unreadable(hop, item, &error);
@@ -177,16 +269,29 @@ impl Lane<'_> {
         if rest.is_empty() {
             return Step::On;
         }
-        let now = self.connection.take_share(&message, &mut rest, self.limits.recipients_max);
+        let route = shard.config.routes.get(usize::from(hop.next_hop.route));
+        let rules = route.and_then(|route| route.rewrite.as_ref());
+        let mut now = self.connection.take_share(&message, &mut rest, self.limits.recipients_max);
+        if let Some(rules) = rules.filter(|rules| rules.divides_recipients()) {
+            let others = divide(&mut now, &message.envelope, rules);
+            rest.splice(0..0, others);
+        }
         if !rest.is_empty() {
             shard.give_back(hop, item.with_group(rest));
             hands.cover(&now);
             shard.feed(hop);
         }
+        if let Some(rules) = rules
+            && let Err(error) = message.rewrite(rules, &now, &shard.config).await
+        {
+            shard.unreadable(hop, item.with_group(now), &error);
+            return Step::On;
+        }
         let setup_micros = std::mem::take(&mut self.setup_micros);
         let timing = Timing { began_micros: wall_micros(), setup_micros, ended_micros: 0 };
         shard.transaction_began();
         self.begun += 1;
+        self.turn += 1;
         self.connection.begin(&message, &now);
         self.flights.push_back(Flight { item, message, recipients: now, timing, hands });
         let event = self.connection.event_at_hand();
@@ -232,7 +337,7 @@ impl Lane<'_> {
     /// is asked in turn.
     async fn finish(&mut self, fates: Vec<Fate>) {
         self.at = Some(0);
-        let (shard, hop) = (self.shard, self.hop);
+        let (shard, hop) = (self.shard, &self.hop.clone());
         let Some(flight) = self.flights.front_mut() else { return };
         let connection = &self.connection;
         let here = (connection.peer(), connection.tls.clone(), connection.tells());
@@ -256,24 +361,24 @@ impl Lane<'_> {
     fn unreadable(&mut self, index: usize, error: &str) {
         self.at = None;
         let Some(flight) = self.flights.remove(index) else { return };
-        self.shard.unreadable(self.hop, flight.item.with_group(flight.recipients), error);
+        self.shard.unreadable(&self.hop, flight.item.with_group(flight.recipients), error);
         self.shard.transaction_ended();
     }
 
     /// What was under way goes back, in the order in which it came.
     fn give_back(mut self) {
         while let Some(flight) = self.flights.pop_back() {
-            flight.leave(self.shard, self.hop);
+            flight.leave(self.shard, &self.hop);
         }
     }
 
     /// The message at which the program failed is put off.
     fn after_a_fault(&mut self) {
         if let Some(item) = self.taken.take() {
-            put_off_faulty(self.shard, self.hop, item);
+            put_off_faulty(self.shard, &self.hop, item);
         }
         if let Some(flight) = self.at.take().and_then(|index| self.flights.remove(index)) {
-            put_off_faulty(self.shard, self.hop, flight.item.with_group(flight.recipients));
+            put_off_faulty(self.shard, &self.hop, flight.item.with_group(flight.recipients));
             self.shard.transaction_ended();
         }
     }
@@ -306,14 +411,23 @@ impl Flight {
         let asked = asked.unwrap_or(&self.recipients);
         assert_eq!(fates.len(), asked.len(), "every recipient has its fate");
         let mut attempted = Vec::with_capacity(fates.len());
+        let mut heeded = None;
         for (&recipient, fate) in asked.iter().zip(&fates) {
+            let wait = match fate {
+                // A session that ended has one reason for all its recipients.
+                Fate::Failed(failure) if heeded.as_ref() != Some(failure) => {
+                    heeded = Some(failure.clone());
+                    shard.heed(hop, peer, failure)
+                }
+                _ => None,
+            };
             if let Some(verdict) = Verdict::of(fate, Some(peer), last_host) {
                 let (relay, tls) = (peer.to_string(), tls.clone());
-                attempted.push(Attempted { recipient, verdict, relay, tls, tells });
+                attempted.push(Attempted { recipient, verdict, relay, tls, tells, wait });
             }
         }
         if attempted.iter().any(|done| done.verdict.outcome == Outcome::Delivered) {
-            hop.succeeded();
+            hop.site().iter().for_each(|site| site.succeeded());
         }
         self.timing.ended_micros = wall_micros();
         let some_stay = attempted.len() < self.recipients.len();
@@ -338,7 +452,7 @@ impl Flight {
         last_host: bool,
     ) -> Result<(), String> {
         let peer = &candidate.peer;
-        let most = shard.config.delivery.recipients_max;
+        let most = shard.limits_of(&hop.next_hop).recipients_max;
         let mut left = self.recipients.clone();
         let mut backup: Option<Connection> = None;
         while !left.is_empty() {
@@ -371,6 +485,18 @@ fn leave_politely(connection: Connection) {
     if !connection.is_closed() {
         connection.quit();
     }
+}
+
+/// Keeps those who get the same envelope sender as the first; gives the others, who wait for a transaction of
+/// their own.
+fn divide(recipients: &mut Vec<u32>, envelope: &Envelope, rules: &Rules) -> Vec<u32> {
+    let now = wall_micros();
+    let sender =
+        |index: &u32| rules.sender(&envelope.sender, &envelope.recipients[*index as usize].address, now);
+    let Some(first) = recipients.first().map(sender) else { return Vec::new() };
+    let (same, others) = std::mem::take(recipients).into_iter().partition(|index| sender(index) == first);
+    *recipients = same;
+    others
 }
 
 /// The recipients of an item that nobody has decided yet.

@@ -14,6 +14,7 @@ use crate::shard::links::{Disposition, Fate, Group, Report, ToIngest};
 use crate::tls::outward::PeerTls;
 use sluice_queue::{Envelope, Notify};
 use std::rc::Rc;
+use std::time::Duration;
 
 /// A message whose delivery ended in a fault of the program waits at least this long when it has expired.
 const FAULT_WAIT_MICROS: u64 = 60_000_000;
@@ -26,6 +27,8 @@ pub struct Attempted {
     pub relay: String,
     pub tls: Option<Rc<PeerTls>>,
     pub tells: Tells,
+    /// The host said when it may be tried again (greylisting).
+    pub wait: Option<Duration>,
 }
 
 /// What a next hop tells senders of by itself.
@@ -83,6 +86,7 @@ pub async fn settle_attempt(
     let attempts = item.attempts.saturating_add(1);
     let next = after_deferral(shard, hop, item, attempts);
     let mut again = Vec::new();
+    let mut wait = None;
     let mut fates = Vec::with_capacity(attempted.len());
     for mut done in attempted {
         let disposition = match done.verdict.outcome {
@@ -94,7 +98,10 @@ pub async fn settle_attempt(
             Outcome::Deferred => {
                 let disposition = deferred(item, &next);
                 match disposition {
-                    Disposition::Deferred { .. } => again.push(done.recipient),
+                    Disposition::Deferred { .. } => {
+                        again.push(done.recipient);
+                        wait = wait.max(done.wait);
+                    }
                     Disposition::Bounced => {
                         done.verdict.status = Status::TOO_LATE;
                         done.verdict.text = too_late(&done.verdict.text);
@@ -114,20 +121,31 @@ pub async fn settle_attempt(
         item.attempts = attempts;
         item.notified |= notice_due;
         item.announced = true;
+        let at_micros = match wait {
+            None => at_micros,
+            Some(wait) => {
+                let expires = retry::expires_micros(shard.retry_of(&hop.next_hop), item.arrived_micros);
+                let asked = wall_micros().saturating_add(wait.as_micros() as u64);
+                asked.min(expires.max(wall_micros()))
+            }
+        };
         shard.put_off(hop, item, due_millis(at_micros));
     }
 }
 
 fn after_deferral(shard: &DeliveryShard, hop: &Hop, item: &Item, attempts: u16) -> Next {
-    let deferral = Deferral {
+    retry::after_deferral(shard.retry_of(&hop.next_hop), &deferral(item, attempts))
+}
+
+fn deferral(item: &Item, attempts: u16) -> Deferral {
+    Deferral {
         id: item.id,
         arrived_micros: item.arrived_micros,
         now_micros: wall_micros(),
         attempts,
         notified: item.notified,
         by: item.luggage.by(),
-    };
-    retry::after_deferral(shard.retry_of(&hop.next_hop), &deferral)
+    }
 }
 
 fn deferred(item: &Item, next: &Next) -> Disposition {
@@ -220,7 +238,7 @@ pub async fn settle_trouble(
     trouble: &Trouble,
     waits: Waits,
 ) -> Option<Item> {
-    let next = after_deferral(shard, hop, &item, item.attempts);
+    let next = retry::while_down(shard.retry_of(&hop.next_hop), &deferral(&item, item.attempts));
     if waits == Waits::Down && item.announced && matches!(next, Next::Retry { notice_due: false, .. }) {
         return Some(item);
     }

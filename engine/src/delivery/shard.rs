@@ -9,12 +9,13 @@ use super::client::ClientSettings;
 use super::connect::Sources;
 use super::connection::Scratch;
 use super::hands::Hands;
-use super::hop::{Call, Hop, Item, Trouble};
+use super::hop::{Hop, Item};
+use super::idle::IdleOfShard;
 use super::lookup::{Candidate, Lookup, NotFound};
 use super::memory::Memory;
-use super::settle::{Waits, settle_trouble};
+use super::site::{Census, Site, SiteKey};
 use super::verdict::Peer;
-use super::worker;
+use super::warm_up::WarmUps;
 use crate::channel::Receiver;
 use crate::clock::{monotonic_millis, wall_micros};
 use crate::config::{BalancedHost, Config, Login, Retry, RouteLimits, SmartHost, Target, Timeouts};
@@ -28,15 +29,13 @@ use crate::tls::outward::RouteTls;
 use futures_lite::FutureExt;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
-use std::panic::AssertUnwindSafe;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The first probe of a next hop that is down comes after this, each further one twice as late.
-const PROBE_FIRST: Duration = Duration::from_secs(1);
-/// Smart hosts are probed at least this often, so that mail flows soon after a maintenance.
-const PROBE_LONGEST: Duration = Duration::from_secs(60);
+/// Next hops that are counted for the gauges within one tick, on average.
+const HOPS_PER_TICK: usize = 1_000;
 /// A message that the spool could not give is asked for again after this.
 const UNREADABLE_WAIT: Duration = Duration::from_secs(60);
 
@@ -64,15 +63,34 @@ pub struct DeliveryShard {
     transactions: Cell<usize>,
     transaction_over: Event,
     /// Connections of all hops, and the most there may be.
-    connections: Cell<usize>,
-    connections_total_max: usize,
+    pub(super) connections: Cell<usize>,
+    pub(super) connections_total_max: usize,
     /// Hops that wait for a place among them.
-    starved: RefCell<VecDeque<Rc<Hop>>>,
+    pub(super) starved: RefCell<VecDeque<Rc<Hop>>>,
+    pub(super) idle: IdleOfShard,
+    pub(super) sites: RefCell<HashMap<SiteKey, Rc<Site>>>,
+    pub(super) common: Arc<Common>,
+    /// Ticks until the next hops are counted again.
+    uncounted: Cell<usize>,
+}
+
+/// What the delivery shards have in common.
+pub struct Common {
+    pub census: Arc<Census>,
+    pub warm_ups: WarmUps,
+}
+
+impl Common {
+    pub fn new(config: &Config) -> Arc<Self> {
+        Arc::new(Self { census: Arc::default(), warm_ups: WarmUps::new(&config.warm_ups) })
+    }
 }
 
 pub(super) enum Due {
     Item(Rc<Hop>, Item),
     Probe(Rc<Hop>),
+    /// Its rates have a turn again.
+    Site(Rc<Site>),
 }
 
 impl DeliveryShard {
@@ -82,6 +100,7 @@ impl DeliveryShard {
         links: Arc<Links>,
         counters: Arc<counters::Delivery>,
         tls: &[RouteTls],
+        common: Arc<Common>,
     ) -> Self {
         let connections_total_max = config.delivery.connections_total_max.div_ceil(links.delivery.len());
         Self {
@@ -106,6 +125,10 @@ impl DeliveryShard {
             connections: Cell::new(0),
             connections_total_max,
             starved: RefCell::default(),
+            idle: IdleOfShard::default(),
+            sites: RefCell::default(),
+            common,
+            uncounted: Cell::default(),
         }
     }
 
@@ -138,8 +161,16 @@ impl DeliveryShard {
 
     /// The addresses from which a next hop is connected to.
     pub fn sources(&self, next_hop: &NextHop) -> Sources<'_> {
-        let route = self.config.routes.get(usize::from(next_hop.route));
-        Sources { addresses: route.map_or(&[], |route| &route.source), turn: &self.source_turn }
+        let addresses = self.sources_of(next_hop);
+        Sources {
+            addresses,
+            turn: &self.source_turn,
+            warm_ups: (!self.common.warm_ups.is_empty()).then_some(&self.common.warm_ups),
+        }
+    }
+
+    pub(super) fn sources_of(&self, next_hop: &NextHop) -> &[IpAddr] {
+        self.config.routes.get(usize::from(next_hop.route)).map_or(&[], |route| &route.source)
     }
 
     /// What the route of a next hop that was found demands.
@@ -194,52 +225,11 @@ impl DeliveryShard {
         })
     }
 
-    /// Gives ready messages to connections, as far as there may be some.
-    pub fn feed(self: &Rc<Self>, hop: &Rc<Hop>) {
-        if self.stopping.get() || hop.call() != Call::Open {
-            return;
-        }
-        if self.has_place() {
-            self.open(hop.clone());
-        } else {
-            hop.connection_ended();
-            if !hop.set_starved(true) {
-                self.starved.borrow_mut().push_back(hop.clone());
-            }
-        }
-    }
-
-    /// Whether one more connection may be opened, of all that there may be.
-    pub(super) fn has_place(&self) -> bool {
-        self.connections.get() < self.connections_total_max
-    }
-
-    /// Starts the task of a connection for which the hop has given a place.
-    pub(super) fn open(self: &Rc<Self>, hop: Rc<Hop>) {
-        self.connections.set(self.connections.get() + 1);
-        glommio::spawn_local(worker::run(self.clone(), hop)).detach();
-    }
-
-    /// The place is free for this hop and, in turn, for those that had to wait for one.
-    pub fn connection_ended(self: &Rc<Self>, hop: &Rc<Hop>) {
-        self.connections.set(self.connections.get() - 1);
-        hop.connection_ended();
-        let starved = self.starved.borrow_mut().pop_front();
-        if let Some(starved) = starved {
-            starved.set_starved(false);
-            self.feed(&starved);
-        }
-        self.feed(hop);
-    }
-
     pub(super) fn hop(&self, next_hop: &NextHop) -> Rc<Hop> {
         if let Some(hop) = self.hops.borrow().get(next_hop) {
             return hop.clone();
         }
-        // Smart hosts are spread over all delivery shards, each with its slice of the limit.
-        let slices = if next_hop.is_spread() { self.links.delivery.len() } else { 1 };
-        let hop =
-            Rc::new(Hop::new(next_hop.clone(), self.limits_of(next_hop).connections_max.div_ceil(slices)));
+        let hop = Rc::new(Hop::new(next_hop.clone()));
         self.hops.borrow_mut().insert(next_hop.clone(), hop.clone());
         hop
     }
@@ -283,10 +273,13 @@ impl DeliveryShard {
     }
 
     pub(super) fn make_ready(self: &Rc<Self>, hop: &Rc<Hop>, item: Item) {
-        if hop.trouble().is_some() && !item.announced {
+        if hop.is_down() && !item.announced {
             hop.push_unannounced(item);
             self.settle_down(hop, false);
         } else {
+            if hop.is_down() {
+                hop.note_event(self.event_of(hop, &item));
+            }
             hop.push(item);
             self.feed(hop);
         }
@@ -318,111 +311,6 @@ impl DeliveryShard {
         }
     }
 
-    pub fn hop_answers(self: &Rc<Self>, hop: &Rc<Hop>) {
-        if hop.set_up() {
-            log::note("delivery", &format!("next hop {} answers again", self.name_of(&hop.next_hop)));
-        }
-    }
-
-    /// No host of the hop can be reached now. Its messages wait, and one probe at a time looks.
-    pub fn hop_is_down(self: &Rc<Self>, hop: &Rc<Hop>, trouble: Trouble) {
-        let probes = hop.set_down(trouble.clone(), wall_micros());
-        let longest = match hop.next_hop.domain {
-            None => PROBE_LONGEST.min(self.retry_of(&hop.next_hop).first),
-            Some(_) => self.retry_of(&hop.next_hop).first,
-        };
-        let wait = PROBE_FIRST.saturating_mul(1 << (probes - 1).min(16)).min(longest);
-        if probes == 1 {
-            let name = self.name_of(&hop.next_hop);
-            log::note(
-                "delivery",
-                &format!("warning: next hop {name} is down ({}); its mail waits", trouble.text),
-            );
-        }
-        if hop.begin_planning() {
-            self.plan(monotonic_millis() + wait.as_millis() as u64, Due::Probe(hop.clone()));
-        }
-        self.settle_down(hop, true);
-    }
-
-    /// Makes sure that a hop that is down is looked at again.
-    pub fn plan_probe(&self, hop: &Rc<Hop>) {
-        if hop.trouble().is_some() && hop.begin_planning() {
-            self.plan(monotonic_millis() + PROBE_LONGEST.as_millis() as u64, Due::Probe(hop.clone()));
-        }
-    }
-
-    fn probe(self: &Rc<Self>, hop: Rc<Hop>) {
-        hop.end_planning();
-        if self.stopping.get() || hop.trouble().is_none() {
-            return;
-        }
-        self.sort_again(&hop);
-        if hop.is_empty() {
-            // Nobody waits for it now; the next message finds out how it is.
-            hop.set_up();
-        } else if self.has_place() && hop.begin_probe() {
-            self.open(hop);
-        } else if hop.begin_planning() {
-            self.plan(monotonic_millis() + PROBE_FIRST.as_millis() as u64, Due::Probe(hop));
-        }
-    }
-
-    /// The next hop can never be reached: everything that is ready for it bounces.
-    pub async fn refuse_all(self: &Rc<Self>, hop: &Rc<Hop>, trouble: Trouble) {
-        hop.set_up();
-        for _ in 0..hop.ready_len() {
-            let Some(item) = hop.take() else { return };
-            let _hands = self.in_hands(&item);
-            settle_trouble(self, hop, item, &trouble, Waits::Refused).await;
-            glommio::yield_if_needed().await;
-        }
-    }
-
-    /// Has one task look after the messages of a hop that is down: tell of those that have just come, and
-    /// with `all` see which of the others expire or are due for a notice.
-    pub(super) fn settle_down(self: &Rc<Self>, hop: &Rc<Hop>, all: bool) {
-        if !hop.begin_settling() {
-            return;
-        }
-        let (shard, hop) = (self.clone(), hop.clone());
-        glommio::spawn_local(async move {
-            let settled = AssertUnwindSafe(shard.settle_waiting(&hop, all)).catch_unwind().await;
-            if settled.is_err() {
-                shard.counters.delivery_panics_total.add(1);
-                log::note("delivery", "error: an internal fault while messages waited");
-            }
-            hop.end_settling();
-            shard.feed(&hop);
-        })
-        .detach();
-    }
-
-    /// Goes once through the messages that are ready, in order; those that go on waiting stay in order.
-    async fn settle_waiting(self: &Rc<Self>, hop: &Rc<Hop>, all: bool) {
-        let counts = if all { hop.ready_counts() } else { Vec::new() };
-        for priority in counts.into_iter().flat_map(|(priority, count)| std::iter::repeat_n(priority, count))
-        {
-            // Asked first: an item that is taken must be put back.
-            let Some(trouble) = hop.trouble() else { break };
-            let Some(item) = hop.take_of(priority) else { continue };
-            let _hands = self.in_hands(&item);
-            if let Some(item) = settle_trouble(self, hop, item, &trouble, Waits::Down).await {
-                self.hands.strain(item).into_iter().for_each(|item| hop.push(item));
-            }
-            glommio::yield_if_needed().await;
-        }
-        while let Some(item) = hop.take_unannounced() {
-            let _hands = self.in_hands(&item);
-            let item = match hop.trouble() {
-                Some(trouble) => settle_trouble(self, hop, item, &trouble, Waits::Down).await,
-                None => Some(item),
-            };
-            item.and_then(|item| self.hands.strain(item)).into_iter().for_each(|item| hop.push(item));
-            glommio::yield_if_needed().await;
-        }
-    }
-
     pub(super) fn name_of(&self, next_hop: &NextHop) -> String {
         let name = |host: &SmartHost| Destination::Host(host.clone()).to_string();
         if let Some(via) = &next_hop.via {
@@ -443,24 +331,39 @@ impl DeliveryShard {
         }
     }
 
-    /// What a ticker does a few times a second.
+    /// What a ticker does a few times a second. Counting a million next hops would take a good part of that.
     pub fn tick(&self) {
+        self.counters.connections_out.set(self.connections.get() as u64);
+        let uncounted = self.uncounted.get();
+        if uncounted > 0 {
+            return self.uncounted.set(uncounted - 1);
+        }
+        self.uncounted.set(self.hops.borrow().len() / HOPS_PER_TICK);
         let hops = self.hops.borrow();
         let ready: usize = hops.values().map(|hop| hop.waiting_len()).sum();
         let probes = hops.values().filter(|hop| hop.is_planned()).count();
-        let down = hops.values().filter(|hop| hop.trouble().is_some()).count();
+        let turns = self.sites.borrow().values().filter(|site| site.is_planned()).count();
+        let down = hops.values().filter(|hop| hop.is_down()).count();
         self.counters.messages_waiting.set(
-            (ready + (self.timetable.borrow().len() + self.passing.get()).saturating_sub(probes)) as u64,
+            (ready + (self.timetable.borrow().len() + self.passing.get()).saturating_sub(probes + turns))
+                as u64,
         );
         self.counters.next_hops.set(hops.len() as u64);
         self.counters.next_hops_down.set(down as u64);
-        self.counters.connections_out.set(self.connections.get() as u64);
     }
 
     /// Forgets next hops that have nothing to do, so that a million domains seen once cost nothing.
     pub fn forget_unused(&self) {
         self.hops.borrow_mut().retain(|_, hop| Rc::strong_count(hop) > 1 || !hop.is_unused());
+        self.idle.forget_ended();
+        let now = monotonic_millis();
+        self.sites.borrow_mut().retain(|_, site| Rc::strong_count(site) > 1 || !site.is_forgettable(now));
         self.lookup.forget_expired();
+    }
+
+    #[cfg(test)]
+    pub fn time_has_jumped(&self) {
+        self.timer_is_late.raise();
     }
 
     /// Waits until no transaction is open.
@@ -484,7 +387,7 @@ pub async fn serve_inbox(shard: Rc<DeliveryShard>, mut inbox: Receiver<ToDeliver
             ToDelivery::Troubles { reply } => drop(reply.send(shard.troubles())),
             ToDelivery::Stop => {
                 shard.stopping.set(true);
-                shard.hops.borrow().values().for_each(|hop| hop.call_all());
+                shard.sites.borrow().values().for_each(|site| site.idle.call_all());
                 return;
             }
         }
@@ -499,6 +402,10 @@ pub async fn keep_time(shard: Rc<DeliveryShard>) {
         match due {
             Some(Due::Item(hop, item)) => shard.make_ready(&hop, item),
             Some(Due::Probe(hop)) => shard.probe(hop),
+            Some(Due::Site(site)) => {
+                site.end_planning();
+                shard.feed_site(&site);
+            }
             None => wait_until_due(&shard, now).await,
         }
         glommio::yield_if_needed().await;

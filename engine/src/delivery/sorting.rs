@@ -10,6 +10,7 @@
 //! A recipient that the table does not have goes to the route's own hosts, or is returned with 5.1.1.
 
 use super::balance;
+use super::down::About;
 use super::hop::{Hop, Item, Trouble};
 use super::message::Message;
 use super::settle::{Attempted, Tells, Timing, Waits, settle_attempt, settle_trouble};
@@ -61,11 +62,10 @@ pub async fn sort(shard: &Rc<DeliveryShard>, hop: &Rc<Hop>) {
             Ok(sorted) => sorted,
             Err(trouble) => {
                 shard.give_back(hop, item);
-                return shard.hop_is_down(hop, trouble);
+                return shard.hop_is_down(hop, trouble, About::NextHop);
             }
         };
         shard.hop_answers(hop);
-        hop.succeeded();
         settle_rest(shard, hop, &item, &message, &sorted).await;
         let still: Vec<u32> = sorted.hops.iter().flat_map(|(_, indexes)| indexes).copied().collect();
         hands.cover(&still);
@@ -175,6 +175,7 @@ async fn settle_rest(
         relay: "none".into(),
         tls: None,
         tells: Tells::default(),
+        wait: None,
     });
     let now = wall_micros();
     let timing = Timing { began_micros: now, setup_micros: 0, ended_micros: now };

@@ -82,15 +82,21 @@ impl DeliveryShard {
             .collect()
     }
 
-    /// Next hops that answer at no address, for people.
+    /// Next hops that answer at no address, or that are sent to more slowly for a while, for people.
     pub fn troubles(&self) -> Vec<HopTrouble> {
         let hops = self.hops.borrow();
-        let down = hops.values().filter_map(|hop| {
-            let (trouble, since_micros) = hop.down_since()?;
-            let next_hop = self.name_of(&hop.next_hop);
-            Some(HopTrouble { next_hop, since_micros, reason: trouble.text.to_string() })
+        let now = monotonic_millis();
+        let troubles = hops.values().filter_map(|hop| {
+            let (since_micros, reason, is_slow) = match hop.down_since() {
+                Some((trouble, since_micros)) => (since_micros, trouble.text.to_string(), false),
+                None => {
+                    let (since_micros, reason) = hop.site()?.why_slow(now)?;
+                    (since_micros, reason, true)
+                }
+            };
+            Some(HopTrouble { next_hop: self.name_of(&hop.next_hop), since_micros, reason, is_slow })
         });
-        down.collect()
+        troubles.collect()
     }
 
     /// Registers a message that is taken out of its hop until what is returned is dropped.
@@ -130,7 +136,7 @@ impl Pass<'_> {
         let now = wall_micros();
         for (due, what) in entries {
             match what {
-                Due::Probe(hop) => self.shard.plan(due, Due::Probe(hop)),
+                what @ (Due::Probe(_) | Due::Site(_)) => self.shard.plan(due, what),
                 // Who asked for a later release is not sent before, whoever hurries (RFC 4865).
                 Due::Item(hop, item) if self.order == Order::Retry && item.arrived_micros > now => {
                     self.shard.plan(due, Due::Item(hop, item));
@@ -231,19 +237,6 @@ impl DeliveryShard {
         if !self.is_stopping() {
             let links = self.links.clone();
             glommio::spawn_local(async move { links.owner_of(id).send(what).await }).detach();
-        }
-    }
-
-    /// Looks at a hop that is down now, and as often as at the first time from then on.
-    fn probe_now(self: &Rc<Self>, hop: &Rc<Hop>) {
-        hop.reset_probes();
-        if self.is_stopping() || hop.trouble().is_none() {
-            return;
-        }
-        if self.has_place() && hop.begin_probe() {
-            self.open(hop.clone());
-        } else if hop.begin_planning() {
-            self.plan(monotonic_millis(), Due::Probe(hop.clone()));
         }
     }
 }

@@ -40,6 +40,8 @@ impl Status {
     /// The same, for good.
     pub const NO_ROUTE: Self = Self(5, 4, 4);
     pub const LOOP: Self = Self(5, 4, 6);
+    /// The relay holds mail back of its own accord (RFC 3463 section 3.5: congestion).
+    pub const CONGESTED: Self = Self(4, 4, 5);
     /// Returned by an administrator (RFC 3463: delivery not authorized, message refused).
     pub const RETURNED: Self = Self(5, 7, 1);
     /// RFC 3463 (4.7.4, security features not supported): TLS is demanded and cannot be had.

@@ -76,7 +76,7 @@ pub(super) fn ascii(text: &str) -> String {
 
 /// The same; with `utf8` characters beyond ASCII stay, but for those that end lines or turn the direction of
 /// the text around them.
-fn printable(text: &str, utf8: bool) -> String {
+pub(super) fn printable(text: &str, utf8: bool) -> String {
     let one = |c: char| match c {
         ' '..='~' => c,
         '\t' | '\r' | '\n' => ' ',

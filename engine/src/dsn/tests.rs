@@ -49,6 +49,11 @@ fn delayed<'a>() -> ReportedRecipient<'a> {
     }
 }
 
+fn english() -> &'static Texts {
+    static ENGLISH: std::sync::OnceLock<Texts> = std::sync::OnceLock::new();
+    ENGLISH.get_or_init(Texts::default)
+}
+
 fn report<'a>(
     original: &'a Envelope,
     header: &'a [u8],
@@ -59,6 +64,8 @@ fn report<'a>(
         postmaster: "postmaster@relay.example",
         queue_id: "0123456789ABC",
         original,
+        to: To::Sender,
+        texts: english(),
         header,
         whole: false,
         arrival_date: DATE,
@@ -93,9 +100,12 @@ fn a_bounce_says_everything() {
         "  <r@b.example>\r\n    host mx[192.0.2.1] said: 550 5.1.1 No such user",
         "Reporting-MTA: dns; relay.example\r\nReceived-From-MTA: dns; client.example\r\nArrival-Date: ",
         "\r\n\r\nFinal-Recipient: rfc822; r@b.example\r\nAction: failed\r\nStatus: 5.1.1\r\n",
+        "Please check the address for a typing mistake",
+        "X-Sluice-Queue-ID: 0123456789ABC\r\nX-Sluice-Sender: rfc822; s@a.example\r\n",
         "Remote-MTA: dns; mx.b.example\r\nDiagnostic-Code: smtp; 550 5.1.1 No such user\r\n",
-        "Content-Type: text/rfc822-headers\r\nContent-Transfer-Encoding: 8bit\r\n\r\nReceived: from a\r\n",
-        "Subject: Grüße\r\n\r\n--=_0123456789ABC.77--\r\n",
+        "\r\nFinal-Log-ID: 0123456789ABC\r\n",
+        "Content-Type: text/rfc822-headers\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\nReceived: from a\r\n",
+        "Subject: Gr=C3=BC=C3=9Fe\r\n\r\n--=_0123456789ABC.77--\r\n",
     ];
     for part in expected {
         assert!(text.contains(part), "{part:?} is not in:\n{text}");
@@ -108,7 +118,8 @@ fn the_envelope_is_from_nobody_to_the_sender() {
     let dsn = compose(&report(&original, HEADER, &[bounced()])).unwrap();
     assert_eq!(dsn.envelope.sender, "");
     assert_eq!(dsn.envelope.recipients, [Recipient::new("s@a.example")]);
-    assert_eq!((dsn.envelope.body, dsn.envelope.listener.as_str()), (Body::EightBit, "dsn"));
+    assert_eq!((dsn.envelope.body, dsn.envelope.listener.as_str()), (Body::SevenBit, "dsn"));
+    assert!(dsn.content.is_ascii(), "the part with octets beyond ASCII is encoded");
     let plain = compose(&report(&original, b"A: b\r\n", &[bounced()])).unwrap();
     assert_eq!(plain.envelope.body, Body::SevenBit);
     assert!(plain.content.is_ascii());
@@ -269,13 +280,18 @@ fn about_an_international_message_the_parts_are_global() {
         };
         let dsn = compose(&report(&original, HEADER, &[recipient])).unwrap();
         assert_lines(&dsn.content);
-        assert_eq!((dsn.envelope.is_utf8(), dsn.envelope.body), (needs_utf8, Body::EightBit));
+        assert_eq!(dsn.envelope.is_utf8(), needs_utf8);
+        assert_eq!(
+            dsn.envelope.body == Body::SevenBit,
+            !needs_utf8,
+            "only the address needs more than 7 bits"
+        );
         let text = String::from_utf8(dsn.content).unwrap();
         for part in [
-            "message/global-delivery-status\r\nContent-Transfer-Encoding: 8bit\r\n",
+            "message/global-delivery-status\r\nContent-Transfer-Encoding: quoted-printable\r\n",
             "Content-Type: message/global-headers\r\n",
-            "Original-Recipient: utf-8; altö@b.example\r\nFinal-Recipient: utf-8; jö@b.example\r\n",
-            "  <jö@b.example>\r\n    nein?ö\r\n",
+            "Original-Recipient: utf-8; alt=C3=B6@b.example\r\nFinal-Recipient: utf-8; j=C3=B6@b.example\r\n",
+            "  <j=C3=B6@b.example>\r\n    nein?=C3=B6\r\n",
         ] {
             assert!(text.contains(part), "{part:?} is not in:\n{text}");
         }
@@ -284,48 +300,184 @@ fn about_an_international_message_the_parts_are_global() {
     }
 }
 
+#[test]
+fn a_text_may_be_in_two_languages() {
+    let texts = Texts::built_in(&[Language::English, Language::German]);
+    let original = original();
+    let full = ReportedRecipient { status: "5.2.2", ..bounced() };
+    let dsn = compose(&Report { texts: &texts, ..report(&original, b"", &[full]) }).unwrap();
+    assert_lines(&dsn.content);
+    let text = String::from_utf8(dsn.content).unwrap();
+    for part in [
+        "Subject: Your message could not be delivered / Ihre Nachricht konnte nicht\r\n zugestellt werden\r\n",
+        "Content-Type: text/plain; charset=utf-8\r\nContent-Language: en, de\r\nContent-Transfer-Encoding: quoted-printable",
+        "The mailbox is full.",
+        "Das Postfach ist voll. Bitte senden Sie die Nachricht sp=C3=A4ter",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in:\n{text}");
+    }
+}
+
+#[test]
+fn the_postmaster_hears_of_a_notification_and_never_of_a_notice() {
+    let to = To::Postmaster("a notification could not be delivered");
+    let null = Envelope { sender: String::new(), ..original() };
+    let dsn = compose(&Report { to, ..report(&null, HEADER, &[bounced()]) }).unwrap();
+    assert_eq!(dsn.envelope.recipients, [Recipient::new("postmaster@relay.example")]);
+    assert_eq!((dsn.envelope.sender.as_str(), dsn.envelope.listener.as_str()), ("", NOTICE));
+    let text = String::from_utf8(dsn.content).unwrap();
+    assert!(text.contains("Subject: Postmaster notice: a notification could not be delivered\r\n"), "{text}");
+    assert!(text.contains("To: <postmaster@relay.example>\r\n") && text.contains("from <> of"), "{text}");
+    assert!(compose(&Report { to, ..report(&dsn.envelope, HEADER, &[bounced()]) }).is_none());
+    let about = notice("relay.example", "p@relay.example", ("no room", "x\r\n.\r\nBcc: y"), DATE, 7);
+    assert_lines(&about.content);
+    assert!(about.content.ends_with(b"\r\n\r\nx . Bcc: y\r\n"), "{}", about.content.escape_ascii());
+    assert!(compose(&Report { to, ..report(&about.envelope, HEADER, &[bounced()]) }).is_none());
+}
+
+/// Reads a DSN whole, and says what is wrong with it. The expectations come in the first line.
 const READER: &str = r#"
-import email, email.policy, sys
-message = email.message_from_bytes(sys.stdin.buffer.read(), policy=email.policy.default)
+import email, email.policy, json, sys
+expected = json.loads(sys.stdin.buffer.readline())
+message = email.message_from_bytes(sys.stdin.buffer.read(), policy=email.policy.SMTPUTF8)
+assert not message.defects, message.defects
 assert message.get_content_type() == "multipart/report", message.get_content_type()
 assert message.get_param("report-type") == "delivery-status"
-assert message["Auto-Submitted"] == "auto-replied"
-assert message["To"].addresses[0].addr_spec == "s@a.example", message["To"]
-assert message["Date"].datetime is not None
-assert not message.defects, message.defects
-human, status, header = message.iter_parts()
-for part in (human, status, header):
+assert message["Auto-Submitted"] == "auto-replied" and message["MIME-Version"] == "1.0"
+assert message["To"].addresses[0].addr_spec == expected["to"], message["To"]
+assert message["From"].addresses[0].addr_spec == "postmaster@relay.example", message["From"]
+assert message["Date"].datetime is not None and message["Message-ID"].startswith("<")
+assert expected["subject"] in message["Subject"], message["Subject"]
+assert message["Bcc"] is None and message["Return-Path"] is None
+parts = list(message.iter_parts())
+assert len(parts) == 3, [part.get_content_type() for part in parts]
+for part in message.walk():
     assert not part.defects, part.defects
-assert human.get_content_type() == "text/plain" and "d@b.example" in human.get_content()
-assert status.get_content_type() == "message/delivery-status"
-about, one, two = status.get_payload()
-assert about["Reporting-MTA"] == "dns; relay.example", about.items()
-assert one["Final-Recipient"] == "rfc822; r@b.example" and one["Action"] == "failed"
-assert one["Diagnostic-Code"] == "smtp; 550 5.1.1 No such user", one.items()
-assert two["Action"] == "failed" and two["Status"] == "4.4.7", two.items()
-assert header.get_content_type() == "text/rfc822-headers"
-octets = header.get_payload(decode=True)
-assert b"Subject: Gr\xc3\xbc\xc3\x9fe" in octets and octets.startswith(b"Received: from a"), octets
+human, status, returned = parts
+assert human.get_content_type() == "text/plain"
+text = " ".join(human.get_content().split())
+for words in expected["text"]:
+    assert words in text, (words, text)
+assert status.get_content_type() == expected["status"], status.get_content_type()
+if expected["status"] == "message/delivery-status":
+    groups = [dict(group.items()) for group in status.get_payload()]
+else:
+    import quopri
+    payload = status.get_payload()
+    octets = payload[0].as_bytes() if isinstance(payload, list) else status.get_payload(decode=True)
+    if status["Content-Transfer-Encoding"] == "quoted-printable" and isinstance(payload, list):
+        octets = quopri.decodestring(octets)
+    blocks = octets.decode("utf-8").replace("\r\n", "\n").strip().split("\n\n")
+    groups = [dict(line.split(": ", 1) for line in block.replace("\n ", " ").split("\n")) for block in blocks]
+assert groups[0]["Reporting-MTA"] == "dns; relay.example" and "Arrival-Date" in groups[0], groups
+assert groups[0]["X-Sluice-Queue-ID"] == "0123456789ABC", groups
+assert len(groups) == 1 + len(expected["recipients"]), groups
+for group, wanted in zip(groups[1:], expected["recipients"]):
+    for field, value in wanted.items():
+        assert group[field] == value, (field, group)
+    assert "Final-Recipient" in group and "Diagnostic-Code" in group and group["Final-Log-ID"] == "0123456789ABC"
+assert returned.get_content_type() == expected["returned"], returned.get_content_type()
+if expected["returned"] == "text/rfc822-headers":
+    octets = returned.get_payload(decode=True)
+    assert expected["original"].encode() in octets.replace(b"\r\n", b"\n"), octets
+elif expected["returned"] == "message/rfc822":
+    assert returned.get_payload(0)["Message-ID"] == "<1@a.example>"
+    assert "the body" in returned.get_payload(0).get_content()
 print("read")
 "#;
 
-#[test]
-fn python_reads_the_parts() {
-    let original = original();
-    let expired = ReportedRecipient { action: Action::Expired, status: "4.4.7", ..delayed() };
-    let dsn = compose(&report(&original, HEADER, &[bounced(), expired])).unwrap();
+/// Whether Python's `email` finds in a DSN what it is to find; `None` when there is no Python.
+fn python_reads(dsn: &Dsn, expected: &serde_json::Value) -> Option<()> {
     let python = Command::new("python3")
         .args(["-c", READER])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn();
-    let Ok(mut python) = python else {
-        eprintln!("SKIPPED python_reads_the_parts: there is no python3 here");
-        return;
-    };
-    python.stdin.take().unwrap().write_all(&dsn.content).unwrap();
+    let mut python = python.ok()?;
+    let mut input = python.stdin.take().unwrap();
+    writeln!(input, "{expected}").unwrap();
+    input.write_all(&dsn.content).unwrap();
+    drop(input);
     let output = python.wait_with_output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "read", "{errors}");
+    let content = String::from_utf8_lossy(&dsn.content);
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "read", "{errors}\n{expected}\n{content}");
+    Some(())
+}
+
+/// Every kind of DSN, whole or not, in ASCII and beyond, in both languages: the parts as Python's `email` reads them.
+#[test]
+fn python_reads_the_parts() {
+    let failed = serde_json::json!({"Action": "failed", "Status": "5.1.1", "Final-Recipient": "rfc822; r@b.example",
+        "Remote-MTA": "dns; mx.b.example", "Diagnostic-Code": "smtp; 550 5.1.1 No such user"});
+    let expired =
+        serde_json::json!({"Action": "failed", "Status": "4.4.7", "Final-Recipient": "rfc822; d@b.example"});
+    let late = serde_json::json!({"Action": "delayed", "Status": "4.4.1",
+        "Will-Retry-Until": "Fri, 27 Nov 2026 01:00:00 +0000"});
+    let passed = serde_json::json!({"Action": "relayed", "Status": "2.0.0"});
+    let kinds: [(&[ReportedRecipient<'_>], serde_json::Value, [&str; 2], [&str; 2]); 5] = [
+        (
+            &[bounced()],
+            serde_json::json!([failed]),
+            ["Your message could not be delivered", "Ihre Nachricht konnte nicht zugestellt werden"],
+            ["host mx[192.0.2.1] said: 550 5.1.1 No such user", "Bitte prüfen Sie die Adresse"],
+        ),
+        (
+            &[bounced(), ReportedRecipient { action: Action::Expired, status: "4.4.7", ..delayed() }],
+            serde_json::json!([failed, expired]),
+            ["Your message could not be delivered", "Ihre Nachricht konnte nicht zugestellt werden"],
+            ["It was tried until its time was over", "war lange nicht zu erreichen"],
+        ),
+        (
+            &[delayed()],
+            serde_json::json!([late]),
+            ["Your message is delayed", "verzögert sich"],
+            ["there is no need to send it again", "Es wird bis Fri, 27 Nov 2026 01:00:00 +0000 versucht."],
+        ),
+        (
+            &[ReportedRecipient { action: Action::Relayed, status: "2.0.0", ..bounced() }],
+            serde_json::json!([passed]),
+            ["Your message was handed on", "wurde weitergegeben"],
+            ["as you asked for one", "Sie wurde weitergegeben:"],
+        ),
+        (
+            &[bounced(), ReportedRecipient { action: Action::Relayed, status: "2.0.0", ..bounced() }],
+            serde_json::json!([failed, passed]),
+            ["could not be delivered to everybody", "konnte nicht allen zugestellt werden"],
+            ["It was handed on:", "wurde für die folgenden Empfänger"],
+        ),
+    ];
+    let utf8 = || Some(Box::new(MailParameters { smtputf8: true, ..MailParameters::default() }));
+    let german = Texts::built_in(&[Language::German]);
+    for (index, (recipients, groups, subjects, words)) in kinds.into_iter().enumerate() {
+        for (texts, language) in [(english(), 0), (&german, 1)] {
+            for (whole, international) in [(false, false), (true, false), (false, true)] {
+                let sender = if international { "sö@a.example" } else { "s@a.example" };
+                let parameters = if international { utf8() } else { None };
+                let original = Envelope { sender: sender.into(), parameters, ..original() };
+                let content =
+                    [HEADER, b"Content-Type: text/plain; charset=utf-8\r\n\r\nthe body \xc3\xbc\r\n"]
+                        .concat();
+                let header = if whole { &content[..] } else { HEADER };
+                let made = Report { texts, whole, ..report(&original, header, recipients) };
+                let dsn = compose(&made).unwrap();
+                assert_lines(&dsn.content);
+                let expected = serde_json::json!({
+                    "to": sender, "subject": subjects[language], "text": [words[language]], "recipients": groups,
+                    "status": if international { "message/global-delivery-status" } else { "message/delivery-status" },
+                    "returned": match (whole, international) {
+                        (true, _) => "message/rfc822",
+                        (_, true) => "message/global-headers",
+                        _ => "text/rfc822-headers",
+                    },
+                    "original": "Subject: Grüße\n",
+                });
+                if python_reads(&dsn, &expected).is_none() {
+                    eprintln!("SKIPPED: python_reads_the_parts: there is no python3 here, at kind {index}");
+                    return;
+                }
+            }
+        }
+    }
 }

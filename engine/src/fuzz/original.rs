@@ -1,7 +1,7 @@
 //! What a DSN takes from its original: lines of bounded length ended by CRLF, no NUL, and a message id that
 //! can stand in a field. The whole DSN about such an original, with a peer's words in it, is sound as well.
 
-use crate::dsn::{Action, HEADER_BYTES_MAX, Report, ReportedRecipient, compose, original};
+use crate::dsn::{Action, HEADER_BYTES_MAX, Report, ReportedRecipient, Texts, To, compose, original};
 use sluice_queue::{Envelope, Recipient};
 
 /// RFC 5322 section 2.1.1.
@@ -60,6 +60,8 @@ fn dsn(header: &[u8], said: &str) -> Vec<u8> {
         postmaster: "postmaster@winery.example",
         queue_id: "0",
         original: &original,
+        to: To::Sender,
+        texts: &Texts::default(),
         header,
         whole: false,
         arrival_date: date,

@@ -39,7 +39,10 @@ pub(crate) async fn serve_inbox(shard: Rc<IngestShard>, mut inbox: Receiver<ToIn
             }),
             ToIngest::Withdrawn { id, recipients } => shard.withdrawn(id, recipients),
             ToIngest::Steered { steered, reply } => drop(reply.send(steered)),
-            ToIngest::HoldFaulty { id, recipients } => shard.hold_faulty(id, &recipients),
+            ToIngest::HoldFaulty { id, recipients } => {
+                shard.hold_faulty(id, &recipients);
+                shard.notify_of_fault(id);
+            }
             ToIngest::Change { request, who, reply } => spawn(&shard, async move |shard| {
                 let _ = reply.send(steer(shard, &request, who).await);
             }),

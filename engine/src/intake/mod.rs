@@ -16,6 +16,7 @@ mod inbox;
 pub mod known;
 pub mod limits;
 mod look;
+mod notices;
 mod outcomes;
 mod recovery;
 pub mod restore;
@@ -110,6 +111,7 @@ pub struct IngestShard {
     overflow_grew: Event,
     steering: Steering,
     turn: Turn,
+    notices: notices::Notices,
     unmoved: Unmoved,
     /// What the other shards said at the start.
     relatives: Relatives,
@@ -163,6 +165,7 @@ impl IngestShard {
             overflow_grew: Event::default(),
             steering: Steering::default(),
             turn: Turn::default(),
+            notices: notices::Notices::default(),
             unmoved: Unmoved::default(),
             relatives: Relatives::default(),
             damaged: opened.damaged,
@@ -218,6 +221,7 @@ impl IngestShard {
         self.counters.messages_moved_total.set(moved);
         self.counters.sessions.set(self.sessions.get() as u64);
         self.look_at_spools();
+        self.look_for_notices();
         self.traces.sweep();
         let level = self.load.level();
         if self.load_level.replace(level) != level {

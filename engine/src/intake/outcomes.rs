@@ -6,7 +6,7 @@
 use super::{IngestShard, ShardSpool};
 use crate::clock;
 use crate::delivery::verdict::Status;
-use crate::dsn::{self, Action, Dsn, ReportedRecipient};
+use crate::dsn::{self, Action, Dsn, ReportedRecipient, To};
 use crate::observe::{line, log};
 use crate::schedule::retry;
 use crate::shard::links::{Disposition, Fate, Report};
@@ -20,6 +20,8 @@ use std::time::Duration;
 
 /// A DSN that the spool could not take is tried again after this.
 const DSN_AGAIN: Duration = Duration::from_secs(30);
+/// Octets read at a time of a message that is returned whole.
+const READ_BYTES: usize = 256 * 1024;
 
 /// Records a report. A DSN takes time and becomes a task.
 pub fn apply_report(shard: &Rc<IngestShard>, report: Report) {
@@ -117,7 +119,8 @@ pub enum Has {
     None,
 }
 
-/// Makes the DSN and commits it with the outcomes; tries again while the spool has no room.
+/// Makes the DSN and commits it with the outcomes; tries again while the spool has no room. About a notification that
+/// could not be delivered itself it is a notice to the postmaster, where that is wished, and else a line in the log.
 pub async fn tell(shard: &IngestShard, spool: &ShardSpool, report: Report, now: u64, has: Has) {
     let message = match spool.load(report.id).await {
         Ok(message) => message,
@@ -126,37 +129,107 @@ pub async fn tell(shard: &IngestShard, spool: &ShardSpool, report: Report, now: 
             return spool.record(report.id, outcomes(&report.fates, now));
         }
     };
-    let whole = wants_whole(&message, &report);
+    let whole = wants_whole(shard, &message, &report);
     let header = match whole {
         true => read_whole(spool, &message).await,
         false => spool.read(report.id, 0, dsn::HEADER_BYTES_MAX).await.unwrap_or_default(),
     };
     let whole = whole && header.len() as u64 == message.content_bytes;
-    let Some(dsn) = compose(shard, &message, &report, (&header, whole), now) else {
-        return spool.record(report.id, outcomes(&report.fates, now));
+    let returned = (&header[..], whole);
+    let made = match message.envelope.sender.is_empty() {
+        true => after_a_notification(shard, &message, &report, returned, now),
+        false => compose(shard, &message, &report, returned, now, To::Sender),
+    };
+    let Some(dsn) = made else {
+        spool.record(report.id, outcomes(&report.fates, now));
+        return copy_to_postmaster(shard, spool, &message, &report, &header, now, has).await;
     };
     loop {
         match commit(shard, spool, &dsn, &report, now, has).await {
-            Ok(id) => return hand_over(shard, id, dsn, report.id),
+            Ok(id) => {
+                hand_over(shard, id, dsn, Some(report.id));
+                break;
+            }
             Err(CommitError::Full) => glommio::timer::sleep(DSN_AGAIN).await,
             // The spool takes nothing until a restart, which finds the message unfinished.
             Err(error) => return log::note("ingest", &format!("{}: error: no DSN: {error}", report.id)),
         }
     }
+    copy_to_postmaster(shard, spool, &message, &report, &header, now, has).await;
 }
 
-/// RET=FULL is about failures only (RFC 3461 section 4.3).
-fn wants_whole(message: &Message, report: &Report) -> bool {
-    let full = message.envelope.parameters.as_ref().is_some_and(|of| of.ret == Some(Ret::Full));
-    let fails = |fate: &Fate| matches!(fate.disposition, Disposition::Bounced | Disposition::Expired);
-    full && message.content_bytes <= dsn::FULL_BYTES_MAX as u64 && report.fates.iter().any(fails)
+/// A notification failed: it is discarded, and the postmaster may hear of it.
+fn after_a_notification(
+    shard: &IngestShard,
+    message: &Message,
+    report: &Report,
+    returned: (&[u8], bool),
+    now: u64,
+) -> Option<Dsn> {
+    let failed = report.fates.iter().any(is_failure);
+    if failed {
+        let what = match message.envelope.listener == dsn::NOTICE {
+            true => "postmaster notice",
+            false => "notification",
+        };
+        log::note("ingest", &format!("{}: undeliverable {what} discarded", report.id));
+        shard.counters.notifications_discarded_total.add(1);
+    }
+    let tells = failed && shard.config.dsn.notify.double_bounce && message.envelope.listener != dsn::NOTICE;
+    (tells && shard.may_notify(now))
+        .then(|| compose(shard, message, report, returned, now, To::Postmaster(DOUBLE_BOUNCE)))
+        .flatten()
+}
+
+/// What the sender was told, or did not want to be told, for the postmaster.
+async fn copy_to_postmaster(
+    shard: &IngestShard,
+    spool: &ShardSpool,
+    message: &Message,
+    report: &Report,
+    header: &[u8],
+    now: u64,
+    has: Has,
+) {
+    let notify = &shard.config.dsn.notify;
+    let failed = report.fates.iter().any(is_failure);
+    let delayed = report
+        .fates
+        .iter()
+        .any(|fate| matches!(fate.disposition, Disposition::Deferred { notice: true, .. }));
+    let what = match (failed && notify.bounce, delayed && notify.delay) {
+        (true, _) => BOUNCE,
+        (false, true) => DELAY,
+        (false, false) => return,
+    };
+    if message.envelope.sender.is_empty() || has == Has::Turn || !shard.may_notify(now) {
+        return;
+    }
+    if let Some(notice) = compose(shard, message, report, (header, false), now, To::Postmaster(what)) {
+        super::notices::accept(shard, spool, notice, now).await;
+    }
+}
+
+const BOUNCE: &str = "a message could not be delivered";
+const DELAY: &str = "a message is delayed";
+const DOUBLE_BOUNCE: &str = "a notification could not be delivered and was discarded";
+
+fn is_failure(fate: &Fate) -> bool {
+    matches!(fate.disposition, Disposition::Bounced | Disposition::Expired)
+}
+
+/// Whether the whole message is to be returned, which is about failures only (RFC 3461 section 4.3).
+fn wants_whole(shard: &IngestShard, message: &Message, report: &Report) -> bool {
+    let asked = message.envelope.parameters.as_ref().and_then(|of| of.ret);
+    let full = asked.map_or(shard.config.dsn.full, |ret| ret == Ret::Full);
+    full && message.content_bytes <= shard.config.dsn.full_bytes_max && report.fates.iter().any(is_failure)
 }
 
 /// As far as it can be read.
 async fn read_whole(spool: &ShardSpool, message: &Message) -> Vec<u8> {
     let mut content = Vec::with_capacity(message.content_bytes as usize);
     while (content.len() as u64) < message.content_bytes {
-        match spool.read_loaded(message, content.len() as u64, dsn::FULL_BYTES_MAX).await {
+        match spool.read_loaded(message, content.len() as u64, READ_BYTES).await {
             Ok(more) if !more.is_empty() => content.extend_from_slice(&more),
             _ => break,
         }
@@ -200,15 +273,22 @@ async fn commit_draft(
     Ok(())
 }
 
-fn flags(content: &[u8]) -> ContentFlags {
+pub(super) fn flags(content: &[u8]) -> ContentFlags {
     let dot_lines = content.first() == Some(&b'.') || memchr::memmem::find(content, b"\n.").is_some();
     ContentFlags { eight_bit: !content.is_ascii(), dot_lines }
 }
 
-fn hand_over(shard: &IngestShard, id: QueueId, dsn: Dsn, about: QueueId) {
+/// `about`: the message that it tells of, where there is one.
+pub(super) fn hand_over(shard: &IngestShard, id: QueueId, dsn: Dsn, about: Option<QueueId>) {
     shard.counters.dsns_total.add(1);
     let octets = dsn.content.len() as u64;
-    log::note("ingest", &format!("{about}: sender notification: {id}"));
+    match about {
+        Some(about) if dsn.envelope.listener == dsn::NOTICE => {
+            log::note("ingest", &format!("{about}: postmaster notification: {id}"));
+        }
+        Some(about) => log::note("ingest", &format!("{about}: sender notification: {id}")),
+        None => log::note("ingest", &format!("{id}: postmaster notification")),
+    }
     log::write("ingest", |text| line::accepted(text, id, &dsn.envelope, octets));
     if shard.unmoved.contains(id) {
         // It is handed over when it has moved.
@@ -234,6 +314,7 @@ fn compose(
     report: &Report,
     (header, whole): (&[u8], bool),
     now: u64,
+    to: To<'_>,
 ) -> Option<Dsn> {
     let date = clock::mail_date(now);
     let retry = &shard.config.retry;
@@ -245,7 +326,8 @@ fn compose(
     let expired = Status::EXPIRED.to_string();
     let wanted = |fate: &&Fate| {
         let recipient = message.envelope.recipients.get(fate.recipient as usize);
-        is_told(fate) && recipient.is_some_and(|recipient| is_wanted(recipient, fate.disposition))
+        let wanted = |recipient: &Recipient| to != To::Sender || is_wanted(recipient, fate.disposition);
+        is_told(fate) && recipient.is_some_and(wanted)
     };
     let told: Vec<&Fate> = report.fates.iter().filter(wanted).collect();
     let remotes: Vec<Option<String>> = told.iter().map(|fate| host_name(&fate.remote)).collect();
@@ -278,6 +360,8 @@ fn compose(
         postmaster: &shard.config.postmaster,
         queue_id: &report.id.to_string(),
         original: &message.envelope,
+        to,
+        texts: &shard.config.dsn.texts,
         header,
         whole,
         arrival_date: &clock::mail_date(message.envelope.arrived_micros),

@@ -240,6 +240,23 @@ mod tests {
         assert_eq!(Policy::parse(many.as_bytes()), Err(Fault::Mx));
     }
 
+    /// Whatever stands there, it is no policy or one whose lines are itself.
+    #[test]
+    fn a_text_with_an_octet_changed_or_cut_anywhere_is_none_or_sound() {
+        for at in 0..GOOD.len() {
+            for octet in [0, b'\n', b'\r', b':', b'*', b'.', b' ', b'9', 0xff] {
+                let mut text = GOOD.as_bytes().to_vec();
+                text[at] = octet;
+                for text in [&text[..], &text[..at]] {
+                    let Ok(policy) = Policy::parse(text) else { continue };
+                    let lines = policy.lines().collect::<Vec<_>>().join("\n");
+                    assert_eq!(Policy::parse(lines.as_bytes()).as_ref(), Ok(&policy), "{lines}");
+                    assert!(policy.mx.iter().all(|mx| !mx.contains(['\n', '\r', ' '])), "{lines}");
+                }
+            }
+        }
+    }
+
     /// RFC 8461 section 4.1: a wildcard is one whole label, the leftmost.
     #[test]
     fn a_policy_lists_hosts_by_name_or_one_label_below() {

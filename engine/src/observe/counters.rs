@@ -78,6 +78,7 @@ counters! {
         spool_bytes_written_total: "counter", "Bytes written to the spool's segments.";
         messages_moved_total: "counter", "Waiting messages moved on so that their segments can be used again.";
         dsns_total: "counter", "DSNs made.";
+        notifications_discarded_total: "counter", "Notifications that could not be delivered themselves.";
         spool_full: "gauge", "Ingest shards that refuse new mail for want of space.";
         spool_bytes: "gauge", "Bytes of segment files.";
         spool_idle_bytes: "gauge", "Bytes of segment files that can be used again at once.";

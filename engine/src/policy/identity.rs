@@ -38,7 +38,11 @@ impl SenderPattern {
     }
 
     /// In any case: nobody tells Ann from ann.
-    fn holds(&self, sender: &str) -> bool {
+    pub fn holds(&self, sender: &str) -> bool {
+        self.holds_lower(&sender.to_lowercase())
+    }
+
+    fn holds_lower(&self, sender: &str) -> bool {
         match self {
             Self::Any => true,
             Self::Address(address) => *address == sender,
@@ -61,7 +65,7 @@ impl Identity {
     /// Whether the login may send from this address, which is canonical, or empty for the null reverse-path.
     pub fn may_send_from(&self, sender: &str) -> bool {
         let lower = sender.to_lowercase();
-        sender.is_empty() || self.senders.iter().any(|pattern| pattern.holds(&lower))
+        sender.is_empty() || self.senders.iter().any(|pattern| pattern.holds_lower(&lower))
     }
 }
 

@@ -67,8 +67,14 @@ fn row(
 ) -> Row {
     let path = format!("<{to}>");
     let (recipient, _) = path::forward_path(&path).expect("recipients() makes paths");
-    let verdict = decide(rules, &Question { listener, client, authenticated, recipient: &recipient });
+    let verdict =
+        decide(rules, &Question { listener, client, authenticated, recipient: &recipient, now_micros: 0 });
     let address = if recipient == ForwardPath::Postmaster { config.postmaster.as_str() } else { to };
+    let returns = match &recipient {
+        ForwardPath::Mailbox(mailbox) => rules.returns_to(mailbox, 0).and_then(Result::ok),
+        ForwardPath::Postmaster => None,
+    };
+    let address = returns.as_deref().unwrap_or(address);
     let domain = path::split_address(address).map_or("", |(_, domain)| domain);
     let route = config.route_for(domain).filter(|_| verdict.is_accept());
     Row {
@@ -99,6 +105,11 @@ fn recipients(config: &Config) -> Vec<String> {
     domains.push(OTHER_DOMAIN.into());
     let mut recipients: Vec<String> = domains.iter().map(|domain| format!("user@{domain}")).collect();
     recipients.push(format!("user%{OTHER_DOMAIN}@{}", domains[0]));
+    if let Some(srs) = &config.srs {
+        let made = srs.forward(&format!("user@{OTHER_DOMAIN}"), 0);
+        recipients.extend(made);
+        recipients.push(format!("SRS0=forged=AA={OTHER_DOMAIN}=user@{}", srs.domain()));
+    }
     recipients.push("Postmaster".into());
     recipients
 }

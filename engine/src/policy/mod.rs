@@ -4,6 +4,9 @@
 //! and for the [`Matrix`]; no other place decides it, so what the matrix prints is
 //! what the relay does. It lives on no core: [`Rules`] are immutable and shared.
 //!
+//! Return addresses that the relay made for forwarded mail (`[srs]`) lead outside; they are taken from everybody, but
+//! only with a hash that nobody else can make, and for some time.
+//!
 //! What keeps the relay closed on a listener with `relay = "accepted"`: a domain is accepted only if it
 //! is listed, octet for octet in any case, U-labels by their A-labels, or stands below a listed `.suffix`;
 //! an address literal never is; and a local part that could be read as a route onward by the internal server
@@ -22,6 +25,7 @@ pub use identity::{Identity, SenderPattern};
 pub use matrix::{Matrix, Row, matrix};
 
 use crate::config::{Config, Listener, Network, Relay};
+use crate::rewrite::srs::{Fault, Srs};
 use crate::smtp::idn;
 use crate::smtp::path::DOMAIN_OCTETS_MAX;
 use crate::smtp::reply::{self, Answer};
@@ -29,12 +33,14 @@ use crate::smtp::{Domain, ForwardPath, Mailbox};
 use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// What the configuration says about who may send where.
 #[derive(Clone, Debug)]
 pub struct Rules {
     /// Entry of `domains.accepted` → its index. A map, for an organisation may have thousands.
     accepted: HashMap<String, usize>,
+    srs: Option<Arc<Srs>>,
     listeners: Vec<Door>,
 }
 
@@ -55,6 +61,8 @@ pub struct Question<'a> {
     /// The client has proved by AUTH who it is.
     pub authenticated: bool,
     pub recipient: &'a ForwardPath<'a>,
+    /// Wall clock, microseconds: return addresses are valid for some time.
+    pub now_micros: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +84,12 @@ pub enum Rule {
     OtherDomain,
     /// A local part that asks for routing onward.
     RoutedLocalPart,
+    /// A return address that this relay made for forwarded mail; [`Rules::returns_to`] says for whom.
+    ReturnAddress,
+    /// One that it did not make.
+    ForgedReturnAddress,
+    /// One that it made too long ago.
+    ExpiredReturnAddress,
     /// `relay = "any"`.
     RelayAny,
     /// After AUTH, through a listener with `relay = "authenticated"` or `"accepted"`.
@@ -104,6 +118,9 @@ impl fmt::Display for Rule {
             Self::AcceptedDomain(index) => write!(f, "domains.accepted[{index}]"),
             Self::OtherDomain => f.write_str("not in domains.accepted"),
             Self::RoutedLocalPart => f.write_str("%, ! or @ in the local part"),
+            Self::ReturnAddress => f.write_str("[srs]: a return address made here"),
+            Self::ForgedReturnAddress => f.write_str("[srs]: a return address not made here"),
+            Self::ExpiredReturnAddress => f.write_str("[srs]: an expired return address"),
             Self::RelayAny => f.write_str("relay = \"any\""),
             Self::Authenticated => f.write_str("after AUTH"),
             Self::NotAuthenticated => f.write_str("relay = \"authenticated\", before AUTH"),
@@ -121,8 +138,16 @@ impl Rules {
         let accepted = config.domains.accepted.iter().enumerate();
         Self {
             accepted: accepted.map(|(index, entry)| (entry.to_ascii_lowercase(), index)).collect(),
+            srs: config.srs.clone(),
             listeners: config.listeners.iter().map(door).collect(),
         }
+    }
+
+    /// Whom mail to this recipient goes to when it is a return address in the domain of `[srs]`, or why it goes
+    /// nowhere; `None` for every other recipient.
+    pub fn returns_to(&self, mailbox: &Mailbox<'_>, now_micros: u64) -> Option<Result<String, Fault>> {
+        let (srs, domain) = (self.srs.as_ref()?, mailbox.domain.name()?);
+        srs.is_ours(mailbox.local, domain).then(|| srs.reverse(mailbox.local, now_micros))
     }
 
     /// Whether a client may connect to a listener at all. A listener that does not exist admits nobody.
@@ -152,6 +177,19 @@ pub fn decide(rules: &Rules, question: &Question<'_>) -> Verdict {
         return Verdict::Refuse(&reply::CLIENT_DENIED, Rule::ClientNotListed);
     }
     let door = &rules.listeners[question.listener];
+    let restricted = door.relay == Relay::Authenticated && !(door.auth && question.authenticated);
+    if !restricted
+        && let ForwardPath::Mailbox(mailbox) = question.recipient
+        && let Some(returns) = rules.returns_to(mailbox, question.now_micros)
+    {
+        return match returns {
+            Ok(_) => Verdict::Accept(Rule::ReturnAddress),
+            Err(Fault::Forged) => Verdict::Refuse(&reply::RETURN_ADDRESS_FORGED, Rule::ForgedReturnAddress),
+            Err(Fault::Expired) => {
+                Verdict::Refuse(&reply::RETURN_ADDRESS_EXPIRED, Rule::ExpiredReturnAddress)
+            }
+        };
+    }
     match door.relay {
         Relay::Any => Verdict::Accept(match question.recipient {
             ForwardPath::Postmaster => Rule::Postmaster,

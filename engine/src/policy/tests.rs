@@ -28,6 +28,7 @@ pub(crate) fn config() -> Config {
         longest: Duration::from_secs(3600),
         expire: Duration::from_secs(432_000),
         notice: Duration::from_secs(14_400),
+        expire_down: Duration::from_secs(432_000),
     };
     let network = |address: &str, prefix| Network { address: address.parse().unwrap(), prefix };
     let everybody = vec![network("0.0.0.0", 0), network("::", 0)];
@@ -94,9 +95,15 @@ pub(crate) fn config() -> Config {
             idle: seconds(5),
             recipients_max: 100,
             drain: seconds(20),
+            rates: Rates::default(),
         },
+        sites: Vec::new(),
+        backoff: Vec::new(),
+        warm_ups: Vec::new(),
         tls: None,
         auth: Some(auth()),
+        srs: None,
+        dsn: Default::default(),
         admin: Admin { bind: None },
         log: Log { file: None },
         listeners: vec![
@@ -122,6 +129,8 @@ pub(crate) fn config() -> Config {
                 recipients: None,
                 limits: RouteLimits::of(&Delivery::default()),
                 timeouts: Timeouts::default(),
+                rates: Rates::default(),
+                rewrite: None,
             },
             Route {
                 domains: vec!["*".into()],
@@ -136,6 +145,8 @@ pub(crate) fn config() -> Config {
                 recipients: None,
                 limits: RouteLimits::of(&Delivery::default()),
                 timeouts: Timeouts::default(),
+                rates: Rates::default(),
+                rewrite: None,
             },
         ],
         next_hops: NextHops::default(),
@@ -148,7 +159,7 @@ fn verdict(rules: &Rules, listener: usize, client: &str, authenticated: bool, re
     let (recipient, rest) = crate::smtp::path::forward_path(&path).unwrap();
     assert_eq!(rest, "");
     let client = client.parse().unwrap();
-    decide(rules, &Question { listener, client, authenticated, recipient: &recipient })
+    decide(rules, &Question { listener, client, authenticated, recipient: &recipient, now_micros: 0 })
 }
 
 const OUTSIDE: usize = 0;

@@ -20,7 +20,7 @@ pub fn way(config: &Config, route: Option<usize>) -> String {
 }
 
 /// `10.1.0.10:25 (3), 10.1.0.11:25 (1), else 10.1.0.12:25`.
-fn target(route: &Route) -> String {
+pub fn target(route: &Route) -> String {
     let hosts = match &route.target {
         Target::Mx { port: 25 } => "MX".into(),
         Target::Mx { port } => format!("MX, port {port}"),

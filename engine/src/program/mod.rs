@@ -2,6 +2,7 @@
 
 pub mod backup;
 pub mod check;
+pub mod dsn_template;
 pub mod explain;
 pub mod queue;
 pub mod restore;

@@ -11,6 +11,7 @@ use super::check::warnings;
 use super::{Failed, IO_ERROR, NO_PERMISSION, OS_ERROR, SOFTWARE, UNAVAILABLE};
 use crate::channel::mailbox;
 use crate::config::Config;
+use crate::delivery::shard::Common;
 use crate::intake::Parts;
 use crate::intake::limits::Limiter;
 use crate::observe::log;
@@ -175,6 +176,7 @@ impl Relay {
         };
         let service = Service { config: config.clone(), questions, admin, state: state.clone(), tickets };
         service::start(service, tell.clone())?;
+        let common = Common::new(config);
         for (index, inbox) in delivery_inboxes.into_iter().enumerate() {
             let counters = state.delivery[index].clone();
             let cpu = delivery_cpus[index];
@@ -182,7 +184,7 @@ impl Relay {
                 index,
                 cpu,
                 config.clone(),
-                (links.clone(), outward.clone()),
+                (links.clone(), outward.clone(), common.clone()),
                 counters,
                 inbox,
                 tell.clone(),

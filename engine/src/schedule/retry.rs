@@ -72,6 +72,33 @@ pub fn expires_micros(retry: &Retry, arrived_micros: u64) -> u64 {
     arrived_micros.saturating_add(micros(retry.expire))
 }
 
+/// As [`after_deferral`], for a message that waits for a next hop that is down: nobody has tried it, and it may
+/// wait for `expire_down`.
+pub fn while_down(retry: &Retry, deferral: &Deferral) -> Next {
+    match after_deferral(&Retry { expire: retry.expire_down.max(retry.expire), ..retry.clone() }, deferral) {
+        // RFC 2852: who wants the message back at his deadline gets it back then.
+        next @ (Next::Late | Next::Expire) => next,
+        Next::Retry { notice_due, .. } => {
+            let at_micros =
+                event_micros(retry, deferral.arrived_micros, deferral.notified || notice_due, deferral.by);
+            Next::Retry { at_micros: at_micros.max(deferral.now_micros.saturating_add(1)), notice_due }
+        }
+    }
+}
+
+/// When something is due for a message that waits for a next hop that is down: a notice, its return.
+pub fn event_micros(retry: &Retry, arrived_micros: u64, notified: bool, by: Option<DeliverBy>) -> u64 {
+    let expires = arrived_micros.saturating_add(micros(retry.expire_down.max(retry.expire)));
+    let notice = if notified { u64::MAX } else { arrived_micros.saturating_add(micros(retry.notice)) };
+    match by {
+        None => expires.min(notice),
+        Some(by) if by.mode == ByMode::Return => expires.min(notice).min(by.deadline_micros),
+        // Told of the deadline and of nothing before it; once is enough.
+        Some(by) if !notified => expires.min(by.deadline_micros),
+        Some(_) => expires,
+    }
+}
+
 /// The wait after so many finished attempts, spread, at least one microsecond. For attempts of 0 it
 /// is the wait after the first.
 pub fn wait_micros(retry: &Retry, attempts: u16, id: QueueId) -> u64 {
@@ -107,7 +134,13 @@ mod tests {
 
     fn default_retry() -> Retry {
         let minutes = |n: u64| Duration::from_secs(60 * n);
-        Retry { first: minutes(5), longest: minutes(60), expire: minutes(5 * 24 * 60), notice: minutes(240) }
+        Retry {
+            first: minutes(5),
+            longest: minutes(60),
+            expire: minutes(5 * 24 * 60),
+            notice: minutes(240),
+            expire_down: minutes(5 * 24 * 60),
+        }
     }
 
     fn deferral(age_micros: u64, attempts: u16, notified: bool) -> Deferral {
@@ -215,12 +248,39 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_for_a_next_hop_that_is_down_has_events_and_no_attempts() {
+        let week = Duration::from_secs(7 * 86_400);
+        for retry in [default_retry(), Retry { expire_down: week, ..default_retry() }] {
+            let (mut age, mut events, mut notified) = (0, Vec::new(), false);
+            while let Next::Retry { at_micros, notice_due } = while_down(&retry, &deferral(age, 0, notified))
+            {
+                notified |= notice_due;
+                age = at_micros - ARRIVED;
+                events.push((age, notice_due));
+            }
+            let expire = micros(retry.expire_down);
+            assert_eq!(events, [(4 * HOUR, false), (expire, true)], "told once, and returned at the end");
+            assert_eq!(event_micros(&retry, ARRIVED, false, None), ARRIVED + 4 * HOUR);
+            assert_eq!(event_micros(&retry, ARRIVED, true, None), ARRIVED + expire);
+        }
+        for (mode, notified, expected) in [
+            (ByMode::Return, false, MINUTE),
+            (ByMode::Notify, false, MINUTE),
+            (ByMode::Notify, true, 5 * DAY),
+        ] {
+            let by = DeliverBy { deadline_micros: ARRIVED + MINUTE, mode, trace: false };
+            assert_eq!(event_micros(&default_retry(), ARRIVED, notified, Some(by)), ARRIVED + expected);
+        }
+    }
+
+    #[test]
     fn absurd_settings_and_clocks_do_no_harm() {
         let zero = Retry {
             first: Duration::ZERO,
             longest: Duration::ZERO,
             expire: Duration::MAX,
             notice: Duration::MAX,
+            expire_down: Duration::MAX,
         };
         let expected = Next::Retry { at_micros: ARRIVED + 1, notice_due: false };
         assert_eq!(after_deferral(&zero, &deferral(0, 1, false)), expected, "always later than now");

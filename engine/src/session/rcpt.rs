@@ -10,13 +10,16 @@
 //! was not announced, 501 5.5.4 to a malformed or repeated one; 553 5.6.7 to a path that is not ASCII when
 //! MAIL had no SMTPUTF8 (RFC 6531 section 3.5). From the grammar: 501 5.5.4, 501 5.1.3, 553 5.6.7.
 //!
+//! A return address in the domain of `[srs]` becomes the address that it stands for; 550 5.7.1 to one that was not
+//! made here, 550 5.1.1 to one that has expired.
+//!
 //! A recipient given twice is kept twice; both are delivered as one next hop sees fit.
 
 use super::{Handled, Refused, Session, State};
-use crate::policy::{Question, Verdict, decide};
+use crate::policy::{Question, Rule, Verdict, decide};
 use crate::smtp::ForwardPath;
 use crate::smtp::command::Rcpt;
-use crate::smtp::parameters::OfRcpt;
+use crate::smtp::parameters::{OfRcpt, xtext};
 use crate::smtp::reply;
 use sluice_queue::{RcptParameters, Recipient};
 
@@ -43,23 +46,46 @@ pub(super) fn rcpt(session: &mut Session, rcpt: &Rcpt<'_>, out: &mut Vec<u8>) ->
         let excessive = transaction.recipients_over > context.limits.recipients_max;
         return Err(if excessive { refused } else { refused.uncounted() });
     }
-    let question =
-        Question { listener: context.listener, client: session.client, authenticated, recipient: path };
-    if let Verdict::Refuse(answer, _) = decide(&context.rules, &question) {
-        return Err(answer.into());
-    }
+    let question = Question {
+        listener: context.listener,
+        client: session.client,
+        authenticated,
+        recipient: path,
+        now_micros: session.wall_micros,
+    };
+    let rule = match decide(&context.rules, &question) {
+        Verdict::Refuse(answer, _) => return Err(answer.into()),
+        Verdict::Accept(rule) => rule,
+    };
     let address = match path {
         ForwardPath::Postmaster => context.postmaster.clone(),
         ForwardPath::Mailbox(mailbox) => mailbox.to_string(),
     };
-    if let Some(answer) = context.known_now.refusal(&address) {
+    let mut recipient = Recipient { address, parameters: lasting(&asked) };
+    if let (Rule::ReturnAddress, ForwardPath::Mailbox(mailbox)) = (rule, path)
+        && let Some(Ok(original)) = context.rules.returns_to(mailbox, session.wall_micros)
+    {
+        redirect(&mut recipient, original);
+    }
+    if let Some(answer) = context.known_now.refusal(&recipient.address) {
         return Err(answer.into());
     }
     session.guard.draw_recipient()?;
-    transaction.recipients.push(Recipient { address, parameters: lasting(&asked) });
+    transaction.recipients.push(recipient);
     session.state = State::AwaitRcptOrData;
     reply::RCPT_OK.put(out);
     Ok(None)
+}
+
+/// Whom a return address stands for; what the client said goes along as the original recipient (RFC 3461 section
+/// 4.2), unless it named one.
+fn redirect(recipient: &mut Recipient, original: String) {
+    let said = std::mem::replace(&mut recipient.address, original);
+    let parameters = recipient.parameters.get_or_insert_default();
+    if parameters.orcpt.is_empty() && said.is_ascii() {
+        parameters.orcpt.push_str("rfc822;");
+        xtext::encode(&said, &mut parameters.orcpt);
+    }
 }
 
 /// What of the parameters goes with the recipient.

@@ -6,7 +6,7 @@ pub mod event;
 pub mod links;
 
 use crate::channel::Receiver;
-use crate::delivery::shard::{self as delivery, DeliveryShard};
+use crate::delivery::shard::{self as delivery, Common, DeliveryShard};
 use crate::intake::{self, IngestShard, OpenedSpools, Parts};
 use crate::listener::{self, Bound};
 use crate::observe::{counters, log};
@@ -179,7 +179,7 @@ pub fn start_delivery(
     index: usize,
     cpu: usize,
     config: Arc<crate::config::Config>,
-    (links, tls): (Arc<Links>, Arc<[RouteTls]>),
+    (links, tls, common): (Arc<Links>, Arc<[RouteTls]>, Arc<Common>),
     counters: Arc<counters::Delivery>,
     inbox: Receiver<ToDelivery>,
     events: Sender<Happening>,
@@ -187,7 +187,7 @@ pub fn start_delivery(
     let name = ShardName { role: Role::Delivery, index };
     let told = events.clone();
     start(name, (cpu, config.shards.spin), events, move || async move {
-        let shard = Rc::new(DeliveryShard::new(config, links, counters, &tls));
+        let shard = Rc::new(DeliveryShard::new(config, links, counters, &tls, common));
         glommio::spawn_local(delivery::keep_time(shard.clone())).detach();
         let ticked = shard.clone();
         glommio::spawn_local(tick(move || ticked.tick())).detach();

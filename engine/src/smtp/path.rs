@@ -7,7 +7,8 @@
 //! part may be UTF-8, for who asked for that: the caller says whether the client did.
 //!
 //! Read and dropped: source routes (RFC 5321 section 4.1.1.3 and appendix C). Taken though the grammar
-//! does not know it: underscores in domains. Not taken though RFC 6531 would: characters that end lines or
+//! does not know it: underscores in domains, and long local parts in which a forwarder has wrapped a return address
+//! (SRS). Not taken though RFC 6531 would: characters that end lines or
 //! turn the direction of the text around them, lest an address be read as another one, and noncharacters.
 
 use super::idn;
@@ -210,10 +211,11 @@ fn source_route(mut text: &str) -> Result<&str, PathFault> {
 
 fn mailbox(text: &str) -> Result<(Mailbox<'_>, &str), PathFault> {
     let local_octets = if text.starts_with('"') { quoted_string(text)? } else { dot_string(text)? };
-    if local_octets > LOCAL_PART_OCTETS_MAX {
+    let (local, rest) = text.split_at(local_octets);
+    // What forwarders make of return addresses (SRS) is as long as it must be to hold them.
+    if local_octets > LOCAL_PART_OCTETS_MAX && !is_wrapped(local) {
         return Err(PathFault::LocalPartTooLong);
     }
-    let (local, rest) = text.split_at(local_octets);
     match rest.as_bytes().first() {
         Some(b'@') => {}
         Some(b'>') => return Err(PathFault::NoDomain),
@@ -222,6 +224,13 @@ fn mailbox(text: &str) -> Result<(Mailbox<'_>, &str), PathFault> {
     }
     let (domain, rest) = domain(&rest[1..])?;
     Ok((Mailbox { local, domain }, rest))
+}
+
+/// A return address that a forwarder has wrapped (SRS0, SRS1).
+fn is_wrapped(local: &str) -> bool {
+    let (tag, rest) = local.split_at_checked(4).unwrap_or(("", ""));
+    (tag.eq_ignore_ascii_case("SRS0") || tag.eq_ignore_ascii_case("SRS1"))
+        && rest.starts_with(['=', '-', '+'])
 }
 
 /// Reads a mailbox with nothing around it.

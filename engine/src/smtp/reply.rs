@@ -152,6 +152,8 @@ answers! {
     TOO_MANY_RECIPIENTS = 452 "4.5.3" "Too many recipients, send the message again for the others";
     RELAY_DENIED = 550 "5.7.1" "Relaying denied: the recipient's domain is not served here";
     RELAY_DENIED_ROUTED = 550 "5.7.1" "Relaying denied: routing by %, ! or @ in the local part is not taken";
+    RETURN_ADDRESS_FORGED = 550 "5.7.1" "Relaying denied: this return address was not made here";
+    RETURN_ADDRESS_EXPIRED = 550 "5.1.1" "This return address has expired";
     CLIENT_DENIED = 550 "5.7.1" "Relaying denied: your address may not use this listener";
     NO_SUCH_RECIPIENT = 550 "5.1.1" "No such recipient here";
     NEXT_HOP_DENIED = 550 "5.7.1" "Mail to this domain is not allowed here";

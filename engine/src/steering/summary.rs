@@ -233,13 +233,16 @@ pub struct HopRow {
     pub down: Option<HopTrouble>,
 }
 
-/// A next hop that answers at no address.
+/// A next hop that answers at no address, or that is sent to more slowly because it asked for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HopTrouble {
     pub next_hop: String,
     /// Microseconds since 1970.
     pub since_micros: u64,
     pub reason: String,
+    /// It takes mail, at a lower pace for a while.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_slow: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,12 +6,13 @@
 
 use std::sync::Arc;
 
-use rustls::client::danger::HandshakeSignatureValid;
+use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
+use rustls::server::danger::ClientCertVerifier;
+
+use super::any_certificate::AnyCertificate;
 
 /// What came of asking for a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,7 @@ pub enum Verdict {
 #[derive(Debug)]
 pub(super) struct AskedClients {
     strict: Arc<dyn ClientCertVerifier>,
+    lenient: Arc<AnyCertificate>,
     required: bool,
 }
 
@@ -37,11 +39,12 @@ impl AskedClients {
     ) -> Result<Arc<Self>, String> {
         let strict = WebPkiClientVerifier::builder_with_provider(authorities, provider.clone()).build();
         let strict = strict.map_err(|error| format!("tls.client_authorities: {error}"))?;
-        Ok(Arc::new(Self { strict, required }))
+        let lenient = Arc::new(AnyCertificate(provider.clone()));
+        Ok(Arc::new(Self { strict, lenient, required }))
     }
 
-    pub fn verifier(self: &Arc<Self>) -> Arc<dyn ClientCertVerifier> {
-        if self.required { self.strict.clone() } else { self.clone() }
+    pub fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
+        if self.required { self.strict.clone() } else { self.lenient.clone() }
     }
 
     pub fn verdict(&self, chain: Option<&[CertificateDer<'_>]>) -> Verdict {
@@ -50,47 +53,5 @@ impl AskedClients {
             Ok(_) => Verdict::Verified,
             Err(_) => Verdict::NotVerified,
         }
-    }
-}
-
-impl ClientCertVerifier for AskedClients {
-    fn client_auth_mandatory(&self) -> bool {
-        false
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        // Some clients send nothing when none of the names is theirs.
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        Ok(ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.strict.verify_tls12_signature(message, certificate, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.strict.verify_tls13_signature(message, certificate, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.strict.supported_verify_schemes()
     }
 }

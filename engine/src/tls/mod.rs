@@ -6,6 +6,7 @@
 //! Tickets are encrypted with a key of this process, which all shards share and a reload keeps, so a client
 //! may come back to another shard. With `tickets = false` no session can be resumed at all.
 
+mod any_certificate;
 mod client_certificates;
 pub mod dane;
 pub mod demand;

@@ -98,6 +98,16 @@ mod tests {
         ] {
             assert_eq!(places(records.iter().copied()), expected, "{records:?}");
         }
+        let good = "v=TLSRPTv1; rua=mailto:a%2Bb@c.test,https://c.test/d";
+        for at in 0..good.len() {
+            for octet in ['\0', '\r', '\n', '%', ';', '<', '>', ' ', '\u{fc}'] {
+                let bent = format!("{}{octet}{}", &good[..at], &good[at..]);
+                for place in places([bent.as_str(), &good[..at]]).into_iter().chain(places([&good[..at]])) {
+                    let (Place::Mail(text) | Place::Https(text)) = place;
+                    assert!(text.bytes().all(|b| b.is_ascii_graphic()), "{text:?} of {bent:?}");
+                }
+            }
+        }
         let many = format!("v=TLSRPTv1; rua={}", vec!["mailto:a@b.test"; 100].join(","));
         assert_eq!(places([many.as_str()]).len(), PLACES_MAX);
     }

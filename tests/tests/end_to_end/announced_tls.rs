@@ -260,6 +260,7 @@ fn a_policy_of_mta_sts_decides_who_gets_the_mail() {
         "moved.test",
         "html.test",
         "damaged.test",
+        "large.test",
     ];
     let world = world(&domains, &[], STS, FETCH);
     domains.iter().for_each(|domain| announce(&world, domain, "1"));
@@ -277,7 +278,14 @@ fn a_policy_of_mta_sts_decides_who_gets_the_mail() {
     https.answers("mta-sts.moved.test", 301, "text/plain", text);
     https.answers("mta-sts.html.test", 200, "text/html", text);
     https.answers("mta-sts.damaged.test", 200, "text/plain", &text.replace("STSv1", "STSv2"));
+    https.answers("mta-sts.large.test", 200, "text/plain", &text.repeat(2_000));
+    // Its policy host shows a certificate for others. The peer does not take its mail; but it was asked.
+    dns.mx("odd.test", 10, "mx.good.test").loopback("mta-sts.odd.test", 1);
+    announce(&world, "odd.test", "1");
+    https.policy("odd.test", "enforce", "mx.elsewhere.test", 86_400);
     for (domain, parts) in [
+        ("odd.test", ["tls=TLSv1.3/", "status=bounced"]),
+        ("large.test", ["tls=TLSv1.3/", "status=sent"]),
         ("good.test", ["/sts,", "status=sent"]),
         ("unlisted.test", ["dsn=4.7.5", "status=deferred"]),
         ("testing.test", ["tls=TLSv1.3/", "status=sent"]),
@@ -299,6 +307,8 @@ fn a_policy_of_mta_sts_decides_who_gets_the_mail() {
         ],
         ["the MTA-STS policy of testing.test, which it tests", "does not list the host"],
         ["to=<x@both.test>", "no TLSA record of mx.both.test vouches"],
+        ["MTA-STS policy of odd.test, id 1", "not valid for name"],
+        ["MTA-STS policy of large.test, id 1", "length limit exceeded"],
         ["MTA-STS policy of missing.test, id 1", "code 404"],
         ["MTA-STS policy of moved.test, id 1", "code 301"],
         ["MTA-STS policy of html.test, id 1", "not text/plain"],

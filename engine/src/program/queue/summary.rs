@@ -62,7 +62,9 @@ fn print_hops(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
         let oldest = clock::mail_date(*oldest_micros);
         writeln!(out, "{recipients:>10}  {deferred:>10}  {held:>10}  {oldest}  {next_hop}")?;
         if let Some(down) = down {
-            writeln!(out, "{:>36}down since {}: {}", "", clock::mail_date(down.since_micros), down.reason)?;
+            let state = if down.is_slow { "slow" } else { "down" };
+            let since = clock::mail_date(down.since_micros);
+            writeln!(out, "{:>36}{state} since {since}: {}", "", down.reason)?;
         }
     }
     cut(out, summary.next_hops.len(), summary.next_hops_total)

@@ -64,7 +64,10 @@ fn path(text: &str) -> Option<Read> {
     }
     assert!(ways.len() <= 1, "{text:?} can be read in {} ways", ways.len());
     let (local, domain, octets) = ways.pop()?;
-    if octets > 256 || local.len() > 64 {
+    let upper = text[local.clone()].to_ascii_uppercase();
+    let wrapped =
+        ["SRS0=", "SRS0+", "SRS0-", "SRS1=", "SRS1+", "SRS1-"].iter().any(|tag| upper.starts_with(tag));
+    if octets > 256 || (local.len() > 64 && !wrapped) {
         return None;
     }
     let canonical = format!("{}@{}", canonical_local(&text[local]), canonical_domain(&text[domain])?);

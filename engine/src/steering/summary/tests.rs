@@ -35,7 +35,8 @@ const RECIPIENTS: SummaryOptions = SummaryOptions { senders: false, limit: 10 };
 
 #[test]
 fn totals_hops_and_ages_are_counted() {
-    let trouble = HopTrouble { next_hop: "b.test".into(), since_micros: 5, reason: "refused".into() };
+    let trouble =
+        HopTrouble { next_hop: "b.test".into(), since_micros: 5, reason: "refused".into(), is_slow: false };
     let summary = tally(RECIPIENTS).finish(RECIPIENTS, vec![trouble.clone()]);
     let totals = summary.totals;
     assert_eq!((totals.messages, totals.octets, totals.recipients), (4, 400, 6));
