@@ -5,7 +5,7 @@
 //! the one that counts. Each round has a generator of its own; the sink goes on, as a next hop does.
 //!
 //! The time runs from the generator's start to the last message that the sink has got; where nothing is delivered, to
-//! the last answer. CPU time runs from the generator's start until the server rests again, so that what it puts off
+//! the last answer; where nothing is taken, from the first message that the sink gets. CPU time runs from the generator's start until the server rests again, so that what it puts off
 //! (removing queue files, noting outcomes) counts too.
 
 use super::device::{self, Counters};
@@ -21,7 +21,7 @@ use serde::Serialize;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// Between two looks whether the sink has ended; the error of the time with Postfix's ends.
 const LOOK: Duration = Duration::from_millis(2);
@@ -280,20 +280,19 @@ fn deliver(bench: &Bench<'_>, kind: Kind, work: &Work) -> Result<Figures> {
     let mut sink = ends::start_sink(bench, work, None)?;
     sink.expect(messages * work.recipients as u64)?;
     let before = Account::take(bench, None, Some(&sink));
-    let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
     let mut server = Some((kind, Server::start(kind, &setup, bench.stop)?));
     servers::hurry(kind, &setup)?;
-    let (memory, last) = watch(|| sink.has_all(), &mut server, deadline, bench)?;
+    let (memory, _) = watch(|| sink.has_all(), &mut server, deadline, bench)?;
     if let Some((_, server)) = &server {
         rest(&server.group);
     }
     let after = Account::take(bench, server.as_ref(), Some(&sink));
     let mut figures = after.since(&before, messages, memory);
     figures.cpu_method = sink.group.method();
-    figures.seconds = last.unwrap_or(began).saturating_sub(began) as f64 / 1e9;
-    figures.messages_per_second = messages as f64 / figures.seconds.max(1e-6);
     drop(server);
-    add_sink(&mut figures, sink, messages)?;
+    // From the first message to the last: how long a server takes to start is another question.
+    figures.seconds = add_sink(&mut figures, sink, messages)?;
+    figures.messages_per_second = messages as f64 / figures.seconds.max(1e-6);
     Ok(figures)
 }
 
@@ -389,9 +388,10 @@ fn metric(text: &str, name: &str) -> Option<f64> {
     text.lines().filter_map(of).reduce(|sum, value| sum + value)
 }
 
-/// What the own sink has found; all messages of all rounds must have come whole.
-fn add_sink(figures: &mut Figures, sink: End, messages: u64) -> Result<()> {
-    let Some(sink) = sink.report()? else { return Ok(()) };
+/// What the own sink has found; all messages of all rounds must have come whole. Gives the seconds from the first one to
+/// the last.
+fn add_sink(figures: &mut Figures, sink: End, messages: u64) -> Result<f64> {
+    let Some(sink) = sink.report()? else { return Ok(0.0) };
     ensure!(
         sink.damaged == 0 && sink.intact >= messages,
         "{} of {messages} messages came intact, {} damaged",
@@ -404,7 +404,7 @@ fn add_sink(figures: &mut Figures, sink: End, messages: u64) -> Result<()> {
         figures.handshakes_full = each(sink.handshakes_full);
         figures.handshakes_resumed = each(sink.handshakes_resumed);
     }
-    Ok(())
+    Ok(sink.seconds)
 }
 
 #[cfg(test)]

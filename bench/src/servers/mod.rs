@@ -222,14 +222,12 @@ pub fn release(kind: Kind, setup: &Setup) -> Result<()> {
 
 /// What is to be said to a server that was just started for that; after it.
 pub fn hurry(kind: Kind, setup: &Setup) -> Result<()> {
-    let config = |name: &str| setup.directory.join(name).display().to_string();
     match kind {
         // What it has tried in vain would wait for the time of its next attempt.
         Kind::Relay => {
-            let relay = setup.relay.display().to_string();
-            run(&relay, &["queue", "retry", "--all", "--config", &config("relay.toml")])
+            let (relay, config) = (setup.relay.display().to_string(), setup.directory.join("relay.toml"));
+            run(&relay, &["queue", "retry", "--all", "--config", &config.display().to_string()])
         }
-        Kind::PostfixStock | Kind::PostfixTuned => run("postqueue", &["-c", &config("config"), "-f"]),
         _ => Ok(()),
     }
 }

@@ -111,7 +111,8 @@ async fn tlsa(shard: &DeliveryShard, next_hop: &NextHop, candidate: &Candidate) 
 /// The policy of the recipients' domain.
 async fn sts(shard: &DeliveryShard, next_hop: &NextHop) -> Option<Arc<mta_sts::Policy>> {
     let route = shard.config.routes.get(usize::from(next_hop.route))?;
-    let domain = next_hop.domain.as_ref().filter(|_| route.tls.mta_sts)?;
+    // An address literal announces nothing.
+    let domain = next_hop.domain.as_ref().filter(|domain| route.tls.mta_sts && !domain.starts_with('['))?;
     let answer = shard.lookup.sts(domain, next_hop.route.into(), &shard.links).await;
     answer.result.ok()?.policy
 }

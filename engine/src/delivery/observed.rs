@@ -85,8 +85,8 @@ fn tell(
 ) {
     // Smart hosts are no business of the recipients' domains.
     let (Some(report), Some(domain)) = (&shard.config.tls_report, &next_hop.domain) else { return };
-    // Reports about reports would never end.
-    if report.routes.iter().any(|(_, twin)| *twin == usize::from(next_hop.route)) {
+    // An address literal can ask for nothing, and reports about reports would never end.
+    if domain.starts_with('[') || report.routes.iter().any(|(_, twin)| *twin == usize::from(next_hop.route)) {
         return;
     }
     let seen = Observed {
