@@ -123,7 +123,8 @@ pub(crate) fn config() -> Config {
                 source: vec![],
                 private_addresses: false,
                 retry: retry.clone(),
-                tls: OutwardTls::default(),
+                // As the configuration has it where no resolver knows DNSSEC.
+                tls: OutwardTls { dane: false, ..OutwardTls::default() },
                 login: None,
                 protocol: Protocol::Smtp,
                 recipients: None,
@@ -139,7 +140,8 @@ pub(crate) fn config() -> Config {
                 source: vec![],
                 private_addresses: false,
                 retry,
-                tls: OutwardTls::default(),
+                // As the configuration has it where no resolver knows DNSSEC.
+                tls: OutwardTls { dane: false, ..OutwardTls::default() },
                 login: None,
                 protocol: Protocol::Smtp,
                 recipients: None,
