@@ -99,7 +99,7 @@ fn the_postmaster_hears_of_a_double_bounce_and_nobody_of_a_notice() {
     relay.log().wait_for(SOON, &["undeliverable notification discarded"]);
     relay.wait_empty();
 
-    internal.script(|step| match step {
+    internal.set_script(|step| match step {
         Step::Rcpt(_) => Answer::Say("550 5.1.1 Gone".into()),
         _ => Answer::Accept,
     });
