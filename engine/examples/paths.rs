@@ -246,7 +246,7 @@ fn boxed<'a>(work: impl Future<Output = Vec<QueueId>> + 'a) -> Ids<'a> {
 }
 
 fn client(rounds: u64) {
-    let settings = Arc::new(ClientSettings::of(&config()));
+    let settings = ClientSettings::of_routes(&config()).remove(0);
     let opening = Opening { starttls: StartTls::Never, in_tls: false, login: None };
     let peer = Peer { name: "sink.example".into(), address: "127.0.0.1:2600".parse().expect("an address") };
     let mut client = Client::new(settings, peer, opening, 0);

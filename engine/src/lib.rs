@@ -22,6 +22,7 @@ pub mod tls;
 pub mod intake;
 pub mod listener;
 pub mod policy;
+pub mod recipients;
 pub mod session;
 
 pub mod delivery;

@@ -46,6 +46,7 @@ enum Command {
     /// Verify a configuration and print who may send where; exit code 78 when it is bad
     Check(ConfigFile),
     /// What becomes of a message by a configuration: who takes it, where it goes, what is rewritten
+    #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(Explain),
     /// Print a built-in text of DSNs, to start an own one from
     DsnTemplate(DsnTemplate),
@@ -203,6 +204,14 @@ struct Queue {
     #[arg(long, global = true)]
     json: bool,
 }
+
+const EXPLAIN_EXAMPLES: &str = "\
+Policy, route, the answer of the route's table, the hosts as far as they are known without DNS, and what is
+rewritten. Exit code 64 when the question makes no sense, 78 when the configuration is bad.
+
+Examples:
+  sluice explain --listener outside --client 192.0.2.1 --to ann@winery.example
+  sluice explain --listener inside --client 10.1.0.7 --from ann@winery.example --to bob@away.example";
 
 #[derive(Args)]
 struct Trace {

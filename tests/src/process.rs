@@ -107,6 +107,28 @@ fn status_kib(pid: u32, field: &str) -> u64 {
     line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number of KiB")
 }
 
+/// A process of the test's own, ended with the value: by SIGTERM, and if that is not enough by SIGKILL.
+pub struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        signal(self.0.id(), "TERM");
+        if exit_within(&mut self.0, Duration::from_secs(5)).is_none() {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+}
+
+/// Starts a process that stays in the foreground. What it prints is thrown away.
+///
+/// # Panics
+/// When it cannot be started.
+pub fn launch(command: &mut Command) -> Running {
+    let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    Running(quiet.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -149,8 +149,9 @@ pub(super) async fn change_refused() -> Refused {
 fn check_destination(config: &Config, action: &Action) -> Result<(), String> {
     match action {
         Action::Reroute(Destination::Mx(domain)) if mx_route(config, domain).is_none() => Err(format!(
-            "mx:{domain}: no route of the configuration has mx = true, so there is no resolver for it"
+            "mx:{domain}: no route of the configuration has mx = true for it, so there is no resolver; an accepted domain is never looked up outside"
         )),
+        Action::Reroute(Destination::Host(host)) if host.socket().is_some() => Ok(()),
         Action::Reroute(Destination::Host(host)) if host.host.parse::<std::net::IpAddr>().is_err() => {
             match config.resolvers.is_empty() {
                 true => Err(format!("{}: the configuration has no resolver; name an address", host.host)),

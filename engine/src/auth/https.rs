@@ -15,7 +15,7 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 
 /// The way to one server.
-pub(super) struct Way {
+pub struct Way {
     pub server: Server,
     resolvers: Arc<Resolvers>,
     resolver: Option<usize>,

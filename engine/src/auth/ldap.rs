@@ -157,26 +157,32 @@ impl Directory {
     }
 
     async fn connect(&self) -> Result<ldap3::Ldap, Failure> {
-        let stream = self.way.tcp().await.and_then(|tcp| tcp.into_std().map_err(|error| error.to_string()));
-        let mut settings = LdapConnSettings::new()
-            .set_std_stream(StdStream::Tcp(stream.map_err(Failure::Unavailable)?))
-            .set_starttls(self.settings.starttls);
-        if let Some(tls) = &self.way.tls {
-            settings = settings.set_config(tls.clone());
-        }
-        let server = &self.way.server;
-        let scheme = if server.tls { "ldaps" } else { "ldap" };
-        let host = if server.host.contains(':') { format!("[{}]", server.host) } else { server.host.clone() };
-        let url = format!("{scheme}://{host}:{}", server.port);
-        let connected = LdapConnAsync::with_settings(settings, &url).await;
-        let (connection, ldap) = connected.map_err(|error| self.told(&error))?;
-        tokio::spawn(async move { drop(connection.drive().await) });
-        Ok(ldap)
+        connect(&self.way, self.settings.starttls).await.map_err(|error| self.told(&error))
     }
 
     fn told(&self, error: &dyn std::fmt::Display) -> Failure {
         unavailable(format_args!("LDAP {}:{}: {error}", self.way.server.host, self.way.server.port))
     }
+}
+
+/// A connection to a directory, with TLS as its URL and `starttls` say.
+///
+/// # Errors
+/// What went wrong, in words.
+pub async fn connect(way: &Way, starttls: bool) -> Result<ldap3::Ldap, String> {
+    let stream = way.tcp().await?.into_std().map_err(|error| error.to_string())?;
+    let mut settings = LdapConnSettings::new().set_std_stream(StdStream::Tcp(stream)).set_starttls(starttls);
+    if let Some(tls) = &way.tls {
+        settings = settings.set_config(tls.clone());
+    }
+    let server = &way.server;
+    let scheme = if server.tls { "ldaps" } else { "ldap" };
+    let host = if server.host.contains(':') { format!("[{}]", server.host) } else { server.host.clone() };
+    let url = format!("{scheme}://{host}:{}", server.port);
+    let (connection, ldap) =
+        LdapConnAsync::with_settings(settings, &url).await.map_err(|error| error.to_string())?;
+    tokio::spawn(async move { drop(connection.drive().await) });
+    Ok(ldap)
 }
 
 /// Whether another connection may do better.

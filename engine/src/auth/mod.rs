@@ -28,6 +28,12 @@ mod token;
 pub mod users;
 mod watched;
 
+/// The way to a directory, for who looks up other things than logins.
+pub mod way {
+    pub use super::https::Way;
+    pub use super::ldap::connect;
+}
+
 pub use file::secret;
 pub use keeper::Keeper;
 
@@ -63,6 +69,14 @@ pub fn check_users(path: &std::path::Path) -> Result<(), String> {
 /// As [`check_users`].
 pub fn check_senders(path: &std::path::Path) -> Result<(), String> {
     watched::Watched::open(path, senders::FILE_OCTETS_MAX, senders::read).map(|_| ())
+}
+
+/// The text of a file of at most so many octets, such as a password.
+///
+/// # Errors
+/// One sentence with the file's name.
+pub fn secret_text(path: &std::path::Path, octets_max: u64) -> Result<String, String> {
+    watched::text(path, octets_max)
 }
 
 fn unavailable(what: impl std::fmt::Display) -> Failure {

@@ -316,9 +316,13 @@ fn server(text: &str, schemes: [(&str, bool, u16); 2], with_path: bool) -> Resul
     Ok(Server { tls, host: host.host, port, path: path.to_owned() })
 }
 
+/// `ldaps://host`, `ldap://host:port`.
+pub(super) fn directory_server(text: &str) -> Result<Server, Wrong> {
+    server(text, [("ldaps", true, 636), ("ldap", false, 389)], false)
+}
+
 fn ldap(mut section: Section<'_>) -> Option<Ldap> {
-    let server =
-        section.text("url", |text| server(text, [("ldaps", true, 636), ("ldap", false, 389)], false));
+    let server = section.text("url", directory_server);
     let starttls = section.flag("starttls").is_some_and(|at| at.value);
     let authorities = section.text("authorities", super::read::path).map(|at| at.value);
     let template = section.text("dn", with_login);
@@ -370,7 +374,7 @@ fn ldap(mut section: Section<'_>) -> Option<Ldap> {
     Some(Ldap { server, starttls, authorities, find, addresses })
 }
 
-fn check_authorities(section: &Section<'_>, path: Option<&PathBuf>) {
+pub(super) fn check_authorities(section: &Section<'_>, path: Option<&PathBuf>) {
     if let Some(path) = path.filter(|_| section.reads_files())
         && let Err(sentence) = crate::tls::files::authorities(path)
     {

@@ -200,7 +200,7 @@ pub(super) fn announced(
         let knows_dnssec = link.is_some_and(|index| resolvers[index].dnssec != Dnssec::Off);
         // A smart host that is named by its address has no TLSA records, and "dane" does without.
         let by_address =
-            !route.mx && route.hosts.iter().all(|host| host.value.host.parse::<IpAddr>().is_ok());
+            !route.mx && route.hosts.iter().all(|host| host.value.host.host.parse::<IpAddr>().is_ok());
         let needs = match route.tls.rule {
             TlsRule::Dane => !by_address,
             rule => rule == TlsRule::DaneOnly,
@@ -219,9 +219,11 @@ pub(super) fn announced(
 }
 
 fn resolver_absent(notes: &Notes, route: &RouteDraft, known: &str) {
-    let by_name = route.hosts.iter().find(|host| host.value.host.parse::<IpAddr>().is_err());
-    let (line, why) = match by_name {
-        Some(host) => (host.line, format!("is missing: the host name {} must be looked up", host.value.host)),
+    let hosts = route.hosts.iter().map(|At { value, line }| (&value.host, *line));
+    let mut by_name =
+        hosts.filter(|(host, _)| host.socket().is_none() && host.host.parse::<IpAddr>().is_err());
+    let (line, why) = match by_name.next() {
+        Some((host, line)) => (line, format!("is missing: the host name {} must be looked up", host.host)),
         None if route.mx => (route.line, "is missing: mx = true looks names up".to_owned()),
         None => return,
     };

@@ -194,6 +194,13 @@ impl<'d> Section<'d> {
         sections
     }
 
+    /// Whether a list is there whose first item is a table.
+    pub(super) fn holds_tables(&self, key: &str) -> bool {
+        let value = self.table.and_then(|table| table.get(key));
+        let Some(DeValue::Array(items)) = value.map(|at| at.get_ref()) else { return false };
+        items.iter().next().is_some_and(|item| matches!(item.get_ref(), DeValue::Table(_)))
+    }
+
     /// A string in one of the notations of `value.rs`. `None`: absent, or wrong and noted.
     pub(super) fn text<T>(
         &mut self,

@@ -25,6 +25,7 @@ mod outward;
 mod pace;
 mod read;
 mod rewrite;
+mod routing;
 mod types;
 mod value;
 
@@ -47,8 +48,9 @@ pub use error::{ConfigError, Fault};
 pub use load::LoadMarks;
 pub use pace::{Rates, SiteRule, WarmUp, built_in_backoff};
 use read::{ListenerDraft, ResolverDraft, RouteDraft};
+pub use routing::*;
 pub use types::*;
-pub(crate) use value::{domain, duration, network, size, smart_host};
+pub(crate) use value::{domain, duration, network, size};
 
 /// A longer file is no configuration.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -129,9 +131,11 @@ impl Config {
         Ok(())
     }
 
-    /// The route for a recipient's domain, in any case: the first that matches. `None`: nobody delivers it.
+    /// The route for a recipient's domain, in any case and with U-labels or A-labels: the first that matches. `None`: nobody delivers it.
     pub fn route_for(&self, domain: &str) -> Option<usize> {
         let domain = domain.strip_suffix('.').unwrap_or(domain);
+        let a_labels = if domain.is_ascii() { None } else { crate::smtp::idn::a_labels(domain) };
+        let domain = a_labels.as_deref().unwrap_or(domain);
         self.routes
             .iter()
             .position(|route| route.domains.iter().any(|pattern| matches_domain(pattern, domain)))
@@ -194,8 +198,9 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
     let routes: Vec<_> = root
         .sections("route")
         .into_iter()
-        .map(|section| read::route(section, &retry, &outward, delivery.rates))
+        .map(|section| read::route(section, (&retry, &outward, delivery.rates), (&delivery, &timeouts)))
         .collect();
+    let next_hops = routing::next_hops(root.section("next_hops"));
     let resolvers: Vec<_> = root.sections("resolver").into_iter().map(read::resolver).collect();
     if listeners.is_empty() && !root.has("listener") {
         root.fault(
@@ -263,6 +268,7 @@ fn read_document(mut root: Section<'_>, notes: &Notes, cpus: &[usize]) -> Option
         dsn,
         admin,
         log,
+        next_hops,
         routes,
         resolvers: resolvers.into_iter().map(resolver).collect::<Option<_>>()?,
     })
@@ -302,7 +308,9 @@ fn route(
     let target = if draft.mx {
         Target::Mx { port: draft.port }
     } else {
-        Target::SmartHosts(draft.hosts.into_iter().map(|at| at.value).collect())
+        let mut hosts: Vec<_> = draft.hosts.into_iter().map(|at| at.value).collect();
+        hosts.sort_by_key(|host| host.priority);
+        Target::SmartHosts(hosts)
     };
     Route {
         domains: draft.domains.into_iter().map(|at| at.value).collect(),
@@ -318,6 +326,10 @@ fn route(
         },
         login: draft.login,
         cut_through: draft.cut_through,
+        protocol: draft.protocol,
+        recipients: draft.recipients,
+        limits: draft.limits,
+        timeouts: draft.timeouts,
         rates: draft.rates,
         rewrite,
     }

@@ -12,10 +12,11 @@ use super::client_limits::client_limits;
 use super::document::{At, Section};
 use super::pace::{self, Rates};
 use super::rewrite::{RewriteDraft, rewrite};
+use super::routing::{self, BalancedHost, Protocol, Recipients, RouteLimits, Unknown};
 use super::types::{
     Admin, CertificatePair, ClientCertificates, Delivery, Dnssec, Extensions, Limits, LineEndings, Log,
-    Login, NamedPair, Network, OutwardTls, Relay, Retry, Shards, SmartHost, Spool, Timeouts, Tls, TlsMode,
-    TlsRule, TlsVersion,
+    Login, NamedPair, Network, OutwardTls, Relay, Retry, Shards, Spool, Timeouts, Tls, TlsMode, TlsRule,
+    TlsVersion,
 };
 use super::{ClientLimits, CutThroughMode, RouteCutThrough};
 use super::{cut_through, outward, value};
@@ -57,7 +58,7 @@ pub(super) struct ListenerDraft {
 pub(super) struct RouteDraft {
     pub line: usize,
     pub domains: Vec<At<String>>,
-    pub hosts: Vec<At<SmartHost>>,
+    pub hosts: Vec<At<BalancedHost>>,
     pub mx: bool,
     pub port: u16,
     pub resolver: Option<At<String>>,
@@ -69,6 +70,10 @@ pub(super) struct RouteDraft {
     pub tls: OutwardTls,
     pub login: Option<Arc<Login>>,
     pub cut_through: RouteCutThrough,
+    pub protocol: Protocol,
+    pub recipients: Option<Recipients>,
+    pub limits: RouteLimits,
+    pub timeouts: Timeouts,
     pub rates: Rates,
     pub rewrite: Option<RewriteDraft>,
 }
@@ -465,22 +470,23 @@ fn tls_mode(section: &mut Section<'_>) -> At<TlsMode> {
     section.choice("tls", &words).unwrap_or(At { value: TlsMode::Off, line: section.line })
 }
 
+/// `general`: what holds for a route without its own.
 pub(super) fn route(
     mut section: Section<'_>,
-    general: &Retry,
-    general_tls: &OutwardTls,
-    general_rates: Rates,
+    (general, general_tls, general_rates): (&Retry, &OutwardTls, Rates),
+    (delivery, timeouts): (&Delivery, &Timeouts),
 ) -> RouteDraft {
     section.demand("domains", "a list of domains, [\"winery.example\", \".winery.example\", \"*\"]");
-    let hosts = section.list("hosts", value::smart_host);
+    let hosts = routing::hosts(&mut section);
     let mx = section.flag("mx");
     let port = section.count("port", 1..=65_535);
     let resolver = section.text("resolver", value::label);
     let source = section.list("source", value::address).unwrap_or_default();
     let private_addresses = section.flag("private_addresses");
-    let mut limits = section.section("limits");
-    let rates = pace::rates(&mut limits, general_rates);
-    limits.finish();
+    let mut own = section.section("limits");
+    let rates = pace::rates(&mut own, general_rates);
+    let limits = routing::limits(&mut own, &RouteLimits::of(delivery));
+    own.finish();
     let draft = RouteDraft {
         line: section.line,
         domains: section.list("domains", value::address_space).unwrap_or_default(),
@@ -494,9 +500,13 @@ pub(super) fn route(
         tls: outward::tls(section.section("tls"), general_tls, mx.as_ref().is_some_and(|at| at.value)),
         login: outward::login(section.section("login")),
         cut_through: cut_through::of_route(&mut section),
+        hosts,
+        protocol: routing::protocol(&mut section),
+        recipients: routing::recipients(section.section("recipients")),
+        limits,
+        timeouts: routing::timeouts(section.section("timeouts"), timeouts),
         rates,
         rewrite: rewrite(section.section("rewrite")),
-        hosts: hosts.unwrap_or_default(),
     };
     section.refuse_empty("domains");
     section.refuse_empty("hosts");
@@ -506,6 +516,7 @@ pub(super) fn route(
             "mx",
             "stands beside hosts; allowed: either hosts (smart hosts) or mx = true (look-up)",
         ),
+        (false, false) if draft.recipients.as_ref().is_some_and(|of| of.unknown == Unknown::Refuse) => {}
         (false, false) if mx.is_some() || !section.has("mx") => {
             section.fault(
                 draft.line,
@@ -544,6 +555,7 @@ pub(super) fn route(
             "stands beside hosts, which may be at any address; allowed: with mx = true",
         );
     }
+    routing::check(&section, &draft);
     section.finish();
     draft
 }

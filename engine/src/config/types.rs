@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::auth::Auth;
+use super::routing::{BalancedHost, NextHops, Protocol, Recipients, RouteLimits};
 use crate::rewrite::Rules;
 use crate::rewrite::srs::Srs;
 
@@ -48,6 +49,7 @@ pub struct Config {
     pub log: Log,
     pub listeners: Vec<Listener>,
     pub routes: Vec<Route>,
+    pub next_hops: NextHops,
     pub resolvers: Vec<Resolver>,
 }
 
@@ -355,6 +357,13 @@ pub struct Route {
     /// Who the relay is to these smart hosts (RFC 4954).
     pub login: Option<Arc<Login>>,
     pub cut_through: RouteCutThrough,
+    pub protocol: Protocol,
+    /// Which host holds the mailbox of a recipient.
+    pub recipients: Option<Recipients>,
+    /// A route's own bounds, or those of `[delivery]`.
+    pub limits: RouteLimits,
+    /// A route's own, or the general ones.
+    pub timeouts: Timeouts,
     /// To one receiving site of the route.
     pub rates: Rates,
     /// What is changed about messages that go out here.
@@ -470,15 +479,15 @@ pub enum PeerName {
 
 #[derive(Clone, Debug)]
 pub enum Target {
-    /// `hosts = […]`: addresses or names, tried in order.
-    SmartHosts(Vec<SmartHost>),
+    /// `hosts = […]`, in the order of their priorities. Empty only where a table holds every recipient.
+    SmartHosts(Vec<BalancedHost>),
     /// `mx = true`.
     Mx { port: u16 },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SmartHost {
-    /// A name or an address literal without brackets.
+    /// A name or an address literal without brackets; with LMTP also `unix:` and the path of a socket.
     pub host: String,
     pub port: u16,
 }

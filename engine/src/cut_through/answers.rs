@@ -118,7 +118,7 @@ mod tests {
     }
 
     fn key(address: &str) -> Key {
-        Answers::key(&NextHop { route: 0, domain: None, via: None }, address)
+        Answers::key(&NextHop::of_route(0), address)
     }
 
     fn said(code: u16) -> Arc<Said> {

@@ -1,5 +1,5 @@
 //! The SMTP client session (RFC 5321, RFC 2920, RFC 1870, RFC 6152, RFC 2034, RFC 3030, RFC 3207,
-//! RFC 4954), pure: octets and a
+//! RFC 4954, RFC 2033), pure: octets and a
 //! time in, octets and events out. It never waits, never reads a clock, never touches a socket.
 //!
 //! ```text
@@ -62,6 +62,11 @@
 //! While a group of commands is written, reading must go on, or both sides may wait (RFC 2920
 //! section 3.1); a group has at most one RSET, one MAIL, the recipients of one transaction, one DATA or chunk.
 //!
+//! **LMTP** (RFC 2033) is the same session but for three things: LHLO instead of EHLO, and no HELO; behind the content
+//! one reply for each recipient that was accepted, in their order, by DATA and by BDAT; and the peer may have the
+//! relay's own name, for it is where mail ends. When it dies between those replies, recipients that had theirs keep
+//! it, and the others have failed with the session and are tried again.
+//!
 //! **What a lost connection means.** Before end-of-data, or the chunk, has been sent completely, nothing was
 //! delivered. Between that and its reply nobody can know (RFC 1047); the recipients are then tried
 //! again, so a message may arrive twice, but is never lost. A chunk in one group has gone before the first
@@ -93,6 +98,7 @@ use super::reply_reader::ReplyReader;
 pub use super::transaction::Transaction;
 use super::transaction::{Ending, Open};
 use super::verdict::{Peer, Status};
+use crate::config::Protocol;
 use crate::smtp::content::Framing;
 
 /// Octets of content that go behind the commands before any of them is answered; as much is sent in vain
@@ -454,6 +460,10 @@ impl Client {
                 self.spoke_unasked()
             }
         }
+    }
+
+    fn is_lmtp(&self) -> bool {
+        self.settings.protocol == Protocol::Lmtp
     }
 
     fn open(&mut self) -> &mut Open {

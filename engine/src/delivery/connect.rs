@@ -11,18 +11,21 @@ use futures_lite::{AsyncWriteExt, FutureExt};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use glommio::net::TcpStream;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{FromRawFd, IntoRawFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long an attempt is alone before the next one starts: the "Connection Attempt Delay" of RFC 8305.
 const STAGGER: Duration = Duration::from_millis(250);
 
 /// Attempts of one race at a time. Prevents one silent next hop from taking many descriptors.
 const ATTEMPTS_AT_ONCE: usize = 4;
+
+/// Between looks at a socket whose backlog is full.
+const BACKLOG_LOOK: Duration = Duration::from_millis(50);
 
 /// What came of a race. Indexes are those of the addresses.
 #[derive(Debug, Default)]
@@ -31,6 +34,16 @@ pub struct Race {
     pub failed: Vec<(usize, ConnectError)>,
     /// Started before the winner, and neither standing nor failed when it won.
     pub overtaken: Vec<usize>,
+}
+
+impl Race {
+    /// Of one competitor.
+    pub fn of_one(connected: Result<TcpStream, ConnectError>) -> Self {
+        match connected {
+            Ok(stream) => Self { won: Some((0, stream)), ..Self::default() },
+            Err(error) => Self { failed: vec![(0, error)], ..Self::default() },
+        }
+    }
 }
 
 /// Why a connection did not come about.
@@ -132,6 +145,28 @@ pub async fn connect(
     Ok(stream)
 }
 
+/// A connection to a socket in the file system.
+pub async fn local(path: &str, patience: Duration) -> Result<TcpStream, ConnectError> {
+    let own = |error: io::Error| ConnectError { reason: reason(&error), host_at_fault: false };
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(own)?;
+    socket.set_nonblocking(true).map_err(own)?;
+    let address = SockAddr::unix(path).map_err(own)?;
+    let until = Instant::now() + patience;
+    // A full backlog says EAGAIN, and nothing tells when there is room again.
+    loop {
+        match socket.connect(&address) {
+            Ok(()) => return Ok(glommio_stream(socket)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < until => {
+                glommio::timer::sleep(BACKLOG_LOOK).await;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(of_host(&io::ErrorKind::TimedOut.into()));
+            }
+            Err(error) => return Err(of_host(&error)),
+        }
+    }
+}
+
 /// Sends the SYN and does not wait for its answer.
 fn begin(address: SocketAddr, source: Option<IpAddr>) -> Result<TcpStream, ConnectError> {
     let own = |error: io::Error| ConnectError { reason: reason(&error), host_at_fault: false };
@@ -156,7 +191,8 @@ const EINPROGRESS: i32 = rustix::io::Errno::INPROGRESS.raw_os_error();
 
 #[allow(unsafe_code)]
 fn glommio_stream(socket: Socket) -> TcpStream {
-    // SAFETY: the descriptor is a TCP socket that was just taken out of its only owner.
+    // SAFETY: the descriptor is a stream socket that was just taken out of its only owner. glommio reads and
+    // writes one of the file system as one of TCP.
     unsafe { TcpStream::from_raw_fd(socket.into_raw_fd()) }
 }
 
@@ -172,6 +208,8 @@ fn reason(error: &io::Error) -> String {
         io::ErrorKind::HostUnreachable => "No route to host".into(),
         io::ErrorKind::NetworkUnreachable => "Network is unreachable".into(),
         io::ErrorKind::ConnectionReset => "Connection reset by peer".into(),
+        io::ErrorKind::NotFound => "No such file or directory".into(),
+        io::ErrorKind::PermissionDenied => "Permission denied".into(),
         io::ErrorKind::AddrNotAvailable => "Cannot assign requested address".into(),
         _ => error.to_string(),
     }
@@ -182,8 +220,6 @@ mod tests {
     use super::*;
     use glommio::LocalExecutor;
     use std::net::{TcpListener, TcpStream as StdStream};
-    use std::time::Instant;
-
     const PATIENCE: Duration = Duration::from_secs(20);
 
     fn run<T: 'static>(test: impl Future<Output = T> + 'static) -> T {

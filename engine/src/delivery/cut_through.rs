@@ -16,6 +16,7 @@ use super::message::Message;
 use super::opening::open_any;
 use super::settle::is_relayed;
 use super::shard::DeliveryShard;
+use super::sorting::{Server, server_of};
 use super::verdict::{Fate, Outcome, Verdict};
 use crate::clock::{monotonic_millis, wall_micros};
 use crate::config::CutThrough;
@@ -279,9 +280,10 @@ impl DeliveryShard {
         if held.connection.is_closed() {
             return;
         }
-        let (limits, connection) = (&self.config.delivery, &held.connection);
-        let is_used_up = connection.transactions() as usize >= limits.messages_per_connection_max
-            || connection.age() >= limits.connection_age_max;
+        let connection = &held.connection;
+        let messages_max = self.limits_of(&pool.hop.next_hop).messages_per_connection_max;
+        let is_used_up = connection.transactions() as usize >= messages_max
+            || connection.age() >= self.config.delivery.connection_age_max;
         if self.is_stopping() || is_used_up || !connection.can_begin() {
             return held.connection.quit();
         }
@@ -296,14 +298,22 @@ async fn find_out(
     (next_hop, address): &crate::cut_through::Key,
     wait: Duration,
 ) -> Taken {
-    let pool = shard.pool(next_hop);
     // Asked about as the next hop will be told it.
     let route = shard.config.routes.get(usize::from(next_hop.route));
     let rewritten = route
         .and_then(|route| route.rewrite.as_ref())
         .and_then(|rules| rules.recipient(&Recipient::new(address.as_ref())));
+    let written = address;
     let address = rewritten.as_ref().map_or(&**address, |recipient| &recipient.address);
     let asked = async {
+        let pool = match server_of(shard, next_hop, written).await {
+            Server::Is(next_hop) => shard.pool(&next_hop),
+            Server::Nowhere => {
+                let text = "the table of recipients does not have the address";
+                return Taken::No(Arc::new(Said::new(550, Some((5, 1, 1)), text)));
+            }
+            Server::Unclear => return Taken::Unknown,
+        };
         for _ in 0..STALE_MAX {
             let Ok(mut held) = shard.connection(&pool, wait).await else { return Taken::Unknown };
             shard.counters.recipients_asked_total.add(1);
@@ -348,8 +358,25 @@ fn taken(fate: Fate) -> Taken {
     }
 }
 
+/// The server that has all recipients of an offer.
+async fn server_of_all(shard: &Rc<DeliveryShard>, offer: &Offer) -> Option<NextHop> {
+    let mut one = None;
+    for &index in &offer.recipients {
+        let address = &offer.envelope.recipients.get(index as usize)?.address;
+        let Server::Is(next_hop) = server_of(shard, &offer.next_hop, address).await else { return None };
+        if one.get_or_insert_with(|| next_hop.clone()) != &next_hop {
+            return None;
+        }
+    }
+    one
+}
+
 async fn take_offer(shard: &Rc<DeliveryShard>, offer: Offer) {
-    let pool = shard.pool(&offer.next_hop);
+    let Some(next_hop) = server_of_all(shard, &offer).await else {
+        let why = "its recipients are not all known to be on one server";
+        return drop(offer.reply.send(Ended::Untried(why.into())));
+    };
+    let pool = shard.pool(&next_hop);
     let mut held = match shard.connection(&pool, offer.wait).await {
         Ok(held) => held,
         Err(why) => return drop(offer.reply.send(Ended::Untried(why))),
@@ -375,7 +402,7 @@ async fn take_offer(shard: &Rc<DeliveryShard>, offer: Offer) {
         Ok(found) => found,
         Err(why) => return drop(offer.reply.send(Ended::Untried(why))),
     };
-    let (mut left, most) = (offer.recipients.clone(), shard.config.delivery.recipients_max);
+    let (mut left, most) = (offer.recipients.clone(), shard.limits_of(&next_hop).recipients_max);
     held.connection.take_share(&message, &mut left, most);
     let route = shard.config.routes.get(usize::from(offer.next_hop.route));
     let rules = route.and_then(|route| route.rewrite.as_ref());

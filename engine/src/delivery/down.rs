@@ -107,6 +107,7 @@ impl DeliveryShard {
         if self.is_stopping() || !hop.is_down() {
             return;
         }
+        self.sort_again(&hop);
         if hop.is_empty() {
             // Nobody waits for it now; the next message finds out how it is.
             hop.set_up();

@@ -78,6 +78,8 @@ pub struct Hop {
     /// The first moment at which one of those that wait expires or is due for a notice, wall clock.
     event_micros: Cell<u64>,
     down: RefCell<Option<Down>>,
+    /// The version of the route's table by which its messages came here, as far as that was looked at.
+    pub table_version: Cell<u64>,
 }
 
 struct Down {
@@ -100,6 +102,7 @@ impl Hop {
             in_line: Cell::new(false),
             event_micros: Cell::new(0),
             down: RefCell::default(),
+            table_version: Cell::new(0),
         }
     }
 
@@ -300,7 +303,7 @@ pub(super) mod tests {
     use sluice_queue::SpoolNumber;
 
     pub fn hop() -> Hop {
-        Hop::new(NextHop { route: 0, domain: None, via: None })
+        Hop::new(NextHop::of_route(0))
     }
 
     pub fn item(n: u64) -> Item {

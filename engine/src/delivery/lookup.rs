@@ -5,12 +5,15 @@
 //! is waited for, not asked again.
 
 use super::answers::Answers;
+use super::balance::{self, Turns};
 use super::hop::Trouble;
 use super::own::Own;
 use super::verdict::{Peer, Status};
 use crate::clock::monotonic_millis;
-use crate::config::{Config, Route, SmartHost, Target};
+use crate::config::{Config, NextHops, Route, SmartHost, Target};
 use crate::mta_sts;
+use crate::policy::next_hops::{self as policy, denies_domain, forbidden};
+use crate::recipients::Holder;
 use crate::resolve::choose::{Allowed, choose};
 use crate::resolve::error::{ResolveError, ResolveErrorKind};
 use crate::resolve::mx::{self, Addresses, MailHosts, TlsaRecords};
@@ -62,6 +65,9 @@ pub struct Lookup {
     mx: Asked<MailHosts>,
     addresses: Asked<Addresses>,
     tlsa: Asked<TlsaRecords>,
+    holders: Asked<Holder>,
+    /// By route.
+    turns: RefCell<HashMap<u16, Turns>>,
     sts: Asked<mta_sts::Found>,
     attempts: Cell<u64>,
 }
@@ -73,29 +79,61 @@ impl Lookup {
             mx: Asked::default(),
             addresses: Asked::default(),
             tlsa: Asked::default(),
+            holders: Asked::default(),
+            turns: RefCell::default(),
             sts: Asked::default(),
             attempts: Cell::default(),
         }
     }
 
-    /// At least one candidate, ranks ascending, or why there is none.
+    /// At least one candidate, ranks ascending, or why there is none. `has_failed`: whether an address could not
+    /// be connected to lately.
     pub async fn candidates(
         &self,
         config: &Config,
         links: &Links,
         next_hop: &NextHop,
+        has_failed: impl Fn(SocketAddr) -> bool,
     ) -> Result<Vec<Candidate>, NotFound> {
         let route = config.routes.get(usize::from(next_hop.route));
+        let lists = &config.next_hops;
+        if let Some(domain) = next_hop.domain.as_deref().filter(|domain| denies_domain(lists, domain)) {
+            return Err(forbidden_domain(domain));
+        }
         if let Some(via) = &next_hop.via {
             let resolver = route.and_then(|route| route.resolver);
-            return self.smart_hosts(std::slice::from_ref(&**via), resolver, links).await;
+            let found = self.smart_hosts([&**via].into_iter(), resolver, links).await;
+            let order = [0].into_iter();
+            return ordered(found, order).and_then(|found| admitted(lists, next_hop, found, false));
         }
         let Some(route) = route else { return Err(no_route(next_hop)) };
         match (&route.target, &next_hop.domain) {
-            (Target::SmartHosts(hosts), _) => self.smart_hosts(hosts, route.resolver, links).await,
-            (Target::Mx { port }, Some(domain)) => self.mx(domain, *port, route, links).await,
+            (Target::SmartHosts(hosts), _) => {
+                let found =
+                    self.smart_hosts(hosts.iter().map(|host| &host.host), route.resolver, links).await;
+                let answers = |index: usize| {
+                    found[index].as_ref().is_ok_and(|of| of.iter().any(|one| !has_failed(one.peer.address)))
+                };
+                let order = {
+                    let mut turns = self.turns.borrow_mut();
+                    balance::order(hosts, next_hop.choice, turns.entry(next_hop.route).or_default(), answers)
+                };
+                ordered(found, order.into_iter()).and_then(|found| admitted(lists, next_hop, found, false))
+            }
+            (Target::Mx { port }, Some(domain)) => {
+                let (found, is_whole) = self.mx(domain, *port, route, links).await?;
+                admitted(lists, next_hop, found, is_whole)
+            }
             (Target::Mx { .. }, None) => Err(no_route(next_hop)),
         }
+    }
+
+    /// Which server holds a mailbox, as the directory of a route says.
+    pub async fn holder(&self, route: usize, recipient: &str, links: &Links) -> Answer<Holder> {
+        let recipient: Arc<str> = recipient.into();
+        let key = (route, recipient.clone());
+        let question = |reply| Question::Holder { route, recipient, reply };
+        self.holders.ask(key, links, question, |_| 3).await
     }
 
     /// The TLSA records of a port of a host, as the resolver of its route says.
@@ -121,46 +159,47 @@ impl Lookup {
         self.sts.ask(key, links, question, weigh).await
     }
 
+    /// The addresses of each host, in the order given.
     async fn smart_hosts(
         &self,
-        hosts: &[SmartHost],
+        hosts: impl Iterator<Item = &SmartHost>,
         resolver: Option<usize>,
         links: &Links,
-    ) -> Result<Vec<Candidate>, NotFound> {
-        let mut candidates = Vec::new();
-        let mut missing = None;
-        for (rank, SmartHost { host, port }) in hosts.iter().enumerate() {
-            let found = match host.parse::<IpAddr>() {
-                Ok(address) => Ok(Addresses { list: vec![address], secure: false, canonical: None }),
-                Err(_) => self.addresses_of(host.as_str().into(), resolver.unwrap_or(0), links).await.result,
+    ) -> Vec<Result<Vec<Candidate>, ResolveError>> {
+        let mut found = Vec::new();
+        for host @ SmartHost { host: name, port } in hosts {
+            let addresses = match (name.parse::<IpAddr>(), resolver) {
+                _ if host.socket().is_some() => {
+                    let peer = Peer::of_socket(name);
+                    found.push(Ok(vec![Candidate { peer, rank: 0, secure: false, canonical: None }]));
+                    continue;
+                }
+                (Ok(address), _) => Ok(Addresses { list: vec![address], secure: false, canonical: None }),
+                (Err(_), Some(resolver)) => {
+                    self.addresses_of(name.as_str().into(), resolver, links).await.result
+                }
+                (Err(_), None) => Err(without_resolver(name)),
             };
-            match found {
-                Ok(addresses) => candidates.extend(of_host(host, *port, rank, true, addresses)),
-                Err(error) => missing = Some(error),
-            }
+            found.push(addresses.map(|addresses| of_host(name, *port, 0, true, addresses).collect()));
         }
-        candidates.truncate(CANDIDATES_MAX);
-        match missing {
-            // A smart host is the operator's own: its mail waits until the name is back.
-            Some(error) if candidates.is_empty() => {
-                Err(NotFound { lasting: false, trouble: waiting(&error) })
-            }
-            _ => Ok(candidates),
-        }
+        found
     }
 
+    /// With whether every host of the domain was found, or is missing for good.
     async fn mx(
         &self,
         domain: &Arc<str>,
         port: u16,
         route: &Route,
         links: &Links,
-    ) -> Result<Vec<Candidate>, NotFound> {
+    ) -> Result<(Vec<Candidate>, bool), NotFound> {
         let resolver = route.resolver.unwrap_or(0);
         let question = |reply| Question::Mx { resolver, domain: domain.clone(), reply };
         let answer = self.mx.ask((resolver, domain.clone()), links, question, weight_of_hosts).await;
         let is_own = |name: &str, address| self.own.is_at(name, address, port);
         let allowed = Allowed { is_own, private_addresses: route.private_addresses };
+        let lasts = |host: &mx::MxHost| host.found.as_ref().err().is_none_or(|error| error.kind.is_lasting());
+        let is_whole = answer.result.as_ref().is_ok_and(|found| found.hosts.iter().all(lasts));
         let chosen = answer.result.and_then(|found| {
             let secure = found.secure;
             choose(domain, found, &allowed).map(|hosts| (hosts, secure))
@@ -174,7 +213,7 @@ impl Lookup {
             let found = host.found.expect("a host that was chosen has addresses");
             of_host(&host.name, port, host.preference.into(), secure, found)
         });
-        Ok(candidates.take(CANDIDATES_MAX).collect())
+        Ok((candidates.take(CANDIDATES_MAX).collect(), is_whole))
     }
 
     async fn addresses_of(&self, host: Arc<str>, resolver: usize, links: &Links) -> Answer<Addresses> {
@@ -189,6 +228,7 @@ impl Lookup {
         self.mx.kept.borrow_mut().retain(|answer| answer.result.as_ref().is_ok_and(whole));
         self.addresses.kept.borrow_mut().retain(|answer| answer.result.is_ok());
         self.tlsa.kept.borrow_mut().retain(|answer| answer.result.is_ok());
+        self.holders.kept.borrow_mut().retain(|answer| matches!(answer.result, Ok(Holder::Host(_))));
         self.sts
             .kept
             .borrow_mut()
@@ -200,6 +240,7 @@ impl Lookup {
         self.mx.kept.borrow_mut().forget_expired(now);
         self.addresses.kept.borrow_mut().forget_expired(now);
         self.tlsa.kept.borrow_mut().forget_expired(now);
+        self.holders.kept.borrow_mut().forget_expired(now);
         self.sts.kept.borrow_mut().forget_expired(now);
     }
 }
@@ -290,27 +331,92 @@ fn of_host(
     })
 }
 
-fn no_route(next_hop: &NextHop) -> NotFound {
-    let domain = next_hop.domain.as_deref().unwrap_or("*");
-    let text = format!("no route in the configuration covers the domain {domain}");
-    NotFound {
-        lasting: true,
-        trouble: Trouble {
-            dsn: Status::NO_ROUTE.to_string().into(),
-            text: text.into(),
-            remote: "".into(),
-            reply: None,
-        },
+/// The hosts in their order, each of a rank of its own. A smart host is the operator's own: while no name can be
+/// looked up its mail waits.
+fn ordered(
+    mut found: Vec<Result<Vec<Candidate>, ResolveError>>,
+    order: impl Iterator<Item = usize>,
+) -> Result<Vec<Candidate>, NotFound> {
+    let mut candidates = Vec::new();
+    let mut missing = None;
+    for (rank, index) in order.enumerate() {
+        match std::mem::replace(&mut found[index], Ok(Vec::new())) {
+            Ok(of_host) => candidates.extend(of_host.into_iter().map(|one| Candidate { rank, ..one })),
+            Err(error) => missing = Some(error),
+        }
+    }
+    candidates.truncate(CANDIDATES_MAX);
+    match missing {
+        Some(error) if candidates.is_empty() => Err(NotFound { lasting: false, trouble: waiting(&error) }),
+        None if candidates.is_empty() => Err(without_hosts()),
+        _ => Ok(candidates),
     }
 }
 
-fn told(error: &ResolveError) -> Trouble {
-    Trouble {
-        dsn: error.kind.status().to_string().into(),
-        text: error.text.as_str().into(),
-        remote: "".into(),
-        reply: None,
+/// Those that the relay may connect to. What DNS says of strangers is final; what the operator's own hosts lead
+/// to is more likely a slip, and their mail waits.
+fn admitted(
+    lists: &NextHops,
+    next_hop: &NextHop,
+    mut found: Vec<Candidate>,
+    is_whole: bool,
+) -> Result<Vec<Candidate>, NotFound> {
+    let mut refused = None;
+    found.retain(|Candidate { peer, .. }| {
+        if peer.socket().is_some() {
+            return true;
+        }
+        let hop = policy::Hop {
+            domain: next_hop.domain.as_deref(),
+            host: Some(&peer.name),
+            address: Some(peer.address.ip()),
+        };
+        match forbidden(lists, &hop) {
+            None => true,
+            Some(why) => {
+                refused.get_or_insert_with(|| format!("mail to {} is not allowed: {why}", peer.host()));
+                false
+            }
+        }
+    });
+    match refused {
+        Some(text) if found.is_empty() => {
+            let lasting = next_hop.domain.is_some() && is_whole;
+            let status = Status(if lasting { 5 } else { 4 }, 7, 1);
+            Err(NotFound { lasting, trouble: trouble(status, &text) })
+        }
+        _ => Ok(found),
     }
+}
+
+fn trouble(status: Status, text: &str) -> Trouble {
+    Trouble { dsn: status.to_string().into(), text: text.into(), remote: "".into(), reply: None }
+}
+
+fn forbidden_domain(domain: &str) -> NotFound {
+    let text = format!("mail for {domain} is not allowed: next_hops.deny has it");
+    NotFound { lasting: true, trouble: trouble(Status(5, 7, 1), &text) }
+}
+
+/// Never asked of another route's servers: names of the inside must not go out.
+fn without_resolver(name: &str) -> ResolveError {
+    let text = format!("looking up {name}: its route names no resolver");
+    ResolveError { kind: ResolveErrorKind::Temporary, text }
+}
+
+fn without_hosts() -> NotFound {
+    let text = "the route has no hosts besides those of its table";
+    NotFound { lasting: false, trouble: trouble(Status::NO_ROUTE_NOW, text) }
+}
+
+fn no_route(next_hop: &NextHop) -> NotFound {
+    let domain = next_hop.domain.as_deref().unwrap_or("*");
+    let text = format!("no route in the configuration covers the domain {domain}");
+    NotFound { lasting: true, trouble: trouble(Status::NO_ROUTE, &text) }
+}
+
+fn told(error: &ResolveError) -> Trouble {
+    trouble(error.kind.status(), &error.text)
 }
 
 fn waiting(error: &ResolveError) -> Trouble {
@@ -335,6 +441,53 @@ mod tests {
     fn answer(valid_for: Duration) -> Answer<Addresses> {
         let list = vec!["192.0.2.1".parse().unwrap()];
         Answer { result: Ok(Addresses { list, secure: true, canonical: None }), valid_for }
+    }
+
+    fn candidate(host: &str, address: &str) -> Candidate {
+        let peer = Peer { name: host.into(), address: SocketAddr::new(address.parse().unwrap(), 25) };
+        Candidate { peer, rank: 0, secure: false, canonical: None }
+    }
+
+    fn admitted_of(
+        next_hop: &NextHop,
+        is_whole: bool,
+        hosts: &[(&str, &str)],
+    ) -> Result<usize, (bool, String)> {
+        let network = crate::config::network("192.0.2.0/24").unwrap();
+        let deny = vec![crate::config::HopPattern::Network(network)];
+        let lists = NextHops { deny, ..NextHops::default() };
+        let found = hosts.iter().map(|(host, address)| candidate(host, address)).collect();
+        let admitted = admitted(&lists, next_hop, found, is_whole);
+        admitted.map(|left| left.len()).map_err(|found| (found.lasting, found.trouble.dsn.to_string()))
+    }
+
+    /// S26.
+    #[test]
+    fn what_may_not_be_connected_to_is_left_out_and_mail_for_nobody_else_returned() {
+        let by_mx = NextHop { domain: Some("away.example".into()), ..NextHop::of_route(1) };
+        let own = NextHop::of_route(0);
+        let (bad, good) = (("mx.away.example", "192.0.2.7"), ("mx.away.example", "198.51.100.7"));
+        assert_eq!(admitted_of(&by_mx, true, &[bad, good, bad]), Ok(1));
+        assert_eq!(admitted_of(&by_mx, true, &[bad, bad]), Err((true, "5.7.1".into())));
+        assert_eq!(
+            admitted_of(&by_mx, false, &[bad]),
+            Err((false, "4.7.1".into())),
+            "another host may be found"
+        );
+        assert_eq!(admitted_of(&own, true, &[bad]), Err((false, "4.7.1".into())), "a slip returns nothing");
+    }
+
+    #[test]
+    fn hosts_come_in_the_order_given_each_of_a_rank_of_its_own() {
+        let of = |name: &str| Ok(vec![candidate(name, "192.0.2.1"), candidate(name, "192.0.2.2")]);
+        let missing = || Err(without_resolver("c.example"));
+        let found = vec![of("a.example"), missing(), of("b.example")];
+        let ranks: Vec<_> = ordered(found, [2, 1, 0].into_iter()).unwrap();
+        let ranks: Vec<_> = ranks.iter().map(|of| (of.peer.name.as_str(), of.rank)).collect();
+        assert_eq!(ranks, [("b.example", 0), ("b.example", 0), ("a.example", 2), ("a.example", 2)]);
+        let none = ordered(vec![missing()], [0].into_iter()).unwrap_err();
+        assert!(!none.lasting && none.trouble.dsn.starts_with("4."), "{none:?}");
+        assert!(!ordered(vec![], [].into_iter()).unwrap_err().lasting);
     }
 
     #[test]

@@ -43,6 +43,11 @@ impl Memory {
         self.marks.remove(&address);
     }
 
+    /// It could not be connected to lately.
+    pub fn has_failed(&self, address: SocketAddr, now: u64) -> bool {
+        self.marks.get(&address).is_some_and(|(mark, until)| *mark == Mark::Failed && *until > now)
+    }
+
     pub fn forget_all(&mut self) {
         self.marks.clear();
     }

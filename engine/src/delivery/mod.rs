@@ -12,6 +12,7 @@
 
 mod answers;
 pub mod backoff;
+pub mod balance;
 mod broken_tls;
 pub mod client;
 mod connect;
@@ -44,6 +45,7 @@ pub mod shard;
 #[cfg(test)]
 mod simulation;
 mod site;
+mod sorting;
 mod steer;
 mod transaction;
 mod transport;

@@ -35,7 +35,11 @@ pub async fn open_any(
         return None;
     }
     let addresses: Vec<_> = left.iter().take(demands.len()).map(|candidate| candidate.peer.address).collect();
-    let race = connect::race(&addresses, &shard.sources(&hop.next_hop), shard.config.timeouts.connect).await;
+    let patience = shard.timeouts_of(&hop.next_hop).connect;
+    let race = match left[0].peer.socket() {
+        Some(path) => Race::of_one(connect::local(path, patience).await),
+        None => connect::race(&addresses, &shard.sources(&hop.next_hop), patience).await,
+    };
     remember(shard, left, &race);
     for (index, error) in &race.failed {
         let peer = &left[*index].peer;
@@ -151,7 +155,11 @@ pub async fn open_one(
 async fn connect_to(shard: &DeliveryShard, next_hop: &NextHop, peer: &Peer) -> Result<TcpStream, Failure> {
     shard.counters.connections_out_total.add(1);
     let source = shard.sources(next_hop).next_for(peer.address.ip());
-    let connected = connect::connect(peer.address, source, shard.config.timeouts.connect).await;
+    let patience = shard.timeouts_of(next_hop).connect;
+    let connected = match peer.socket() {
+        Some(path) => connect::local(path, patience).await,
+        None => connect::connect(peer.address, source, patience).await,
+    };
     connected.map_err(|error| Failure::connect(peer, error.reason))
 }
 
@@ -181,9 +189,11 @@ async fn greet(
 ) -> Result<Connection, Failure> {
     let (tls, peer) = (shard.tls_of(next_hop), &candidate.peer);
     let mut wish = Wish {
-        settings: shard.settings.clone(),
-        handshake_timeout: shard.config.timeouts.handshake,
+        settings: shard.settings_of(next_hop),
+        handshake_timeout: shard.timeouts_of(next_hop).handshake,
         starttls: match tls.rule {
+            // It does not leave this host.
+            _ if peer.socket().is_some() => StartTls::Never,
             _ if tls.implicit => StartTls::Never,
             TlsRule::None => StartTls::Never,
             _ if demand.needs_tls() => StartTls::Must,

@@ -13,7 +13,7 @@ use super::shard::{DeliveryShard, Due};
 use super::site::{self, Limits, Site, SiteKey};
 use super::worker;
 use crate::clock::{monotonic_millis, wall_micros};
-use crate::shard::links::NextHop;
+use crate::shard::links::{Choice, NextHop};
 use crate::{config::Target, delivery::warm_up};
 use futures_lite::FutureExt;
 use std::net::IpAddr;
@@ -201,7 +201,11 @@ impl DeliveryShard {
         let name = rule.map_or_else(|| hosts.clone(), |rule| rule.name.as_str().into());
         let name = match is_spread(self, &hop.next_hop) {
             // Each smart host is a rank of its own, and some may lack an address now.
-            true => Rc::from(self.name_of(&hop.next_hop)),
+            true => match hop.next_hop.choice {
+                // Its connections are not those of another share.
+                Choice::Share(index) => format!("{}#{index}", self.name_of(&hop.next_hop)).into(),
+                Choice::Route | Choice::Table => self.name_of(&hop.next_hop).into(),
+            },
             false => name,
         };
         let key = SiteKey { route, name };
@@ -216,7 +220,7 @@ impl DeliveryShard {
             let limits = Limits {
                 connections_max: rule
                     .and_then(|rule| rule.connections_max)
-                    .unwrap_or(self.config.delivery.connections_max),
+                    .unwrap_or(self.limits_of(&hop.next_hop).connections_max),
                 messages_per_minute: own(|rule| rule.messages_per_minute)
                     .unwrap_or(rates.messages_per_minute),
                 connections_per_minute: own(|rule| rule.connections_per_minute)

@@ -20,6 +20,7 @@ use super::site::Serving;
 use super::steer::InHands;
 use super::verdict::{Fate, Outcome, Peer, Verdict};
 use crate::clock::{monotonic_millis, wall_micros};
+use crate::config::RouteLimits;
 use crate::rewrite::Rules;
 use crate::smtp::content::Framing;
 use crate::tls::outward::PeerTls;
@@ -36,6 +37,10 @@ use std::time::Duration;
 const BYTES_UNDER_WAY_MAX: u64 = 512 * 1024;
 /// The same for recipients: their replies must fit into the buffers of the connection.
 const RECIPIENTS_UNDER_WAY_MAX: usize = 256;
+
+/// A connection to a host that took over from another one ends after this, so that the other one has its mail
+/// again when it is back.
+const DETOUR_AGE_MAX: Duration = Duration::from_secs(60);
 
 /// Serves until the connection has come to its end, which it says with QUIT where it can.
 /// `serves`: the hop that it serves at first, and the one that it serves in the end.
@@ -107,6 +112,9 @@ struct Lane<'a> {
     begun: usize,
     /// Of those, the ones since it took its hop over, or since nobody else waited.
     turn: usize,
+    limits: RouteLimits,
+    /// It goes to a host that took over from another one.
+    is_detour: bool,
 }
 
 /// A host, what its TLS is, and what it tells senders of.
@@ -132,6 +140,8 @@ impl<'a> Lane<'a> {
     ) -> Self {
         let setup_micros = connection.setup_micros;
         let flights = VecDeque::new();
+        let limits = shard.limits_of(&hop.next_hop);
+        let is_detour = shard.is_detour(&hop.next_hop, connection.peer());
         Self {
             shard,
             hop,
@@ -144,6 +154,8 @@ impl<'a> Lane<'a> {
             setup_micros,
             begun: 0,
             turn: 0,
+            limits,
+            is_detour,
         }
     }
 
@@ -223,7 +235,7 @@ impl<'a> Lane<'a> {
         let recipients: usize = self.flights.iter().map(|flight| flight.recipients.len()).sum();
         self.connection.can_begin()
             && !self.shard.is_stopping()
-            && self.begun < self.shard.config.delivery.messages_per_connection_max
+            && self.begun < self.limits.messages_per_connection_max
             && !self.age_left().is_zero()
             && bytes < BYTES_UNDER_WAY_MAX
             && recipients < RECIPIENTS_UNDER_WAY_MAX
@@ -231,7 +243,9 @@ impl<'a> Lane<'a> {
 
     /// Until the connection is too old for another message.
     fn age_left(&self) -> Duration {
-        self.shard.config.delivery.connection_age_max.saturating_sub(self.connection.age())
+        let age_max = self.shard.config.delivery.connection_age_max;
+        let age_max = if self.is_detour { age_max.min(DETOUR_AGE_MAX) } else { age_max };
+        age_max.saturating_sub(self.connection.age())
     }
 
     /// The message that was taken: its commands, and its content where no answer is needed for that.
@@ -257,8 +271,7 @@ impl<'a> Lane<'a> {
         }
         let route = shard.config.routes.get(usize::from(hop.next_hop.route));
         let rules = route.and_then(|route| route.rewrite.as_ref());
-        let max = shard.config.delivery.recipients_max;
-        let mut now = self.connection.take_share(&message, &mut rest, max);
+        let mut now = self.connection.take_share(&message, &mut rest, self.limits.recipients_max);
         if let Some(rules) = rules.filter(|rules| rules.divides_recipients()) {
             let others = divide(&mut now, &message.envelope, rules);
             rest.splice(0..0, others);
@@ -439,7 +452,7 @@ impl Flight {
         last_host: bool,
     ) -> Result<(), String> {
         let peer = &candidate.peer;
-        let most = shard.config.delivery.recipients_max;
+        let most = shard.limits_of(&hop.next_hop).recipients_max;
         let mut left = self.recipients.clone();
         let mut backup: Option<Connection> = None;
         while !left.is_empty() {

@@ -15,15 +15,16 @@ use super::idle::IdleOfShard;
 use super::lookup::{Candidate, Lookup, NotFound};
 use super::memory::Memory;
 use super::site::{Census, Site, SiteKey};
+use super::verdict::Peer;
 use super::warm_up::WarmUps;
 use crate::channel::Receiver;
 use crate::clock::{monotonic_millis, wall_micros};
-use crate::config::{Config, Login, Retry, SmartHost, Target};
+use crate::config::{BalancedHost, Config, Login, Retry, RouteLimits, SmartHost, Target, Timeouts};
 use crate::observe::{counters, log};
 use crate::schedule::retry;
 use crate::schedule::timetable::Timetable;
 use crate::shard::event::Event;
-use crate::shard::links::{Handover, Links, NextHop, ToDelivery, ToIngest};
+use crate::shard::links::{Choice, Handover, Links, NextHop, ToDelivery, ToIngest};
 use crate::steering::Destination;
 use crate::tls::outward::RouteTls;
 use futures_lite::FutureExt;
@@ -43,7 +44,8 @@ pub struct DeliveryShard {
     pub config: Arc<Config>,
     pub links: Arc<Links>,
     pub counters: Arc<counters::Delivery>,
-    pub settings: Arc<ClientSettings>,
+    /// By route; behind them those of a host that is no route's, by protocol.
+    settings: Vec<Arc<ClientSettings>>,
     pub scratch: Scratch,
     /// By route.
     tls: Vec<RouteTls>,
@@ -104,7 +106,7 @@ impl DeliveryShard {
     ) -> Self {
         let connections_total_max = config.delivery.connections_total_max.div_ceil(links.delivery.len());
         Self {
-            settings: Arc::new(ClientSettings::of(&config)),
+            settings: ClientSettings::of_routes(&config),
             lookup: Lookup::new(&config),
             memory: RefCell::default(),
             cut_through: CutThroughState::new(&config.cut_through, links.delivery.len()),
@@ -153,7 +155,9 @@ impl DeliveryShard {
 
     /// What there is to connect to, in the order of an attempt.
     pub async fn candidates(&self, next_hop: &NextHop) -> Result<Vec<Candidate>, NotFound> {
-        let mut found = self.lookup.candidates(&self.config, &self.links, next_hop).await?;
+        let now = monotonic_millis();
+        let has_failed = |address| self.memory.borrow().has_failed(address, now);
+        let mut found = self.lookup.candidates(&self.config, &self.links, next_hop, has_failed).await?;
         self.memory.borrow().order(&mut found, monotonic_millis());
         Ok(found)
     }
@@ -182,10 +186,49 @@ impl DeliveryShard {
     /// Who the relay is to the smart hosts of the next hop; nobody to one that it was rerouted to.
     pub fn login_of(&self, next_hop: &NextHop) -> Option<Arc<Login>> {
         let route = self.config.routes.get(usize::from(next_hop.route))?;
-        if next_hop.via.is_some() { None } else { route.login.clone() }
+        if next_hop.is_rerouted() { None } else { route.login.clone() }
     }
 
-    fn hop(&self, next_hop: &NextHop) -> Rc<Hop> {
+    /// Name, protocol and time-outs for sessions with a next hop. A host that mail was rerouted to is spoken to
+    /// by SMTP, but for a socket of this host, which only LMTP servers have.
+    pub fn settings_of(&self, next_hop: &NextHop) -> Arc<ClientSettings> {
+        let routes = self.config.routes.len();
+        let place = match &next_hop.via {
+            Some(host) if next_hop.is_rerouted() => routes + usize::from(host.socket().is_some()),
+            _ => usize::from(next_hop.route).min(routes),
+        };
+        self.settings[place].clone()
+    }
+
+    pub fn timeouts_of(&self, next_hop: &NextHop) -> &Timeouts {
+        let route = self.config.routes.get(usize::from(next_hop.route));
+        route.map_or(&self.config.timeouts, |route| &route.timeouts)
+    }
+
+    /// The bounds of the route of a next hop that was found.
+    pub fn limits_of(&self, next_hop: &NextHop) -> RouteLimits {
+        let route = self.config.routes.get(usize::from(next_hop.route));
+        route.map_or_else(|| RouteLimits::of(&self.config.delivery), |route| route.limits.clone())
+    }
+
+    /// Whether a host is not the one that a next hop prefers.
+    pub fn is_detour(&self, next_hop: &NextHop, peer: &Peer) -> bool {
+        let Some(Target::SmartHosts(hosts)) =
+            self.config.routes.get(usize::from(next_hop.route)).map(|route| &route.target)
+        else {
+            return false;
+        };
+        let preferred = match next_hop.choice {
+            Choice::Share(index) => hosts.get(usize::from(index)),
+            Choice::Route if next_hop.via.is_none() && hosts.len() > 1 => hosts.first(),
+            Choice::Route | Choice::Table => None,
+        };
+        preferred.is_some_and(|BalancedHost { host, .. }| {
+            host.host != peer.name || host.socket().is_none() && host.port != peer.address.port()
+        })
+    }
+
+    pub(super) fn hop(&self, next_hop: &NextHop) -> Rc<Hop> {
         if let Some(hop) = self.hops.borrow().get(next_hop) {
             return hop.clone();
         }
@@ -248,7 +291,9 @@ impl DeliveryShard {
     /// A message waits for its next attempt, but for recipients that were withdrawn.
     pub fn put_off(&self, hop: &Rc<Hop>, item: Item, due: u64) {
         if let Some(item) = self.hands.strain(item) {
-            self.plan(due, Due::Item(hop.clone(), item));
+            // The table may say something else then.
+            let hop = self.unsorted(hop).unwrap_or_else(|| hop.clone());
+            self.plan(due, Due::Item(hop, item));
         }
     }
 
@@ -274,12 +319,17 @@ impl DeliveryShard {
         if let Some(via) = &next_hop.via {
             return name(via);
         }
+        if next_hop.is_unsorted() {
+            return format!("the table of route {}", next_hop.route);
+        }
         match (
             &next_hop.domain,
             self.config.routes.get(usize::from(next_hop.route)).map(|route| &route.target),
         ) {
             (Some(domain), _) => domain.to_string(),
-            (None, Some(Target::SmartHosts(hosts))) => hosts.iter().map(name).collect::<Vec<_>>().join(", "),
+            (None, Some(Target::SmartHosts(hosts))) => {
+                hosts.iter().map(|host| name(&host.host)).collect::<Vec<_>>().join(", ")
+            }
             (None, _) => "without a route".into(),
         }
     }

@@ -72,6 +72,8 @@ pub(super) struct Open {
     pub mail_accepted: bool,
     /// The peer accepted a recipient after it had refused MAIL.
     pub is_misordered: bool,
+    /// By LMTP: a recipient has its reply to the content.
+    pub some_replied: bool,
 }
 
 impl Open {
@@ -129,6 +131,7 @@ impl Open {
             answered: false,
             mail_accepted: false,
             is_misordered: false,
+            some_replied: false,
         }
     }
 
@@ -145,6 +148,20 @@ impl Open {
     /// At least one recipient waits for end-of-data.
     pub fn has_accepted(&self) -> bool {
         self.standings.iter().any(|standing| matches!(standing, Standing::Accepted))
+    }
+
+    /// More than one does.
+    pub fn has_several(&self) -> bool {
+        self.standings.iter().filter(|standing| matches!(standing, Standing::Accepted)).nth(1).is_some()
+    }
+
+    /// The first recipient that waits for its reply to the content (RFC 2033 section 4.2).
+    pub fn decide_next(&mut self, fate: Fate) {
+        let next = self.standings.iter_mut().find(|standing| matches!(standing, Standing::Accepted));
+        if let Some(next) = next {
+            *next = Standing::Decided(fate);
+            self.some_replied = true;
+        }
     }
 
     /// Hands out everything that is left, in one group (RFC 2920 section 3.1).

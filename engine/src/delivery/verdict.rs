@@ -4,7 +4,8 @@
 //! failure policy made of it.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::{Ipv6Addr, SocketAddr};
 
 use super::failure::{Failure, Recipients, rule};
 use super::reply::Reply;
@@ -23,6 +24,10 @@ impl Status {
     pub const BAD_SENDER_SYNTAX: Self = Self(5, 1, 7);
     /// RFC 7505: the domain says that it takes no mail.
     pub const NULL_MX: Self = Self(5, 1, 10);
+    /// RFC 3463 (X.1.1, bad destination mailbox address).
+    pub const NO_SUCH_MAILBOX: Self = Self(5, 1, 1);
+    /// RFC 3463 (X.4.3, directory server failure).
+    pub const DIRECTORY_FAILURE: Self = Self(4, 4, 3);
     pub const NO_SUCH_DOMAIN: Self = Self(5, 1, 2);
     pub const TOO_LARGE_FOR_HOST: Self = Self(5, 3, 4);
     /// Binary content that the host does not take (RFC 3463 section 3.7).
@@ -81,16 +86,36 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// `mx.example.com[192.0.2.1]`, as texts name a host.
+    /// A socket in the file system, `unix:/run/dovecot/lmtp`. Its address is one that nobody has (RFC 6666),
+    /// made from the path, so that what is remembered by address holds for sockets too.
+    pub fn of_socket(name: &str) -> Self {
+        let mut hasher = DefaultHasher::new();
+        name.hash(&mut hasher);
+        let discarded = (0x0100_u128 << 112) | u128::from(hasher.finish());
+        Self { name: name.to_owned(), address: SocketAddr::new(Ipv6Addr::from_bits(discarded).into(), 0) }
+    }
+
+    /// The path, where it is a socket in the file system.
+    pub fn socket(&self) -> Option<&str> {
+        self.name.strip_prefix("unix:")
+    }
+
+    /// `mx.example.com[192.0.2.1]`, as texts name a host; `localhost[/run/dovecot/lmtp]`.
     pub fn host(&self) -> impl fmt::Display + '_ {
-        fmt::from_fn(|f| write!(f, "{}[{}]", self.name, self.address.ip()))
+        fmt::from_fn(|f| match self.socket() {
+            Some(path) => write!(f, "localhost[{path}]"),
+            None => write!(f, "{}[{}]", self.name, self.address.ip()),
+        })
     }
 }
 
 /// `mx.example.com[192.0.2.1]:25`, as `relay=` in the log.
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.host(), self.address.port())
+        match self.socket() {
+            Some(_) => write!(f, "{}", self.host()),
+            None => write!(f, "{}:{}", self.host(), self.address.port()),
+        }
     }
 }
 
@@ -129,7 +154,8 @@ impl Verdict {
     /// Puts a fate before the failure policy. `None`: the recipient is still open, the next host is
     /// to be tried. `peer` is `None` when no host was found to talk to.
     pub fn of(fate: &Fate, peer: Option<&Peer>, last_host: bool) -> Option<Self> {
-        let remote = peer.map(|peer| peer.name.clone());
+        let name = |peer: &Peer| if peer.socket().is_some() { "localhost".into() } else { peer.name.clone() };
+        let remote = peer.map(name);
         match fate {
             Fate::Delivered(reply) => {
                 let text = cut(reply.to_string());
@@ -180,6 +206,10 @@ mod tests {
     fn a_peer_is_named_as_in_postfix_logs() {
         assert_eq!(peer().to_string(), "mx.example[192.0.2.1]:25");
         assert_eq!(peer().host().to_string(), "mx.example[192.0.2.1]");
+        let socket = Peer::of_socket("unix:/run/dovecot/lmtp");
+        assert_eq!(socket.to_string(), "localhost[/run/dovecot/lmtp]");
+        assert_ne!(socket.address, Peer::of_socket("unix:/run/other").address);
+        assert!(socket.address.to_string().starts_with("[100::"), "{}", socket.address);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::hop::{Hop, Trouble};
 use super::opening::open_any;
 use super::serve::serve;
 use super::shard::DeliveryShard;
+use super::sorting;
 use super::verdict::{Outcome, Peer, Status};
 use crate::clock::{mail_date, monotonic_millis, wall_micros};
 use crate::observe::log;
@@ -33,6 +34,9 @@ pub async fn run(shard: Rc<DeliveryShard>, hop: Rc<Hop>) {
 
 async fn connect_and_serve(shard: &Rc<DeliveryShard>, serves: &RefCell<Rc<Hop>>) {
     let hop = &serves.borrow().clone();
+    if hop.next_hop.is_unsorted() {
+        return sorting::sort(shard, hop).await;
+    }
     let found = match shard.candidates(&hop.next_hop).await {
         Ok(candidates) => candidates,
         Err(found) if found.lasting => return shard.refuse_all(hop, found.trouble).await,

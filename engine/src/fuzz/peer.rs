@@ -5,6 +5,7 @@
 //! of TLS and BDAT; the rest is what the peer
 //! says, one line at a time, so that nothing comes unasked.
 
+use crate::config::Protocol;
 use crate::delivery::client::{
     Asked, Client, ClientSettings, ClientTimeouts, Event, Opening, Rcpt, StartTls, Transaction,
 };
@@ -102,8 +103,9 @@ impl Conversation<'_> {
 
 fn client(setup: u8) -> Client {
     let timeouts = ClientTimeouts { greeting: 1, reply: 1, data: 1, block: 1, end_of_data: 1 };
-    let settings =
-        Arc::new(ClientSettings { hostname: "relay.example".into(), timeouts, chunking: setup & 128 == 0 });
+    let protocol = if setup & 0b11_1000 == 0b11_1000 { Protocol::Lmtp } else { Protocol::Smtp };
+    let (hostname, chunking) = ("relay.example".into(), setup & 128 == 0);
+    let settings = Arc::new(ClientSettings { hostname, timeouts, chunking, protocol });
     let starttls = [StartTls::Never, StartTls::May, StartTls::Must][usize::from(setup >> 3) % 3];
     let opening = Opening { starttls, in_tls: setup & 64 != 0, login: None };
     let peer = Peer { name: "mx.example".into(), address: "192.0.2.1:25".parse().expect("an address") };

@@ -3,8 +3,9 @@
 use super::IngestShard;
 use super::ShardSpool;
 use super::known::{self, Known};
-use crate::config::{Config, Target};
-use crate::shard::links::{Fresh, Group, Handover, HeldContent, Luggage, NextHop, ToDelivery};
+use crate::config::{Config, Target, matches_domain};
+use crate::delivery::balance;
+use crate::shard::links::{Choice, Fresh, Group, Handover, HeldContent, Luggage, NextHop, ToDelivery};
 use crate::steering::{Destination, Subject, domain_of};
 use sluice_queue::{ContentFlags, Envelope, QueueId, Schedule};
 use std::collections::HashMap;
@@ -22,13 +23,14 @@ const OVERFLOW_LOOK: Duration = Duration::from_millis(1);
 /// address, and where an administrator has rerouted it.
 pub fn groups<'a>(
     config: &Config,
+    id: QueueId,
     sender: &str,
     recipients: impl Iterator<Item = (u32, &'a str, Option<&'a str>)>,
 ) -> Vec<(NextHop, Vec<u32>)> {
     let mut groups: Vec<(NextHop, Vec<u32>)> = Vec::with_capacity(1);
     let mut places: HashMap<NextHop, usize> = HashMap::new();
     for (index, address, via) in recipients {
-        let mut next_hop = next_hop(config, address, via);
+        let mut next_hop = next_hop(config, id, address, via);
         next_hop.route = config.route_of_sender(next_hop.route, sender);
         let place = match groups.last() {
             // One recipient, or all in one domain: no table is needed.
@@ -51,7 +53,7 @@ pub fn groups<'a>(
 
 /// Where a recipient goes. One whose domain no route covers is given to a next hop without a route,
 /// where it gets its answer (5.4.4): the configuration may have changed while it waited.
-pub(super) fn next_hop(config: &Config, address: &str, via: Option<&str>) -> NextHop {
+fn next_hop(config: &Config, id: QueueId, address: &str, via: Option<&str>) -> NextHop {
     let domain = domain_of(address);
     let route = config.route_for(domain);
     // What this configuration cannot do (no MX route any more) goes its usual way rather than nowhere.
@@ -59,14 +61,26 @@ pub(super) fn next_hop(config: &Config, address: &str, via: Option<&str>) -> Nex
         return rerouted;
     }
     match route {
-        None => NextHop { route: u16::MAX, domain: Some(domain.to_ascii_lowercase().into()), via: None },
-        Some(route) => {
-            let domain = match config.routes[route].target {
-                Target::SmartHosts(_) => None,
-                Target::Mx { .. } => Some(domain.to_ascii_lowercase().into()),
-            };
-            NextHop { route: route as u16, domain, via: None }
-        }
+        None => NextHop { domain: Some(domain.to_ascii_lowercase().into()), ..NextHop::of_route(u16::MAX) },
+        Some(route) => match &config.routes[route].target {
+            _ if config.routes[route].recipients.is_some() => {
+                NextHop { choice: Choice::Table, ..NextHop::of_route(route as u16) }
+            }
+            Target::SmartHosts(hosts) => balance::share(route as u16, hosts, id),
+            Target::Mx { .. } => NextHop {
+                domain: Some(domain.to_ascii_lowercase().into()),
+                ..NextHop::of_route(route as u16)
+            },
+        },
+    }
+}
+
+/// Where a recipient would go, for who asks before there is a message: to any host of those that have shares.
+pub(super) fn next_hop_of(config: &Config, address: &str) -> NextHop {
+    let next_hop = next_hop(config, QueueId::from_bits(0), address, None);
+    match next_hop.choice {
+        Choice::Share(_) => NextHop { choice: Choice::Route, ..next_hop },
+        Choice::Route | Choice::Table => next_hop,
     }
 }
 
@@ -77,19 +91,22 @@ fn rerouted(config: &Config, route: Option<usize>, via: &str) -> Option<NextHop>
         Destination::Route => None,
         Destination::Host(host) => {
             let route = route.map_or(u16::MAX, |route| route as u16);
-            Some(NextHop { route, domain: None, via: Some(Arc::new(host)) })
+            Some(NextHop { via: Some(Arc::new(host)), ..NextHop::of_route(route) })
         }
         Destination::Mx(domain) => {
             let route = mx_route(config, &domain)?;
-            Some(NextHop { route: route as u16, domain: Some((*domain).into()), via: None })
+            Some(NextHop { domain: Some((*domain).into()), ..NextHop::of_route(route as u16) })
         }
     }
 }
 
-/// The route by which the mail exchangers of a domain are looked up: its own, or the first that looks any up.
+/// The route by which the mail exchangers of a domain are looked up: its own, or the first that looks any up. An
+/// accepted domain has none but its own: nobody outside is asked about it.
 pub fn mx_route(config: &Config, domain: &str) -> Option<usize> {
     let by_mx = |route: &usize| matches!(config.routes[*route].target, Target::Mx { .. });
-    config.route_for(domain).filter(by_mx).or_else(|| (0..config.routes.len()).find(by_mx))
+    let is_own = config.domains.accepted.iter().any(|own| matches_domain(own, domain));
+    let any = || (0..config.routes.len()).find(|route| by_mx(route) && !is_own);
+    config.route_for(domain).filter(by_mx).or_else(any)
 }
 
 /// The times of retries count from the arrival of a message, or from its release.
@@ -135,6 +152,7 @@ impl IngestShard {
         let recipients = envelope.recipients.iter().zip(0..).filter(|(_, index)| wanted(*index));
         for (next_hop, indexes) in groups(
             &self.config,
+            id,
             &envelope.sender,
             recipients.map(|(recipient, index)| (index, &*recipient.address, None)),
         ) {
@@ -189,7 +207,7 @@ impl IngestShard {
         }
         let open = known.iter().filter(|known| known.part.state.is_open() && wanted(known.index));
         let open = open.map(|known| (known.index, known.part.address, known.part.via));
-        for (next_hop, indexes) in groups(&self.config, subject.sender, open) {
+        for (next_hop, indexes) in groups(&self.config, subject.id, subject.sender, open) {
             let first = &known[indexes[0] as usize];
             let all_wait = indexes.iter().all(|index| waits(*index));
             self.send(Handover {
@@ -287,6 +305,7 @@ mod tests {
     fn grouped(addresses: &[&str]) -> Vec<(Option<String>, Vec<u32>)> {
         let groups = groups(
             &config(),
+            QueueId::from_bits(7),
             "x@away.test",
             addresses.iter().zip(0..).map(|(address, index)| (index, *address, None)),
         );
@@ -315,12 +334,16 @@ mod tests {
             ("a@winery.example", "10.9.9.9:26", 0, None, host("10.9.9.9:26")),
             ("a@x.example", "10.9.9.9:26", 1, None, host("10.9.9.9:26")),
             ("a@winery.example", "mx:y.example", 1, Some("y.example"), None),
-            ("a@winery.example", "mx:winery.example", 1, Some("winery.example"), None),
+            ("a@winery.example", "mx:winery.example", 0, None, None),
             ("a@winery.example", "what nobody can read", 0, None, None),
         ];
         for (address, to, route, domain, via) in table {
-            let expected = NextHop { route, domain: domain.map(Arc::from), via };
-            assert_eq!(next_hop(&config(), address, Some(to)), expected, "{address} to {to}");
+            let expected = NextHop { domain: domain.map(Arc::from), via, ..NextHop::of_route(route) };
+            assert_eq!(
+                next_hop(&config(), QueueId::from_bits(7), address, Some(to)),
+                expected,
+                "{address} to {to}"
+            );
         }
     }
 }

@@ -5,8 +5,9 @@
 //! and without AUTH where that matters) × each domain that the configuration names, one that it does
 //! not name, Postmaster, and a local part that asks for routing onward.
 
+use super::way::way;
 use super::{Question, Rules, Verdict, decide};
-use crate::config::{Config, Listener, Network, Relay, SmartHost, Target};
+use crate::config::{Config, Listener, Network, Relay};
 use crate::smtp::ForwardPath;
 use crate::smtp::path;
 use std::fmt;
@@ -86,18 +87,6 @@ fn row(
         verdict,
         route,
         way: if verdict.is_accept() { way(config, route) } else { "-".into() },
-    }
-}
-
-fn way(config: &Config, route: Option<usize>) -> String {
-    let Some(index) = route else { return "no route: bounced".into() };
-    match &config.routes[index].target {
-        Target::Mx { port: 25 } => format!("route {index}: MX"),
-        Target::Mx { port } => format!("route {index}: MX, port {port}"),
-        Target::SmartHosts(hosts) => {
-            let host = |host: &SmartHost| format!("{}:{}", host.host, host.port);
-            format!("route {index}: {}", hosts.iter().map(host).collect::<Vec<_>>().join(", "))
-        }
     }
 }
 

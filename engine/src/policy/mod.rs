@@ -18,6 +18,8 @@
 
 mod identity;
 mod matrix;
+pub mod next_hops;
+pub mod way;
 
 pub use identity::{Identity, SenderPattern};
 pub use matrix::{Matrix, Row, matrix};

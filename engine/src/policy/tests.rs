@@ -116,7 +116,11 @@ pub(crate) fn config() -> Config {
         routes: vec![
             Route {
                 domains: vec!["winery.example".into(), ".cellar.example".into()],
-                target: Target::SmartHosts(vec![SmartHost { host: "10.1.0.10".into(), port: 25 }]),
+                target: Target::SmartHosts(vec![BalancedHost {
+                    host: SmartHost { host: "10.1.0.10".into(), port: 25 },
+                    priority: 0,
+                    weight: 1,
+                }]),
                 resolver: None,
                 source: vec![],
                 private_addresses: false,
@@ -125,6 +129,10 @@ pub(crate) fn config() -> Config {
                 tls: OutwardTls { dane: false, ..OutwardTls::default() },
                 login: None,
                 cut_through: RouteCutThrough::default(),
+                protocol: Protocol::Smtp,
+                recipients: None,
+                limits: RouteLimits::of(&Delivery::default()),
+                timeouts: Timeouts::default(),
                 rates: Rates::default(),
                 rewrite: None,
             },
@@ -139,10 +147,15 @@ pub(crate) fn config() -> Config {
                 tls: OutwardTls { dane: false, ..OutwardTls::default() },
                 login: None,
                 cut_through: RouteCutThrough::default(),
+                protocol: Protocol::Smtp,
+                recipients: None,
+                limits: RouteLimits::of(&Delivery::default()),
+                timeouts: Timeouts::default(),
                 rates: Rates::default(),
                 rewrite: None,
             },
         ],
+        next_hops: NextHops::default(),
         resolvers: Vec::new(),
     }
 }
@@ -300,7 +313,7 @@ fn the_matrix_is_what_an_administrator_expects() {
             "0.0.0.0/0, ::/0",
             "user@winery.example",
             "accept",
-            "route 0: 10.1.0.10:25",
+            "route 1: 10.1.0.10:25",
             "domains.accepted[0]",
         ],
         [
@@ -308,7 +321,7 @@ fn the_matrix_is_what_an_administrator_expects() {
             "0.0.0.0/0, ::/0",
             "user@below.cellar.example",
             "accept",
-            "route 0: 10.1.0.10:25",
+            "route 1: 10.1.0.10:25",
             "domains.accepted[1]",
         ],
         [
@@ -332,7 +345,7 @@ fn the_matrix_is_what_an_administrator_expects() {
             "0.0.0.0/0, ::/0",
             "Postmaster",
             "accept",
-            "route 0: 10.1.0.10:25",
+            "route 1: 10.1.0.10:25",
             "Postmaster goes to `postmaster`",
         ],
         [
@@ -340,7 +353,7 @@ fn the_matrix_is_what_an_administrator_expects() {
             "10.1.0.0/16, 2001:db8:1::/48",
             "user@winery.example",
             "accept",
-            "route 0: 10.1.0.10:25",
+            "route 1: 10.1.0.10:25",
             "relay = \"any\"",
         ],
         [
@@ -348,7 +361,7 @@ fn the_matrix_is_what_an_administrator_expects() {
             "10.1.0.0/16, 2001:db8:1::/48",
             "user@below.cellar.example",
             "accept",
-            "route 0: 10.1.0.10:25",
+            "route 1: 10.1.0.10:25",
             "relay = \"any\"",
         ],
         [
@@ -356,7 +369,7 @@ fn the_matrix_is_what_an_administrator_expects() {
             "10.1.0.0/16, 2001:db8:1::/48",
             "user@any-other-domain.example",
             "accept",
-            "route 1: MX",
+            "route 2: MX",
             "relay = \"any\"",
         ],
         [
@@ -364,7 +377,7 @@ fn the_matrix_is_what_an_administrator_expects() {
             "10.1.0.0/16, 2001:db8:1::/48",
             "user%any-other-domain.example@winery.example",
             "accept",
-            "route 0: 10.1.0.10:25",
+            "route 1: 10.1.0.10:25",
             "relay = \"any\"",
         ],
         [
@@ -372,7 +385,7 @@ fn the_matrix_is_what_an_administrator_expects() {
             "10.1.0.0/16, 2001:db8:1::/48",
             "Postmaster",
             "accept",
-            "route 0: 10.1.0.10:25",
+            "route 1: 10.1.0.10:25",
             "Postmaster goes to `postmaster`",
         ],
         [

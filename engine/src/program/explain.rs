@@ -1,10 +1,14 @@
-//! `sluice explain`: what the configuration makes of a message, and by which rule. No message is sent, nobody is asked.
+//! `sluice explain`: what the configuration makes of a message, and by which rule. No message is sent, and nobody is asked but the
+//! directory of a route that has one: not DNS, so that where an MX leads, and whether that is allowed, is found out at
+//! delivery.
 
 use super::check::load;
 use super::{Failed, USAGE, print};
 use crate::clock;
-use crate::config::{Config, SmartHost, Target};
-use crate::policy::{Question, Rules, decide};
+use crate::config::{Config, Recipients, Table, Target, Unknown};
+use crate::policy::{Question, Rules, decide, next_hops, way};
+use crate::recipients::{Holder, is_postmaster, ldap::Directory, listed};
+use crate::resolve::service::Resolvers;
 use crate::rewrite::explain;
 use crate::smtp::path;
 use crate::smtp::{Domain, ForwardPath};
@@ -12,6 +16,7 @@ use std::fmt::Write;
 use std::io::Read;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Octets of a message that are looked at.
 const MESSAGE_BYTES_MAX: u64 = 1 << 20;
@@ -106,14 +111,9 @@ fn text(config: &Config, asked: &Asked, header: &[u8], now_micros: u64) -> Resul
         );
         return Ok(out);
     };
-    let way = match &config.routes[route].target {
-        Target::Mx { port } => format!("the MX hosts of {domain}, port {port}"),
-        Target::SmartHosts(hosts) => {
-            let host = |host: &SmartHost| format!("{}:{}", host.host, host.port);
-            hosts.iter().map(host).collect::<Vec<_>>().join(", ")
-        }
-    };
-    let _ = writeln!(out, "route {} ({}): to {way}", route + 1, config.routes[route].domains.join(", "));
+    let target = way::target(&config.routes[route]);
+    let _ = writeln!(out, "route {} ({}): to {target}", route + 1, config.routes[route].domains.join(", "));
+    next_hops_of(&mut out, config, route, &address)?;
     let rewritten = config.routes[route]
         .rewrite
         .as_ref()
@@ -129,6 +129,72 @@ fn text(config: &Config, asked: &Asked, header: &[u8], now_micros: u64) -> Resul
         }
     }
     Ok(out)
+}
+
+/// What the table of the route says, and the hosts, as far as they are known without DNS.
+fn next_hops_of(out: &mut String, config: &Config, index: usize, address: &str) -> Result<(), String> {
+    let (route, domain) = (&config.routes[index], crate::steering::domain_of(address));
+    let mut hosts: Vec<_> = match &route.target {
+        Target::SmartHosts(hosts) => hosts.iter().map(|host| host.host.clone()).collect(),
+        Target::Mx { .. } => Vec::new(),
+    };
+    if let Some(recipients) = &route.recipients {
+        let table = way::table(recipients);
+        match holder(config, index, recipients, address)? {
+            Holder::Host(host) => {
+                let _ = writeln!(out, "table {table}: {}", way::host(&host));
+                hosts = vec![(*host).clone()];
+            }
+            Holder::Unclear(why) => {
+                let _ = writeln!(out, "table {table}: the message waits: {why}");
+                hosts.clear();
+            }
+            Holder::Unknown => {
+                let taken =
+                    recipients.unknown == Unknown::Hosts || is_postmaster(address) && !hosts.is_empty();
+                let then = if taken { "goes to the route's hosts" } else { "refused with 5.1.1" };
+                let _ = writeln!(out, "table {table}: not there, {then}");
+                if !taken {
+                    hosts.clear();
+                }
+            }
+        }
+    }
+    if let Target::Mx { .. } = route.target {
+        let resolver = route.resolver.and_then(|index| config.resolvers.get(index));
+        let name = resolver.map_or("none", |resolver| resolver.name.as_str());
+        let _ = match next_hops::denies_domain(&config.next_hops, domain) {
+            true => writeln!(out, "refused with 5.7.1: next_hops.deny has {domain}"),
+            false => writeln!(out, "next hop: the mail exchangers of {domain}, asked of resolver {name}"),
+        };
+    }
+    for host in &hosts {
+        let hop = next_hops::Hop { domain: None, host: Some(&host.host), address: host.host.parse().ok() };
+        let judged = match next_hops::forbidden(&config.next_hops, &hop) {
+            _ if host.socket().is_some() => String::new(),
+            None => String::new(),
+            Some(next_hops::Forbidden::NotAllowed) if hop.address.is_none() => {
+                ": allowed only if its address is".into()
+            }
+            Some(why) => format!(": not allowed, {why}; the message waits"),
+        };
+        let _ = writeln!(out, "next hop: {}{judged}", way::host(host));
+    }
+    Ok(())
+}
+
+/// A directory is asked as the relay would ask it.
+fn holder(config: &Config, route: usize, recipients: &Recipients, address: &str) -> Result<Holder, String> {
+    let Table::Ldap(ldap) = &recipients.table else {
+        return Ok(listed(recipients, address).unwrap_or(Holder::Unknown));
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("no runtime: {error}"))?;
+    let resolvers = Arc::new(Resolvers::new(&config.resolvers, 0)?);
+    let directory = Directory::new(ldap, recipients.detail, &resolvers, config.routes[route].resolver)?;
+    let answer = runtime.block_on(directory.holder(address));
+    // The relay would wait too.
+    Ok(answer.result.unwrap_or_else(|error| Holder::Unclear(error.text.into())))
 }
 
 #[cfg(test)]

@@ -6,10 +6,12 @@
 use crate::admin;
 use crate::auth::Keeper;
 use crate::channel::Receiver;
-use crate::config::Config;
+use crate::config::{Config, Recipients, Route, Table};
 use crate::load;
 use crate::mta_sts;
 use crate::observe::{counters, log};
+use crate::recipients::file::RecipientFile;
+use crate::recipients::ldap::Directory;
 use crate::resolve::service::{Answer as Answered, Resolvers};
 use crate::shard::Happening;
 use crate::shard::links::{Links, Question, ToIngest};
@@ -28,6 +30,8 @@ use tokio::signal::unix::{SignalKind, signal};
 const SPACE_LOOK: Duration = Duration::from_millis(500);
 /// How often the load is looked at.
 const LOAD_LOOK: Duration = Duration::from_millis(250);
+/// How often the files of recipients are looked at.
+const TABLE_LOOK: Duration = Duration::from_secs(1);
 /// An answer that does not change.
 const NOBODY_ASKS: Duration = Duration::from_secs(3_600);
 /// At the stop, for statistics.
@@ -64,10 +68,12 @@ async fn run(service: Service, events: Sender<Happening>) -> std::io::Result<()>
         secret.and_then(|secret| Keeper::open(auth, secret, &resolvers)).map_err(std::io::Error::other)
     });
     let keeper = keeper.transpose()?.map(Arc::new);
+    let directories = directories(&service.config, &resolvers).map_err(std::io::Error::other)?;
+    tokio::spawn(watch_tables(service.config.clone()));
     let sts = mta_sts::keeper::Keeper::start(&service.config, &resolvers).map_err(std::io::Error::other)?;
     let reports = tls_report::keeper::Keeper::start(&service.config, &resolvers, &service.state.links)
         .map_err(std::io::Error::other)?;
-    let hands = Hands { resolvers, keeper: keeper.clone(), sts, reports: reports.clone() };
+    let hands = Hands { resolvers, keeper: keeper.clone(), directories, sts, reports: reports.clone() };
     tokio::spawn(answer(hands, service.questions));
     tokio::spawn(watch_space(service.state.clone()));
     tokio::spawn(watch_load(service.state.clone()));
@@ -93,6 +99,7 @@ async fn run(service: Service, events: Sender<Happening>) -> std::io::Result<()>
 struct Hands {
     resolvers: Arc<Resolvers>,
     keeper: Option<Arc<Keeper>>,
+    directories: Directories,
     sts: Option<Arc<mta_sts::keeper::Keeper>>,
     reports: Option<Arc<tls_report::keeper::Keeper>>,
 }
@@ -100,11 +107,16 @@ struct Hands {
 async fn answer(hands: Hands, mut questions: Receiver<Question>) {
     loop {
         let question = questions.receive().await;
-        let Hands { resolvers, keeper, sts, reports } = hands.clone();
+        let Hands { resolvers, keeper, directories, sts, reports } = hands.clone();
         tokio::spawn(async move {
             match question {
                 Question::Mx { resolver, domain, reply } => {
                     drop(reply.send(resolvers.mx(resolver, &domain).await))
+                }
+                Question::Holder { route, recipient, reply } => {
+                    if let Some(Some(directory)) = directories.get(route) {
+                        drop(reply.send(directory.holder(&recipient).await));
+                    }
                 }
                 Question::Login { client, ask, reply } => {
                     let answer = match keeper {
@@ -143,6 +155,44 @@ async fn answer(hands: Hands, mut questions: Receiver<Question>) {
                 }
             }
         });
+    }
+}
+
+/// By route.
+type Directories = Arc<[Option<Directory>]>;
+
+fn directories(config: &Config, resolvers: &Arc<Resolvers>) -> Result<Directories, String> {
+    let directory = |route: &Route| match &route.recipients {
+        Some(Recipients { table: Table::Ldap(ldap), detail, .. }) => {
+            Directory::new(ldap, *detail, resolvers, route.resolver).map(Some)
+        }
+        _ => Ok(None),
+    };
+    config.routes.iter().map(directory).collect()
+}
+
+/// Looks whether the files of recipients have changed.
+async fn watch_tables(config: Arc<Config>) {
+    let has_files = tables(&config).next().is_some();
+    while has_files {
+        tokio::time::sleep(TABLE_LOOK).await;
+        look_at_tables(&config, false).await;
+    }
+}
+
+fn tables(config: &Config) -> impl Iterator<Item = &Arc<RecipientFile>> {
+    config.routes.iter().filter_map(|route| match &route.recipients {
+        Some(Recipients { table: Table::File(file), .. }) => Some(file),
+        _ => None,
+    })
+}
+
+async fn look_at_tables(config: &Config, at_once: bool) {
+    for file in tables(config) {
+        let file = file.clone();
+        if let Ok(Some(news)) = tokio::task::spawn_blocking(move || file.look(at_once)).await {
+            log::note("service", &news);
+        }
     }
 }
 
@@ -265,6 +315,7 @@ async fn listen_to_signals(events: Sender<Happening>, reload: Reload) -> std::io
                 if let Some(keeper) = &reload.keeper {
                     keeper.reload();
                 }
+                look_at_tables(&reload.config, true).await;
                 reload.certificates().await;
             }
             _ = reopen.recv() => log::reopen(),

@@ -1,5 +1,6 @@
 //! What all sessions of one listener share: built once from the configuration, then immutable.
 
+use super::known_now::KnownNow;
 use crate::config::{
     ClientLimits, Config, CutThroughMode, Extensions, Limits, LineEndings, Network, Relay, Route, TlsMode,
 };
@@ -35,6 +36,7 @@ pub struct Context {
     pub(super) checks_recipients: bool,
     pub(super) listener: usize,
     pub(super) rules: Rules,
+    pub(super) known_now: KnownNow,
     pub(super) command_millis: u64,
     pub(super) content_millis: u64,
     pub(super) busy_command_millis: u64,
@@ -74,6 +76,7 @@ impl Context {
             checks_recipients: config.listeners[listener].cut_through > CutThroughMode::Off,
             listener,
             rules: Rules::new(config),
+            known_now: KnownNow::new(config),
             command_millis: millis(config.timeouts.command),
             content_millis: millis(config.timeouts.content),
             busy_command_millis: millis(config.load.command),

@@ -51,6 +51,7 @@ mod extensions;
 mod guard;
 mod hello;
 mod help;
+mod known_now;
 mod line;
 mod mail;
 mod noop;
@@ -73,6 +74,7 @@ pub use content::Refusal;
 pub use context::{Context, fault, shutting_down, too_many_sessions};
 use guard::Guard;
 pub use guard::{Allowance, Tally, TurnedAway, turned_away};
+pub use known_now::KnownNow;
 pub use refused::Note;
 use refused::{Argument, Refused};
 

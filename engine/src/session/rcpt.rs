@@ -3,7 +3,9 @@
 //! Replies: 250 2.1.5; 503 5.5.1 outside a transaction and between
 //! chunks; 452 4.5.3 past `limits.recipients_max` (section
 //! 4.5.3.1.10), not counted as an error until as many again have been refused, because a client that
-//! pipelines cannot know; what `policy` answers: 550 5.7.1, 530 5.7.0; 450 4.7.1 beyond what the
+//! pipelines cannot know; what `policy` answers: 550 5.7.1, 530 5.7.0;
+//! 550 5.1.1 to who is not in the table of recipients, 550 5.7.1 to a domain that is no next hop
+//! ([`KnownNow`](super::KnownNow)); 450 4.7.1 beyond what the
 //! client may name for now; 555 5.5.4 to a parameter that
 //! was not announced, 501 5.5.4 to a malformed or repeated one; 553 5.6.7 to a path that is not ASCII when
 //! MAIL had no SMTPUTF8 (RFC 6531 section 3.5). From the grammar: 501 5.5.4, 501 5.1.3, 553 5.6.7.
@@ -57,7 +59,6 @@ pub(super) fn rcpt(session: &mut Session, rcpt: &Rcpt<'_>, out: &mut Vec<u8>) ->
         Verdict::Refuse(answer, _) => return Err(answer.into()),
         Verdict::Accept(rule) => rule,
     };
-    session.guard.draw_recipient()?;
     let address = match path {
         ForwardPath::Postmaster => context.postmaster.clone(),
         ForwardPath::Mailbox(mailbox) => mailbox.to_string(),
@@ -68,6 +69,10 @@ pub(super) fn rcpt(session: &mut Session, rcpt: &Rcpt<'_>, out: &mut Vec<u8>) ->
     {
         redirect(&mut recipient, original);
     }
+    if let Some(answer) = context.known_now.refusal(&recipient.address) {
+        return Err(answer.into());
+    }
+    session.guard.draw_recipient()?;
     transaction.recipients.push(recipient);
     // `<Postmaster>` is always taken (section 4.5.1).
     if session.context.checks_recipients && !matches!(path, ForwardPath::Postmaster) {

@@ -14,6 +14,7 @@ use crate::config::SmartHost;
 use crate::cut_through::Ask;
 use crate::mta_sts;
 use crate::policy::Identity;
+use crate::recipients::Holder;
 use crate::resolve::mx::{Addresses, MailHosts, TlsaRecords};
 use crate::resolve::service::Answer;
 use crate::restore::wire::Item;
@@ -64,14 +65,42 @@ pub struct NextHop {
     pub route: u16,
     /// The recipients' domain on an MX route; `None` on a route with smart hosts.
     pub domain: Option<Arc<str>>,
-    /// The host that an administrator has rerouted it to; then there is no domain.
+    /// The host that an administrator has rerouted it to, or that the route's table names; then there is no domain.
     pub via: Option<Arc<SmartHost>>,
+    pub choice: Choice,
+}
+
+/// Which of the hosts of a route it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Choice {
+    /// What the route says for each attempt; or `via`, where an administrator has rerouted it.
+    #[default]
+    Route,
+    /// The one that the table of the route names for the recipient: `via`; without it, the table is to be asked.
+    Table,
+    /// The smart host of this index first, whose share it is; the others when that fails.
+    Share(u16),
 }
 
 impl NextHop {
+    /// What a route does by itself.
+    pub fn of_route(route: u16) -> Self {
+        Self { route, domain: None, via: None, choice: Choice::Route }
+    }
+
     /// Smart hosts take more than one core's worth, so each delivery shard has a slice of them.
     pub fn is_spread(&self) -> bool {
-        self.domain.is_none() && self.via.is_none()
+        self.domain.is_none() && (self.via.is_none() || self.choice == Choice::Table)
+    }
+
+    /// An administrator has sent it to a host that the configuration need not know.
+    pub fn is_rerouted(&self) -> bool {
+        self.via.is_some() && self.choice != Choice::Table
+    }
+
+    /// The table of the route is to be asked.
+    pub fn is_unsorted(&self) -> bool {
+        self.via.is_none() && self.choice == Choice::Table
     }
 }
 
@@ -485,6 +514,12 @@ pub enum Question {
         host: Arc<str>,
         port: u16,
         reply: oneshot::Sender<Answer<TlsaRecords>>,
+    },
+    /// Which server holds a mailbox, as the directory of this route says.
+    Holder {
+        route: usize,
+        recipient: Arc<str>,
+        reply: oneshot::Sender<Answer<Holder>>,
     },
     /// What a domain demands of its senders (RFC 8461); `route` is an index in `Config::routes`.
     MtaSts {

@@ -156,6 +156,8 @@ answers! {
     RETURN_ADDRESS_FORGED = 550 "5.7.1" "Relaying denied: this return address was not made here";
     RETURN_ADDRESS_EXPIRED = 550 "5.1.1" "This return address has expired";
     CLIENT_DENIED = 550 "5.7.1" "Relaying denied: your address may not use this listener";
+    NO_SUCH_RECIPIENT = 550 "5.1.1" "No such recipient here";
+    NEXT_HOP_DENIED = 550 "5.7.1" "Mail to this domain is not allowed here";
     AUTHENTICATION_REQUIRED = 530 "5.7.0" "Authentication required";
 
     // DATA.

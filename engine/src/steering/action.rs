@@ -57,6 +57,7 @@ impl Destination {
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Host(host) if host.socket().is_some() => f.write_str(&host.host),
             Self::Host(SmartHost { host, port }) if host.contains(':') => write!(f, "[{host}]:{port}"),
             Self::Host(SmartHost { host, port }) => write!(f, "{host}:{port}"),
             Self::Mx(domain) => write!(f, "mx:{domain}"),

@@ -1,12 +1,13 @@
 //! The names of next hops, as conditions and the summary use them.
 //!
 //! Pure; made once from a configuration. A recipient on an MX route has its domain as the name of its next
-//! hop, one on a route with smart hosts their addresses, and one that was rerouted what it was rerouted to.
+//! hop, one on a route with smart hosts their addresses, one in the table of a file its server, and one that was rerouted what it was rerouted to.
 
 use super::action::Destination;
 use super::pattern::Pattern;
 use super::{Part, domain_of};
-use crate::config::{Config, Target};
+use crate::config::{Config, Recipients, Target};
+use crate::recipients::{Holder, listed};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -24,6 +25,17 @@ pub struct HopNames {
 struct Hosts {
     each: Vec<String>,
     all: String,
+    recipients: Option<Recipients>,
+}
+
+impl Hosts {
+    /// Where the table of a file sends a recipient. What a directory says is known where it is asked only.
+    fn listed(&self, address: &str) -> Option<String> {
+        match listed(self.recipients.as_ref()?, address)? {
+            Holder::Host(host) => Some(Destination::Host((*host).clone()).to_string()),
+            Holder::Unknown | Holder::Unclear(_) => None,
+        }
+    }
 }
 
 impl HopNames {
@@ -31,8 +43,8 @@ impl HopNames {
         let hosts = config.routes.iter().map(|route| match &route.target {
             Target::SmartHosts(hosts) => {
                 let each: Vec<String> =
-                    hosts.iter().map(|host| Destination::Host(host.clone()).to_string()).collect();
-                Hosts { all: each.join(", "), each }
+                    hosts.iter().map(|host| Destination::Host(host.host.clone()).to_string()).collect();
+                Hosts { all: each.join(", "), each, recipients: route.recipients.clone() }
             }
             Target::Mx { .. } => Hosts::default(),
         });
@@ -48,7 +60,8 @@ impl HopNames {
     fn hosts(&self, domain: &str) -> Result<Option<&Hosts>, ()> {
         let Some(config) = &self.config else { return Ok(None) };
         let route = config.route_for(domain).ok_or(())?;
-        Ok(Some(&self.hosts[route]).filter(|hosts| !hosts.each.is_empty()))
+        let is_mx = matches!(config.routes[route].target, Target::Mx { .. });
+        Ok(Some(&self.hosts[route]).filter(|_| !is_mx))
     }
 
     /// The next hop of a recipient, for people.
@@ -60,7 +73,10 @@ impl HopNames {
         match self.hosts(domain) {
             Err(()) => NO_ROUTE.into(),
             Ok(None) => lower(domain),
-            Ok(Some(hosts)) => hosts.all.as_str().into(),
+            Ok(Some(hosts)) => match hosts.listed(part.address) {
+                Some(host) => host.into(),
+                None => hosts.all.as_str().into(),
+            },
         }
     }
 
@@ -77,7 +93,10 @@ impl HopNames {
         match self.hosts(domain) {
             Err(()) => pattern.matches(NO_ROUTE),
             Ok(None) => pattern.matches(domain),
-            Ok(Some(Hosts { each, all })) => pattern.matches(all) || each.iter().any(|each| host(each)),
+            Ok(Some(hosts)) => match hosts.listed(part.address) {
+                Some(listed) => host(&listed),
+                None => pattern.matches(&hosts.all) || hosts.each.iter().any(|each| host(each)),
+            },
         }
     }
 }

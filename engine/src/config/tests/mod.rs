@@ -4,6 +4,7 @@ use super::*;
 
 mod faults;
 mod reference;
+mod routing;
 
 const GOOD: &str = r#"
 hostname = "Relay.Winery.Example."
@@ -66,7 +67,8 @@ fn a_two_sided_gateway_loads_with_defaults_filled_in() {
     assert_eq!((config.routes[0].resolver, config.routes[1].resolver), (Some(0), Some(1)));
     assert!(matches!(config.routes[1].target, Target::Mx { port: 2525 }));
     let Target::SmartHosts(hosts) = &config.routes[0].target else { panic!("{:?}", config.routes[0]) };
-    let shown: Vec<_> = hosts.iter().map(|host| format!("{} {}", host.host, host.port)).collect();
+    let shown: Vec<_> =
+        hosts.iter().map(|BalancedHost { host, .. }| format!("{} {}", host.host, host.port)).collect();
     assert_eq!(shown, ["10.1.0.10 25", "2001:db8::1 2525", "mail.inside.example 26"]);
     assert_eq!(config.resolvers[1].servers[0].to_string(), "192.0.2.53:53");
     assert_eq!(config.resolvers[1].servers[1].to_string(), "[2001:db8::53]:5353");
@@ -87,6 +89,7 @@ fn the_first_matching_route_wins() {
         ("winery.example", Some(0)),
         ("WINERY.example.", Some(0)),
         ("a.b.winery.example", Some(0)),
+        ("b\u{fc}cher.example", Some(1)),
         ("xwinery.example", Some(1)),
         ("other.example", Some(1)),
         ("[192.0.2.1]", Some(1)),
@@ -114,6 +117,6 @@ fn the_demonstration_is_both_sides_on_the_loopback_address() {
     for domain in ["inside.test", "elsewhere.example"] {
         let route = &config.routes[config.route_for(domain).expect(domain)];
         let Target::SmartHosts(hosts) = &route.target else { panic!("{route:?}") };
-        assert_eq!(format!("{}:{}", hosts[0].host, hosts[0].port), DEMONSTRATION_STAND_IN);
+        assert_eq!(format!("{}:{}", hosts[0].host.host, hosts[0].host.port), DEMONSTRATION_STAND_IN);
     }
 }

@@ -97,7 +97,10 @@ fn the_reference_file_shows_every_key_and_no_other() {
     assert!(own.clone().count() > 0 && own.clone().all(|key| asked.contains(&format!("delivery.tls.{key}"))));
     asked.retain(|key| !key.starts_with("route.tls."));
     asked.extend(asked_of("[[tls.name]]"));
-    asked.extend(asked_of("[[site]]\nname = \"a\"\n[[backoff]]\n[[warm_up]]"));
+    asked.extend(
+        asked_of("[[route]]\n[[route.hosts]]").into_iter().filter(|key| key.starts_with("route.hosts.")),
+    );
+    asked.extend(asked_of("[[site]]\nname = \"x\"\n[[backoff]]\n[[warm_up]]"));
     assert!(asked.contains("limits.received_max") && asked.contains("route.retry.first"), "{asked:?}");
     let mut shown = keys_shown();
     shown.retain(|key| !key.starts_with("route.tls."));

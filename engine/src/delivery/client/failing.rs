@@ -20,6 +20,11 @@ impl Client {
         Failure { scope, lasting, status, text, reply: Some(reply) }.cut()
     }
 
+    /// By LMTP, behind the content: 552 does not mean there that there are too many recipients.
+    pub(super) fn refusal_of_one(&self, reply: Reply, command: &str) -> Failure {
+        Failure { scope: Scope::Recipient, ..self.refusal(Scope::Message, reply, command) }
+    }
+
     /// The peer does not want to talk, or no longer.
     pub(super) fn refused_session(&mut self, reply: Reply) -> Event {
         let text = match self.state {

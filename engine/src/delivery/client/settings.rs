@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{Config, Login};
+use crate::config::{Config, Login, Protocol, Timeouts};
 
 /// Milliseconds on the clock of the caller; only differences matter.
 pub type Millis = u64;
@@ -13,11 +13,12 @@ pub type Millis = u64;
 /// What all client sessions share.
 #[derive(Clone, Debug)]
 pub struct ClientSettings {
-    /// For EHLO and HELO; a peer that calls itself by this name is this relay.
+    /// For EHLO, HELO and LHLO; a peer that calls itself by this name is this relay.
     pub hostname: String,
     pub timeouts: ClientTimeouts,
     /// Content goes by BDAT to peers that offer CHUNKING (RFC 3030).
     pub chunking: bool,
+    pub protocol: Protocol,
 }
 
 /// Whether the session goes over to TLS (RFC 3207).
@@ -52,10 +53,20 @@ pub struct ClientTimeouts {
 }
 
 impl ClientSettings {
-    pub fn of(config: &Config) -> Self {
+    /// By route; behind them those of no route by SMTP and by LMTP.
+    pub fn of_routes(config: &Config) -> Vec<Arc<Self>> {
+        let routes = config.routes.iter().map(|route| (&route.timeouts, route.protocol));
+        let others = [Protocol::Smtp, Protocol::Lmtp].map(|protocol| (&config.timeouts, protocol));
+        routes
+            .chain(others)
+            .map(|(timeouts, protocol)| Arc::new(Self::of(config, timeouts, protocol)))
+            .collect()
+    }
+
+    fn of(config: &Config, timeouts: &Timeouts, protocol: Protocol) -> Self {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let timeouts = &config.timeouts;
         Self {
+            protocol,
             hostname: config.hostname.clone(),
             chunking: config.delivery.chunking,
             timeouts: ClientTimeouts {

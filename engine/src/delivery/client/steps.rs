@@ -8,7 +8,7 @@ use crate::delivery::extensions::Extensions;
 use crate::delivery::failure::{Failure, Scope};
 use crate::delivery::reply::{Reply, ReplyClass};
 use crate::delivery::transaction::Ending;
-use crate::delivery::verdict::Status;
+use crate::delivery::verdict::{Fate, Status};
 use crate::smtp::content::Framing;
 
 impl Client {
@@ -21,7 +21,8 @@ impl Client {
     }
 
     pub(super) fn say_ehlo(&mut self, now: Millis, out: &mut Vec<u8>) {
-        out.extend_from_slice(format!("EHLO {}\r\n", self.settings.hostname).as_bytes());
+        let verb = if self.is_lmtp() { "LHLO" } else { "EHLO" };
+        out.extend_from_slice(format!("{verb} {}\r\n", self.settings.hostname).as_bytes());
         self.enter(now, State::AwaitEhlo);
     }
 
@@ -31,8 +32,8 @@ impl Client {
                 self.extensions = Extensions::of(&reply);
                 self.greeted(now, &reply, out)
             }
-            // Within TLS a peer has understood EHLO before.
-            ReplyClass::Lasting if !self.opening.in_tls => {
+            // Within TLS a peer has understood EHLO before; for LHLO there is no other word (RFC 2033 section 4.1).
+            ReplyClass::Lasting if !self.opening.in_tls && !self.is_lmtp() => {
                 out.extend_from_slice(format!("HELO {}\r\n", self.settings.hostname).as_bytes());
                 self.enter(now, State::AwaitHelo);
                 None
@@ -68,7 +69,8 @@ impl Client {
     /// A peer with the relay's own name is the relay itself, or believes to be (RFC 5321 section 6.3).
     fn greeted(&mut self, now: Millis, reply: &Reply, out: &mut Vec<u8>) -> Option<Event> {
         let name = reply.text.split_ascii_whitespace().next().unwrap_or_default();
-        if name.eq_ignore_ascii_case(&self.settings.hostname) {
+        // Behind LMTP no mail comes back, and the mail store of this host may well have its name.
+        if name.eq_ignore_ascii_case(&self.settings.hostname) && !self.is_lmtp() {
             let text = format!("mail loops back to myself: {} calls itself {name}", self.peer.host());
             return Some(Event::Failed(self.fail(Failure::local(Scope::Host, Status::LOOP, text))));
         }
@@ -160,6 +162,8 @@ impl Client {
         match reply.class() {
             ReplyClass::Completed => Some(self.out_of_order(reply)),
             ReplyClass::Intermediate if self.open().is_misordered => Some(self.out_of_order(reply)),
+            // It must refuse (RFC 2033 section 4.2); and how many replies it would give now, nobody knows.
+            ReplyClass::Intermediate if nobody && self.is_lmtp() => Some(self.out_of_order(reply)),
             ReplyClass::Intermediate if nobody => {
                 out.extend_from_slice(b".\r\n");
                 self.enter(now, State::AwaitAbandoned);
@@ -182,11 +186,15 @@ impl Client {
     /// message for nobody has delivered none.
     pub(super) fn on_chunk(&mut self, now: Millis, reply: Reply) -> Option<Event> {
         let unknown = matches!(reply.code, 500..=502 | 504);
-        if unknown || (reply.code == 503 && self.open().has_accepted()) {
+        let misunderstood = unknown || (reply.code == 503 && self.open().has_accepted());
+        if misunderstood && !self.open().some_replied {
             return Some(self.misunderstood_chunk(reply));
         }
         if self.chunk == Chunk::Sending && self.open.len() == 1 {
             return self.on_early_reply(reply);
+        }
+        if self.is_lmtp() && self.open().has_accepted() {
+            return self.on_reply_for_one(now, reply, "BDAT");
         }
         match reply.class() {
             ReplyClass::Intermediate => return Some(self.out_of_order(reply)),
@@ -227,6 +235,12 @@ impl Client {
     /// of the content cannot be taken back, so the connection must go.
     pub(super) fn on_early_reply(&mut self, reply: Reply) -> Option<Event> {
         match reply.class() {
+            // Of one recipient; of the others nobody knows.
+            ReplyClass::Temporary | ReplyClass::Lasting if self.is_lmtp() && self.open().has_several() => {
+                let failure = self.refusal_of_one(reply, "message content");
+                self.open().decide_next(Fate::Failed(failure));
+                Some(self.spoke_unasked())
+            }
             ReplyClass::Temporary | ReplyClass::Lasting => {
                 let failure = self.refusal(Scope::Message, reply, "message content");
                 self.open().fail_accepted(failure);
@@ -237,7 +251,27 @@ impl Client {
         }
     }
 
+    /// RFC 2033 section 4.2: one reply for each recipient that was accepted, in their order.
+    fn on_reply_for_one(&mut self, now: Millis, reply: Reply, command: &str) -> Option<Event> {
+        let fate = match reply.class() {
+            ReplyClass::Intermediate => return Some(self.out_of_order(reply)),
+            ReplyClass::Completed if self.open().is_misordered => return Some(self.out_of_order(reply)),
+            ReplyClass::Completed => Fate::Delivered(reply),
+            ReplyClass::Temporary | ReplyClass::Lasting => Fate::Failed(self.refusal_of_one(reply, command)),
+        };
+        self.open().decide_next(fate);
+        if self.open().has_accepted() {
+            self.enter(now, self.state);
+            return None;
+        }
+        self.reset_first = false;
+        Some(self.finish(now))
+    }
+
     pub(super) fn on_end_of_data(&mut self, now: Millis, reply: Reply) -> Option<Event> {
+        if self.is_lmtp() {
+            return self.on_reply_for_one(now, reply, "end of DATA");
+        }
         match reply.class() {
             ReplyClass::Completed => self.open().deliver(&reply),
             ReplyClass::Intermediate => return Some(self.out_of_order(reply)),

@@ -6,6 +6,7 @@ mod against_server;
 mod asking;
 mod auth;
 mod chunking;
+mod lmtp;
 mod misbehaving;
 mod pipelined;
 mod starttls;
@@ -40,7 +41,12 @@ C: DATA
 
 fn settings() -> Arc<ClientSettings> {
     let timeouts = ClientTimeouts { greeting: 1, reply: 10, data: 100, block: 1_000, end_of_data: 10_000 };
-    Arc::new(ClientSettings { hostname: "relay.example".into(), timeouts, chunking: true })
+    Arc::new(ClientSettings {
+        hostname: "relay.example".into(),
+        timeouts,
+        chunking: true,
+        protocol: Protocol::Smtp,
+    })
 }
 
 /// A transaction of which nothing was asked.
@@ -61,8 +67,11 @@ fn new_client(starttls: StartTls) -> Client {
 }
 
 fn open_client(opening: Opening) -> Client {
-    let peer = Peer { name: "mx.example".into(), address: "192.0.2.1:25".parse().unwrap() };
-    Client::new(settings(), peer, opening, HOUR)
+    Client::new(settings(), peer(), opening, HOUR)
+}
+
+fn peer() -> Peer {
+    Peer { name: "mx.example".into(), address: "192.0.2.1:25".parse().unwrap() }
 }
 
 fn show_failure(failure: &Failure) -> String {
@@ -233,10 +242,15 @@ fn wishes(opening: &mut Opening, wish: &str) {
 fn play(script: &str, cut: Cut) -> String {
     let mut lines = script.lines().peekable();
     let mut opening = Opening { starttls: StartTls::Never, in_tls: false, login: None };
+    let mut settings = settings();
+    if lines.next_if_eq(&"WISH: lmtp").is_some() {
+        settings = Arc::new(ClientSettings { protocol: Protocol::Lmtp, ..ClientSettings::clone(&settings) });
+    }
     while let Some(wish) = lines.next_if(|line| line.starts_with("WISH: ")) {
         wishes(&mut opening, wish);
     }
-    let mut play = Play { client: open_client(opening), transcript: String::new(), is_over: false };
+    let client = Client::new(settings, peer(), opening, HOUR);
+    let mut play = Play { client, transcript: String::new(), is_over: false };
     while let Some(line) = lines.next() {
         if let Some(call) = line.strip_prefix("> ") {
             play.put(line);

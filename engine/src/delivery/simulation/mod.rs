@@ -124,8 +124,8 @@ impl World {
         let arrived_micros = wall_micros();
         self.book.enter(id, &addresses, arrived_micros);
         let next_hop = match domain {
-            "inside.test" => NextHop { route: 0, domain: None, via: None },
-            _ => NextHop { route: 1, domain: Some(domain.into()), via: None },
+            "inside.test" => NextHop::of_route(0),
+            _ => NextHop { domain: Some(domain.into()), ..NextHop::of_route(1) },
         };
         let handover = Handover {
             id,

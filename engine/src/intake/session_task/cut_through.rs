@@ -7,13 +7,13 @@ use super::SessionTask;
 use crate::clock;
 use crate::config::{CutThroughMode, RouteCutThrough, Undecided};
 use crate::cut_through::{Ask, Claim, Ended, Offer, Taken};
-use crate::intake::handover::{delivery_shard, groups, next_hop};
+use crate::intake::handover::{delivery_shard, groups, next_hop_of};
 use crate::observe::log;
 use crate::session::{Checked, Step};
 use crate::shard::links::{HeldContent, NextHop, ToDelivery};
 use crate::smtp::said::Said;
 use futures_lite::FutureExt as _;
-use sluice_queue::{ContentFlags, Draft, Envelope};
+use sluice_queue::{ContentFlags, Draft, Envelope, QueueId};
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -59,7 +59,7 @@ impl SessionTask<'_> {
     async fn ask_about_recipient(&self) -> Checked {
         let address = self.session.recipient_to_check();
         let shard = self.shard;
-        let hop = next_hop(&shard.config, address, None);
+        let hop = next_hop_of(&shard.config, address);
         let Some(route) = self.allowed(&hop, CutThroughMode::Recipients) else { return Checked::Accepted };
         // How a next hop without SMTPUTF8 takes it shows when it is delivered.
         let taken = match address.is_ascii() {
@@ -110,7 +110,9 @@ impl SessionTask<'_> {
         flags: ContentFlags,
     ) -> Offered {
         let not = Offered::Queue(None);
-        let Some((next_hop, recipients, wait)) = self.for_one_next_hop(envelope) else { return not };
+        let Some((next_hop, recipients, wait)) = self.for_one_next_hop(draft.id(), envelope) else {
+            return not;
+        };
         if draft.bytes() > self.shard.config.cut_through.message_bytes_max {
             return not;
         }
@@ -156,7 +158,7 @@ impl SessionTask<'_> {
     }
 
     /// The next hop of all recipients, when it allows messages and the message has no times of its own.
-    fn for_one_next_hop(&self, envelope: &Envelope) -> Option<(NextHop, Vec<u32>, Duration)> {
+    fn for_one_next_hop(&self, id: QueueId, envelope: &Envelope) -> Option<(NextHop, Vec<u32>, Duration)> {
         let config = &self.shard.config;
         if config.listeners[self.listener].cut_through < CutThroughMode::Message {
             return None;
@@ -167,7 +169,7 @@ impl SessionTask<'_> {
         }
         let recipients = envelope.recipients.iter().zip(0..);
         let recipients = recipients.map(|(recipient, index)| (index, &*recipient.address, None));
-        let mut groups = groups(config, &envelope.sender, recipients);
+        let mut groups = groups(config, id, &envelope.sender, recipients);
         let (next_hop, recipients) = groups.pop().filter(|_| groups.is_empty())?;
         let wait = self.allowed(&next_hop, CutThroughMode::Message)?.wait;
         Some((next_hop, recipients, wait))
@@ -177,7 +179,7 @@ impl SessionTask<'_> {
     /// waited for by a task, and all else is handed over.
     pub(super) fn see_to(
         &self,
-        id: sluice_queue::QueueId,
+        id: QueueId,
         envelope: &Arc<Envelope>,
         flags: ContentFlags,
         unfinished: Unfinished,

@@ -28,6 +28,8 @@
 //! | `wait` | so many milliseconds pass |
 //! | `stop` | the relay shuts down |
 //! | `xclient` | set before the session begins: the network of proxies |
+//! | `recipients` | set before the session begins: entries of the table of the first route, which refuses all others |
+//! | `denied` | set before the session begins: a domain that is no next hop |
 //! | `early` | the client talks before the greeting |
 //! | `allow` | so many messages and recipients are allowed from now on |
 //! | `load` | `normal`, `busy` or `overloaded` from now on |
@@ -346,6 +348,15 @@ fn begin(dialogue: &Dialogue) -> Rim {
             "client" => client = text,
             "tls" => mode = tls_mode(text),
             "xclient" => config.listeners[listener].xclient = vec![crate::config::network(text).unwrap()],
+            "recipients" => {
+                let table = crate::recipients::file::RecipientFile::of(&text.replace("; ", "\n"));
+                config.routes[0].recipients = Some(crate::config::Recipients {
+                    table: crate::config::Table::File(Arc::new(table)),
+                    unknown: crate::config::Unknown::Refuse,
+                    detail: Some('+'),
+                });
+            }
+            "denied" => config.next_hops.deny.push(crate::config::HopPattern::Name(text.clone())),
             "line_endings" if text == "repair" => line_endings = LineEndings::Repair,
             "binarymime" if text == "true" => binarymime = true,
             "cut_through" => {
@@ -539,8 +550,7 @@ fn other(rim: &mut Rim, word: &str, text: &str, raw: &[u8], place: &str) {
     let envelope = || rim.envelope.as_ref().expect(place);
     match word {
         "listener" | "client" | "limit" | "tls" | "extension" | "xclient" | "line_endings" | "binarymime"
-        | "cut_through"
-        | "srs" => {}
+        | "cut_through" | "srs" | "recipients" | "denied" => {}
         "asked" => assert_eq!(asked(envelope()), text, "{place}"),
         "rcpt" => assert_eq!(asked_by_rcpt(envelope()), text, "{place}"),
         "early" => {

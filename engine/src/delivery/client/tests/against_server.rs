@@ -250,7 +250,12 @@ impl World {
             block: 180_000,
             end_of_data: 600_000,
         };
-        let settings = Arc::new(ClientSettings { hostname: "relay.example".into(), timeouts, chunking });
+        let settings = Arc::new(ClientSettings {
+            hostname: "relay.example".into(),
+            timeouts,
+            chunking,
+            protocol: crate::config::Protocol::Smtp,
+        });
         let opening = Opening { starttls: StartTls::Never, in_tls: false, login: None };
         let client = Client::new(settings, peer, opening, self.now);
         let mut sender = Sender { client, carried: Vec::new(), flights: VecDeque::new() };
