@@ -40,8 +40,10 @@ domains = ["*"]
 hosts   = ["127.0.0.1:2600"]
 "#;
 
-/// Each path with its name, and what one round of it is.
-const PATHS: &[(&str, &str, fn(u64))] = &[
+/// Name, what one round of it is, and what does so many rounds.
+type Path = (&'static str, &'static str, fn(u64));
+
+const PATHS: &[Path] = &[
     ("command", "four command lines of a message parsed", command),
     ("noop", "a session answers NOOP", noop),
     ("session", "a session takes a message of 4 KiB, pipelined", session),

@@ -84,7 +84,7 @@ fn no_hot_path_has_become_slower() {
         let allocated = per_round(&["--leak-check=no"], "total heap usage: ", &program, &path);
         println!("{path:<15} {counted:>12.0} {allocated:>13}");
         let percent = (counted / instructions - 1.0) * 100.0;
-        if percent > SLOWER_PERCENT || percent < -FASTER_PERCENT {
+        if !(-FASTER_PERCENT..=SLOWER_PERCENT).contains(&percent) {
             wrong.push(format!("{path}: {counted:.0} instructions, {percent:+.1} % against cost.txt"));
         }
         if allocated > allocations {

@@ -157,7 +157,7 @@ impl Directory {
     }
 
     async fn connect(&self) -> Result<ldap3::Ldap, Failure> {
-        connect(&self.way, self.settings.starttls).await.map_err(|error| self.told(&error))
+        connect(&self.way, self.settings.starttls).await.map_err(unavailable)
     }
 
     fn told(&self, error: &dyn std::fmt::Display) -> Failure {
@@ -168,7 +168,7 @@ impl Directory {
 /// A connection to a directory, with TLS as its URL and `starttls` say.
 ///
 /// # Errors
-/// What went wrong, in words.
+/// What went wrong, and with which server.
 pub async fn connect(way: &Way, starttls: bool) -> Result<ldap3::Ldap, String> {
     let stream = way.tcp().await?.into_std().map_err(|error| error.to_string())?;
     let mut settings = LdapConnSettings::new().set_std_stream(StdStream::Tcp(stream)).set_starttls(starttls);
@@ -180,7 +180,7 @@ pub async fn connect(way: &Way, starttls: bool) -> Result<ldap3::Ldap, String> {
     let host = if server.host.contains(':') { format!("[{}]", server.host) } else { server.host.clone() };
     let url = format!("{scheme}://{host}:{}", server.port);
     let (connection, ldap) =
-        LdapConnAsync::with_settings(settings, &url).await.map_err(|error| error.to_string())?;
+        LdapConnAsync::with_settings(settings, &url).await.map_err(|error| format!("{url}: {error}"))?;
     tokio::spawn(async move { drop(connection.drive().await) });
     Ok(ldap)
 }

@@ -131,25 +131,17 @@ pub(super) fn spool(mut section: Section<'_>) -> Spool {
     spool
 }
 
-/// A wake-up costs some 10 µs; looking for work much longer than that only burns what others could use.
-const SPIN_MICROS_MAX: u32 = 1000;
-
 /// `allowed` are the CPUs that this process may run on.
 pub(super) fn shards(mut section: Section<'_>, allowed: &[usize]) -> Shards {
     let ingest = section.text("ingest_cpus", value::cpu_list).map(|at| at.value);
     let delivery = section.text("delivery_cpus", value::cpu_list).map(|at| at.value);
     let service = section.text("service_cpus", cpu_list_or_none).map(|at| at.value);
-    let spin = section.count("spin_micros", 0..=SPIN_MICROS_MAX).map_or(0, |at| at.value);
+    let spin = section.text("spin", value::microseconds).map_or(Duration::ZERO, |at| at.value);
     section.finish();
     let ingest_cpus =
         ingest.unwrap_or_else(|| vec![first_besides(allowed, delivery.as_deref().unwrap_or(&[]))]);
     let delivery_cpus = delivery.unwrap_or_else(|| vec![first_besides(allowed, &ingest_cpus)]);
-    Shards {
-        ingest_cpus,
-        delivery_cpus,
-        service_cpus: service.unwrap_or_default(),
-        spin: Duration::from_micros(spin.into()),
-    }
+    Shards { ingest_cpus, delivery_cpus, service_cpus: service.unwrap_or_default(), spin }
 }
 
 fn cpu_list_or_none(text: &str) -> Result<Vec<usize>, value::Wrong> {

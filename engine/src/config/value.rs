@@ -17,6 +17,8 @@ pub(crate) type Wrong = String;
 const SMTP_PORT: u16 = 25;
 const DNS_PORT: u16 = 53;
 
+/// A wake-up costs some 10 µs; looking for work much longer than that only burns what others could use.
+const SPIN_MAX: Duration = Duration::from_millis(1);
 const DURATION_UNITS: [(&str, u64); 5] =
     [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
@@ -44,6 +46,14 @@ pub(crate) fn duration(text: &str, range: &RangeInclusive<Duration>) -> Result<D
         return Err(format!("\"{text}\" is out of range; allowed: {}", allowed()));
     }
     Ok(found)
+}
+
+/// `"20us"`, `"1ms"`, at most [`SPIN_MAX`].
+pub(crate) fn microseconds(text: &str) -> Result<Duration, Wrong> {
+    let found = quantity(text, &[("us", 1), ("ms", 1_000)]).map(Duration::from_micros);
+    found
+        .filter(|found| *found <= SPIN_MAX)
+        .ok_or_else(|| format!("\"{text}\" is no such time; allowed: a time from 0us to 1ms, units us, ms"))
 }
 
 /// `"64MiB"`, `"10MB"`, `"512KiB"`: one whole number and one unit, decimal or binary. The result is in bytes.
@@ -392,5 +402,15 @@ mod tests {
             assert!(cpu_list(text).is_err(), "{text}");
         }
         assert_eq!(cpu_list("0-4095").map(|cpus| cpus.len()), Ok(CPUS_MAX));
+    }
+
+    #[test]
+    fn a_spin_is_short() {
+        for (text, micros) in [("0us", 0), ("20us", 20), ("1ms", 1_000), ("1000us", 1_000)] {
+            assert_eq!(microseconds(text), Ok(Duration::from_micros(micros)), "{text}");
+        }
+        for text in ["", "20", "1001us", "2ms", "1s", "-1us", "99999999999999999999us"] {
+            assert!(microseconds(text).is_err(), "{text}");
+        }
     }
 }

@@ -417,7 +417,9 @@ fn python_reads_the_parts() {
     let late = serde_json::json!({"Action": "delayed", "Status": "4.4.1",
         "Will-Retry-Until": "Fri, 27 Nov 2026 01:00:00 +0000"});
     let passed = serde_json::json!({"Action": "relayed", "Status": "2.0.0"});
-    let kinds: [(&[ReportedRecipient<'_>], serde_json::Value, [&str; 2], [&str; 2]); 5] = [
+    /// Recipients, the fields of each, the subject in English and German, and words of the text in both.
+    type Kind<'a> = (&'a [ReportedRecipient<'a>], serde_json::Value, [&'a str; 2], [&'a str; 2]);
+    let kinds: [Kind<'_>; 5] = [
         (
             &[bounced()],
             serde_json::json!([failed]),

@@ -111,7 +111,9 @@ mod tests {
     fn deny_goes_before_allow_and_each_fits_domain_host_or_address() {
         let denied = "next_hops.deny has ";
         let none = "next_hops.allow does not have it";
-        let table: [(&[&str], &[&str], [&str; 3], String); 20] = [
+        /// Denied, allowed, the hop's domain, host and address, and why it is forbidden.
+        type Row = (&'static [&'static str], &'static [&'static str], [&'static str; 3], String);
+        let table: [Row; 20] = [
             (&[], &[], ["away.example", "mx.away.example", "192.0.2.1"], String::new()),
             (
                 &["away.example"],

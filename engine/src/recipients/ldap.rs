@@ -149,7 +149,7 @@ impl Directory {
         if let Some(ldap) = self.kept() {
             return Ok(ldap);
         }
-        let mut ldap = connect(&self.way, self.settings.starttls).await.map_err(|error| self.told(&error))?;
+        let mut ldap = connect(&self.way, self.settings.starttls).await?;
         if !self.settings.bind_dn.is_empty() {
             let password = match &self.settings.bind_password_file {
                 Some(path) => crate::auth::secret_text(path, SECRET_OCTETS_MAX)?,

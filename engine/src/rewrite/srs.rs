@@ -323,8 +323,7 @@ mod tests {
     #[test]
     fn what_cannot_be_rewritten_stays() {
         let srs = srs(&["a key that is long"], 8);
-        let long =
-            format!("{}@{}.example", "a".repeat(64), "b".repeat(60).as_str().repeat(1) + &".c".repeat(70));
+        let long = format!("{}@{}.example", "a".repeat(64), "b".repeat(60) + &".c".repeat(70));
         for sender in [
             "",
             "bob",

@@ -173,8 +173,10 @@ fn directories(config: &Config, resolvers: &Arc<Resolvers>) -> Result<Directorie
 
 /// Looks whether the files of recipients have changed.
 async fn watch_tables(config: Arc<Config>) {
-    let has_files = tables(&config).next().is_some();
-    while has_files {
+    if tables(&config).next().is_none() {
+        return;
+    }
+    loop {
         tokio::time::sleep(TABLE_LOOK).await;
         look_at_tables(&config, false).await;
     }

@@ -90,7 +90,7 @@ fn dovecot_files_what_comes_by_lmtp_over_a_socket_and_over_tcp() {
     let ways = [format!("unix:{}", store.socket().display()), store.port.address().to_string()];
     for (round, way) in ways.iter().enumerate() {
         // The store has the relay's own name, which is no loop.
-        let relay = Relay::builder().section(&route(way)).outward(outside.address()).start();
+        let mut relay = Relay::builder().section(&route(way)).outward(outside.address()).start();
         let mut client = Client::hello(relay.outside());
         let to = ["ann@inside.test", "bob+detail@inside.test", "full@inside.test", "nobody@inside.test"];
         let large = "a line of mail\r\n".repeat(20_000);
@@ -101,7 +101,7 @@ fn dovecot_files_what_comes_by_lmtp_over_a_socket_and_over_tcp() {
         // Of each message two recipients fail, each for its own reason, of which one DSN tells, and two have it.
         let dsns = outside.wait_for(2 * (round + 1), SOON);
         relay.wait_empty();
-        let log = relay.log();
+        let log = relay.stop();
         assert_eq!(
             (store.mailbox("ann"), store.mailbox("bob")),
             (2 * (round + 1), 2 * (round + 1)),

@@ -92,7 +92,9 @@ impl Arrived {
     fn look(&mut self, inbox: &Inbox) -> &BTreeSet<usize> {
         let mut at = 0;
         inbox.for_each(|got| {
-            if at >= self.seen {
+            // The postmaster is told that there is no room.
+            let notice = got.to.iter().any(|to| to == "postmaster@inside.test");
+            if at >= self.seen && !notice {
                 self.numbers.insert(number_of(without_received(&got.content)).expect("unspoilt"));
             }
             at += 1;
