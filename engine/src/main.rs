@@ -18,7 +18,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// An SMTP relay for the DMZ. Without a command it starts a demonstration: servers on loopback addresses, and
 /// mail filed below ./sluice-demo.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true)]
 struct Arguments {
     #[command(flatten)]
     cpus: Cpus,
@@ -29,22 +29,22 @@ struct Arguments {
 #[derive(Args)]
 struct Cpus {
     /// CPUs of the ingest shards, such as 0-3,8; overrides shards.ingest_cpus
-    #[arg(long, global = true, value_name = "LIST")]
+    #[arg(long, value_name = "LIST")]
     ingest_cpus: Option<String>,
     /// CPUs of the delivery shards; overrides shards.delivery_cpus
-    #[arg(long, global = true, value_name = "LIST")]
+    #[arg(long, value_name = "LIST")]
     delivery_cpus: Option<String>,
     /// CPUs of the service thread (DNS, logins, the admin page); overrides shards.service_cpus
-    #[arg(long, global = true, value_name = "LIST")]
+    #[arg(long, value_name = "LIST")]
     service_cpus: Option<String>,
 }
 
 #[derive(Subcommand)]
 enum Command {
     /// Run the relay
-    Run(ConfigFile),
+    Run(Start),
     /// Verify a configuration and print who may send where; exit code 78 when it is bad
-    Check(ConfigFile),
+    Check(Start),
     /// What becomes of a message by a configuration: who takes it, where it goes, what is rewritten
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(Explain),
@@ -63,8 +63,18 @@ enum Command {
     Queue(Box<Queue>),
 }
 
+// No doc comment: clap would show it in place of the command's own.
+#[derive(Args)]
+struct Start {
+    #[command(flatten)]
+    file: ConfigFile,
+    #[command(flatten)]
+    cpus: Cpus,
+}
+
 #[derive(Args)]
 struct ConfigFile {
+    /// The configuration
     #[arg(long, value_name = "FILE", default_value = "/etc/sluice/relay.toml")]
     config: PathBuf,
 }
@@ -85,6 +95,8 @@ struct Tune {
     /// Where is written down what undoes the changes
     #[arg(long, value_name = "FILE", default_value = "/var/lib/sluice/tune")]
     record: PathBuf,
+    #[command(flatten)]
+    cpus: Cpus,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -137,10 +149,11 @@ struct Explain {
 struct DsnTemplate {
     /// failed, delayed or relayed
     kind: String,
+    /// Of the built-in text
     #[arg(long, value_name = "en|de", default_value = "en")]
     language: String,
-    /// Show a whole DSN with the text that the configuration has
-    #[arg(long)]
+    /// Show a whole DSN with the text, and in the languages, that the configuration has
+    #[arg(long, conflicts_with = "language")]
     example: bool,
     #[command(flatten)]
     file: ConfigFile,
@@ -150,6 +163,7 @@ struct DsnTemplate {
 struct User {
     #[command(subcommand)]
     command: UserCommand,
+    /// The configuration that names the password file
     #[arg(long, global = true, value_name = "FILE", default_value = "/etc/sluice/relay.toml")]
     config: PathBuf,
 }
@@ -157,19 +171,37 @@ struct User {
 #[derive(Subcommand)]
 enum UserCommand {
     /// Add a login, with a password from the terminal or from standard input
-    Add { login: String },
+    Add {
+        /// The login, such as ann@winery.example
+        login: String,
+    },
     /// Change a password
-    Passwd { login: String },
+    Passwd {
+        /// Whose password
+        login: String,
+    },
     /// Remove a login
-    Remove { login: String },
+    Remove {
+        /// The login
+        login: String,
+    },
     /// Every login, and whether it is locked
     List,
     /// Let a login in no more until it is unlocked
-    Lock { login: String },
+    Lock {
+        /// The login
+        login: String,
+    },
     /// Let a login in again
-    Unlock { login: String },
+    Unlock {
+        /// The login
+        login: String,
+    },
     /// Try a password at the back end, whichever it is; exit code 77 when it is refused
-    Test { login: String },
+    Test {
+        /// Whose password
+        login: String,
+    },
 }
 
 impl From<UserCommand> for program::user::Command {
@@ -206,8 +238,9 @@ struct Queue {
 }
 
 const EXPLAIN_EXAMPLES: &str = "\
-Policy, route, the answer of the route's table, the hosts as far as they are known without DNS, and what is
-rewritten. Exit code 64 when the question makes no sense, 78 when the configuration is bad.
+Policy, route, the answer of the route's table, the hosts as far as they are known without DNS, TLS, what is
+rewritten, and last what becomes of the message. Exit code 64 when the question makes no sense, 78 when the
+configuration is bad.
 
 Examples:
   sluice explain --listener outside --client 192.0.2.1 --to ann@winery.example
@@ -231,7 +264,7 @@ struct Trace {
 #[derive(Args)]
 #[group(multiple = false)]
 struct Place {
-    /// The configuration that names the spool
+    /// The configuration that names the spool; /etc/sluice/relay.toml unless this or --spool is given
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The spool's directory
@@ -244,7 +277,10 @@ enum QueueCommand {
     /// The messages, oldest first; all, or those that are meant
     List(arguments::Which),
     /// One message with the state of each recipient
-    Show { id: QueueId },
+    Show {
+        /// Its queue id, as the log and the list have it
+        id: QueueId,
+    },
     /// Totals, next hops, and recipients by domain and age
     Summary {
         /// By the domain of the sender
@@ -271,12 +307,14 @@ enum QueueCommand {
     Verify,
     /// Copy the whole queue to DIR without stopping anything; again for the same DIR, what is new
     Backup {
+        /// The directory of the copy
         #[arg(value_name = "DIR")]
         directory: PathBuf,
     },
     /// Bring the mail of a backup, or of a stopped relay's spool, into this one, running or not; what it has
     /// or has finished is left alone
     Restore {
+        /// The directory of the backup, or of the stopped relay's spool
         #[arg(value_name = "DIR")]
         directory: PathBuf,
         /// Only count
@@ -327,13 +365,16 @@ fn main() -> ExitCode {
 }
 
 fn execute(arguments: Arguments) -> Result<(), Failed> {
-    let cpus = &arguments.cpus;
     match arguments.command {
-        None => demonstration::run(with_cpus(Config::demonstration(), cpus)?),
-        Some(Command::Run(file)) => {
-            program::run::run(with_cpus(program::check::load(&file.config)?, cpus)?, |_| Ok(()))
+        None => demonstration::run(with_cpus(Config::demonstration(), &arguments.cpus)?),
+        Some(Command::Run(Start { file, cpus })) => {
+            program::run::run(with_cpus(program::check::load(&file.config)?, &cpus)?, |_| Ok(()))
         }
-        Some(Command::Check(file)) => program::check::check(&file.config),
+        Some(Command::Check(Start { file, cpus })) => {
+            // Nothing that is printed depends on the lists; that they are some, any configuration can tell.
+            with_cpus(Config::demonstration(), &cpus)?;
+            program::check::check(&file.config)
+        }
         Some(Command::Explain(explain)) => {
             let Explain { file, listener, client, authenticated, from, to, message } = explain;
             let asked = program::explain::Asked { listener, client, authenticated, from, to, message };
@@ -348,7 +389,7 @@ fn execute(arguments: Arguments) -> Result<(), Failed> {
             program::trace::trace(&spool, &client, listener.as_deref(), within.as_deref())
         }
         Some(Command::User(user)) => program::user::user(&user.config, user.command.into()),
-        Some(Command::Tune(tune)) => execute_tune(tune, cpus),
+        Some(Command::Tune(tune)) => execute_tune(tune),
         Some(Command::Queue(queue)) => {
             let queue = *queue;
             let (spool, json) = (place_of(queue.place)?, queue.json);
@@ -376,7 +417,7 @@ fn execute(arguments: Arguments) -> Result<(), Failed> {
     }
 }
 
-fn execute_tune(tune: Tune, cpus: &Cpus) -> Result<(), Failed> {
+fn execute_tune(tune: Tune) -> Result<(), Failed> {
     let wishes = program::tune::Wishes {
         profile: tune.profile.map(|profile| match profile {
             TuneProfile::Small => Profile::Small,
@@ -388,7 +429,8 @@ fn execute_tune(tune: Tune, cpus: &Cpus) -> Result<(), Failed> {
     if tune.command == TuneCommand::Undo {
         return program::tune::undo(&tune.record);
     }
-    let config = program::tune::config(&tune.config)?.map(|config| with_cpus(config, cpus)).transpose()?;
+    let config = program::tune::config(&tune.config)?;
+    let config = config.map(|config| with_cpus(config, &tune.cpus)).transpose()?;
     match tune.command {
         TuneCommand::Script => program::tune::script(config, wishes),
         TuneCommand::Check => program::tune::check(config, wishes),

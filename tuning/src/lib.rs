@@ -85,6 +85,15 @@ pub fn cpus_online() -> Vec<usize> {
     online.and_then(|text| cpus::parse(text.trim())).unwrap_or_else(cpus_allowed)
 }
 
+/// Keeps the kernel from backing this process's memory with huge pages. An allocator that asks for them has far more
+/// memory resident than is used, and for a relay's small buffers they gain nothing.
+///
+/// # Errors
+/// The kernel knows no such switch.
+pub fn refuse_huge_pages() -> std::io::Result<()> {
+    sys::refuse_huge_pages()
+}
+
 /// Lets the calling thread, and those that it starts, run on these CPUs only.
 ///
 /// # Errors

@@ -73,6 +73,13 @@ pub fn set_affinity(cpus: &[usize]) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Keeps the kernel from giving this process huge pages, whether it asks for them or not.
+pub fn refuse_huge_pages() -> io::Result<()> {
+    // SAFETY: this call takes numbers only.
+    let result = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Opens a ring of `entries` and closes it.
 pub fn io_uring_setup(entries: u32) -> io::Result<()> {
     /// struct io_uring_params of linux/io_uring.h is 120 bytes of 32-bit and 64-bit fields.

@@ -29,6 +29,8 @@ const MEMORY_EACH: Duration = Duration::from_millis(500);
 const METRICS_WAIT: Duration = Duration::from_secs(2);
 /// After the sink has everything the generator has only its last reply to read.
 const SOURCE_END_WAIT: Duration = Duration::from_secs(30);
+/// The last part of a warm-up lasts about so long.
+const WARM_UP_SECONDS: f64 = 1.0;
 /// Messages of one measurement, whatever the rate: numbers of a sink's memory and of a queue on disk.
 const MESSAGES_MAX: f64 = 200_000.0;
 const OCTETS_MAX: f64 = 1.5e9;
@@ -97,8 +99,13 @@ fn count(work: &Work, rate: f64) -> u64 {
     if let Some(messages) = work.messages {
         return messages;
     }
+    bounded(work, rate * work.seconds)
+}
+
+/// So many messages, but no more than the disk should take and no fewer than the first of the warm-up.
+fn bounded(work: &Work, messages: f64) -> u64 {
     let most = MESSAGES_MAX.min(OCTETS_MAX / work.size.mean().max(1.0));
-    (rate * work.seconds).min(most).max(work.warm_up as f64) as u64
+    messages.min(most).max(work.warm_up as f64) as u64
 }
 
 /// Warm-up and measurement on one running server, or on none.
@@ -120,7 +127,8 @@ fn flow(bench: &Bench<'_>, subject: Subject, work: &Work) -> Result<Figures> {
             Figures { rate: Some(rate), saturated_rate: Some(saturated), ..figures }
         }
     };
-    bed.close(figures, work.warm_up + messages)
+    let warmed = bed.warmed;
+    bed.close(figures, warmed + messages)
 }
 
 /// smtp-sink counts and ends by itself, so the number of messages must be known before: from a run before the first
@@ -137,15 +145,17 @@ fn flow_of_postfix(bench: &Bench<'_>, subject: Subject, work: &Work) -> Result<F
             rate
         }
     };
-    let messages = count(work, rate);
-    let mut bed = Bed::start(bench, subject, work, Some(work.warm_up + messages))?;
-    bed.warm_up()?;
+    let (warm, messages) = (bounded(work, rate * WARM_UP_SECONDS), count(work, rate));
+    let mut bed = Bed::start(bench, subject, work, Some(warm + messages))?;
+    bed.warm_up_by(warm)?;
     bed.run(messages, None)
 }
 
 /// A server, or none, with its sink.
 struct Bed<'a> {
     bench: &'a Bench<'a>,
+    /// Messages of the warm-up.
+    warmed: u64,
     work: &'a Work,
     server: Option<(Kind, Server)>,
     /// None where nothing is delivered.
@@ -163,7 +173,7 @@ impl<'a> Bed<'a> {
             }
             _ => None,
         };
-        Ok(Bed { bench, work, server, sink })
+        Ok(Bed { bench, warmed: 0, work, server, sink })
     }
 
     fn start_source(&self, messages: u64, rate: Option<f64>) -> Result<End> {
@@ -182,8 +192,21 @@ impl<'a> Bed<'a> {
     }
 
     /// Messages per second of the warm-up; of those of Postfix's ends, whose sink tells nothing, those taken.
+    /// It is repeated with more until it lasts, so that connections, segments and caches are as they stay.
     fn warm_up(&mut self) -> Result<f64> {
-        let messages = self.work.warm_up;
+        let mut messages = self.work.warm_up;
+        loop {
+            let rate = self.warm_up_by(messages)?;
+            let wanted = bounded(self.work, rate * WARM_UP_SECONDS);
+            if self.work.messages.is_some() || 2 * messages >= wanted {
+                return Ok(rate);
+            }
+            messages = wanted;
+        }
+    }
+
+    fn warm_up_by(&mut self, messages: u64) -> Result<f64> {
+        self.warmed += messages;
         if self.work.ends == Ends::Own {
             return Ok(self.run(messages, None).context("warm-up")?.messages_per_second);
         }
@@ -273,8 +296,8 @@ fn deliver(bench: &Bench<'_>, kind: Kind, work: &Work) -> Result<Figures> {
     let rate = bed.warm_up().context("filling the queue")?;
     let filled = count(work, rate);
     bed.run(filled, None).context("filling the queue")?;
+    let messages = filled + bed.warmed;
     drop(bed);
-    let messages = filled + work.warm_up;
     let setup = setup(bench, work, Mode::Deliver);
     servers::release(kind, &setup)?;
     let mut sink = ends::start_sink(bench, work, None)?;

@@ -170,7 +170,8 @@ impl Directory {
 /// # Errors
 /// What went wrong, and with which server.
 pub async fn connect(way: &Way, starttls: bool) -> Result<ldap3::Ldap, String> {
-    let stream = way.tcp().await?.into_std().map_err(|error| error.to_string())?;
+    let stream = way.tcp().await.and_then(|tcp| tcp.into_std().map_err(|error| error.to_string()));
+    let stream = stream.map_err(|error| format!("LDAP {error}"))?;
     let mut settings = LdapConnSettings::new().set_std_stream(StdStream::Tcp(stream)).set_starttls(starttls);
     if let Some(tls) = &way.tls {
         settings = settings.set_config(tls.clone());

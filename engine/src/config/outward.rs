@@ -30,7 +30,7 @@ pub(super) fn tls(mut section: Section<'_>, general: &OutwardTls, mx: bool) -> O
     let fingerprints = section.list("fingerprints", fingerprint);
     let implicit = section.flag("implicit");
     let dane = section.flag("dane").map(|at| at.value);
-    let mta_sts = section.flag("mta_sts").map(|at| at.value);
+    let mta_sts = section.flag("mta_sts");
     let tls = OutwardTls {
         rule: rule.as_ref().map_or(general.rule, |at| at.value),
         authorities: authorities(&mut section, general.authorities.clone()),
@@ -42,8 +42,26 @@ pub(super) fn tls(mut section: Section<'_>, general: &OutwardTls, mx: bool) -> O
         names: values(names, &general.names),
         fingerprints: values(fingerprints, &general.fingerprints),
         dane: dane.unwrap_or(general.dane),
-        mta_sts: mta_sts.unwrap_or(general.mta_sts),
+        mta_sts: mta_sts.as_ref().map_or(general.mta_sts, |at| at.value),
     };
+    // [delivery.tls] may well say it for routes that can, beside others that cannot.
+    if let Some(asked) = mta_sts.filter(|at| at.value)
+        && section.key("mta_sts").starts_with("route.")
+    {
+        match tls.rule {
+            _ if !mx => section.fault(
+                asked.line,
+                "mta_sts",
+                "stands beside hosts, which no domain's policy is about; allowed: with mx = true",
+            ),
+            TlsRule::None | TlsRule::Fingerprint => section.fault(
+                asked.line,
+                "mta_sts",
+                "stands beside policy = \"none\" or \"fingerprint\", which no domain's policy changes; allowed: with \"may\", \"encrypt\", \"dane\" or \"dane-only\"",
+            ),
+            _ => {}
+        }
+    }
     if let Some(implicit) = implicit.filter(|at| at.value)
         && tls.rule == TlsRule::None
     {
@@ -321,6 +339,26 @@ mod tests {
             assert_eq!(config.route_for("a.test"), Some(1), "the twin takes no domain");
         }
         assert!(configured("", "", "").expect("a configuration").tls_report.is_none());
+    }
+
+    #[test]
+    fn mta_sts_is_asked_for_only_where_it_can_count() {
+        let section = format!("[mta_sts]\nauthorities = \"{AUTHORITY}\"");
+        assert!(configured("mta_sts = true", "", &section).is_ok());
+        assert!(configured("policy = \"none\"\nmta_sts = false", "", &section).is_ok());
+        let wrong = configured("policy = \"none\"\nmta_sts = true", "", &section).expect_err("never any TLS");
+        assert!(wrong.contains("route.tls.mta_sts: stands beside policy = \"none\""), "{wrong}");
+        let to_hosts = |tls: &str| {
+            let text = format!(
+                "hostname = \"relay.test\"\n[delivery.tls]\nmta_sts = true\n[[listener]]\nname = \"inside\"\n\
+                 bind = [\"127.0.0.1:25\"]\nclients = [\"127.0.0.0/8\"]\nrelay = \"any\"\n[[route]]\ndomains = [\"*\"]\n\
+                 hosts = [\"127.0.0.2\"]\n[route.tls]\n{tls}"
+            );
+            Config::parse(&text, "f").map_err(|error| error.to_string())
+        };
+        assert!(to_hosts("").is_ok(), "what holds for other routes");
+        let wrong = to_hosts("mta_sts = true").expect_err("no domain's hosts");
+        assert!(wrong.contains("route.tls.mta_sts: stands beside hosts"), "{wrong}");
     }
 
     #[test]

@@ -264,7 +264,7 @@ pub(super) fn recipients(mut section: Section<'_>) -> Option<Recipients> {
     let table = match file {
         Some(file) => {
             let opened = match section.reads_files() {
-                true => RecipientFile::open(&file.value),
+                true => RecipientFile::open(&file.value).and_then(|table| with_entries(table, unknown)),
                 false => Ok(RecipientFile::absent(&file.value)),
             };
             opened
@@ -276,6 +276,18 @@ pub(super) fn recipients(mut section: Section<'_>) -> Option<Recipients> {
     };
     section.finish();
     Some(Recipients { table: table?, unknown, detail })
+}
+
+/// A table of nobody that refuses who is not in it would refuse all mail.
+fn with_entries(table: RecipientFile, unknown: Unknown) -> Result<RecipientFile, Wrong> {
+    let is_empty = table.now().is_some_and(|table| table.is_empty());
+    match is_empty && unknown == Unknown::Refuse {
+        false => Ok(table),
+        true => Err(format!(
+            "{} has no entries, and with unknown = \"refuse\" all mail of this route would be refused; allowed: at least one line, such as ann@winery.example, or unknown = \"hosts\"",
+            table.path().display()
+        )),
+    }
 }
 
 fn detail(text: &str) -> Result<Option<char>, Wrong> {
@@ -352,6 +364,18 @@ pub(super) fn check(section: &Section<'_>, draft: &RouteDraft) {
     if draft.mx && draft.recipients.is_some() {
         let wrong = "stands beside mx = true; allowed: with hosts, or with unknown = \"refuse\"";
         section.fault(section.line, "recipients", wrong);
+    }
+    if let Some(Recipients { table: Table::File(file), .. }) = &draft.recipients
+        && draft.hosts.is_empty()
+        && !section.has("hosts")
+        && !draft.mx
+        && file.now().is_some_and(|table| table.needs_route_hosts())
+    {
+        let wrong = format!(
+            "is missing: {} has addresses without a host, which are for the route's hosts; allowed: hosts = [\"10.1.0.10:25\"], or a host in every line",
+            file.path().display()
+        );
+        section.fault(section.line, "hosts", wrong);
     }
     for At { value: BalancedHost { host, .. }, line } in &draft.hosts {
         if host.socket().is_some() && !lmtp {

@@ -95,12 +95,12 @@ pub struct Tried {
 impl Tried {
     /// By all of its recipients' next hop, and the sender is owed no notice.
     pub fn is_taken(&self) -> bool {
-        self.fates.iter().all(|fate| fate.disposition == Disposition::Delivered)
+        !self.fates.is_empty() && self.fates.iter().all(|fate| fate.disposition == Disposition::Delivered)
     }
 
     /// For all recipients.
     pub fn is_refused(&self) -> bool {
-        self.fates.iter().all(|fate| fate.disposition == Disposition::Bounced)
+        !self.fates.is_empty() && self.fates.iter().all(|fate| fate.disposition == Disposition::Bounced)
     }
 }
 

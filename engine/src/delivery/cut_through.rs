@@ -13,7 +13,7 @@ use super::connection::Connection;
 use super::failure::{Failure, Scope};
 use super::hop::{Hop, Item};
 use super::message::Message;
-use super::opening::open_any;
+use super::opening::{Tries, open_any};
 use super::settle::is_relayed;
 use super::shard::DeliveryShard;
 use super::sorting::{Server, server_of};
@@ -79,6 +79,15 @@ struct Pool {
     not_before: Cell<u64>,
     /// The log knows that it does not answer.
     told: Cell<bool>,
+}
+
+impl Pool {
+    /// One who waits takes the signal for all of them: the next one is woken when there is something for it too.
+    fn pass_on(&self, connections_max: usize) {
+        if !self.idle.borrow().is_empty() || self.open.get() < connections_max {
+            self.freed.raise();
+        }
+    }
 }
 
 /// A connection, and its place in the pool.
@@ -226,6 +235,7 @@ impl DeliveryShard {
             let idle = pool.idle.borrow_mut().pop();
             if let Some(mut held) = idle {
                 held.connection.setup_micros = 0;
+                pool.pass_on(self.cut_through.connections_max);
                 return Ok(held);
             }
             if pool.open.get() < self.cut_through.connections_max && self.take_place() {
@@ -248,6 +258,8 @@ impl DeliveryShard {
                 Ok(Held { connection, alone, since: monotonic_millis(), _place: place })
             }
             Err(why) => {
+                // Whoever else waits is told the same.
+                pool.freed.raise();
                 pool.not_before.set(monotonic_millis() + AGAIN_MILLIS);
                 if !pool.told.replace(true) {
                     let name = self.name_of(&pool.hop.next_hop);
@@ -265,14 +277,14 @@ impl DeliveryShard {
         let found = self.candidates(&pool.hop.next_hop).await;
         let mut left = found.map_err(|found| found.trouble.text.to_string())?;
         let alone = left.len() == 1;
-        let mut last = None;
+        let mut tries = Tries::default();
         while !left.is_empty() {
-            if let Some(connection) = open_any(self, &pool.hop, &mut left, &mut last).await {
+            if let Some(connection) = open_any(self, &pool.hop, &mut left, &mut tries).await {
                 return Ok((connection, alone));
             }
         }
         self.counters.connects_failed_total.add(1);
-        Err(last.map_or_else(|| "no host was found".into(), |(failure, _)| failure.text))
+        Err(tries.last.map_or_else(|| "no host was found".into(), |(failure, _)| failure.text))
     }
 
     /// The connection may serve others.

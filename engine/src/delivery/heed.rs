@@ -54,7 +54,8 @@ impl DeliveryShard {
             }
             Action::Suspend { time } => {
                 if !site.is_down() {
-                    let time = time.saturating_mul(1 << (site.suspended() - 1).min(DOUBLINGS_MAX));
+                    let time =
+                        time.saturating_mul(1 << (site.suspended(monotonic_millis()) - 1).min(DOUBLINGS_MAX));
                     self.note_pace(hop, "suspended", time, failure);
                     let trouble = Trouble {
                         dsn: Status(4, failure.status.1, failure.status.2).to_string().into(),

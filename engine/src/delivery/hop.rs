@@ -119,6 +119,12 @@ impl Hop {
         site.add_connections(self.connections.get());
     }
 
+    /// Its site has other hosts, too: those whose names fit a `[[site]]`.
+    pub fn is_of_a_rule(&self) -> bool {
+        let site = self.site.borrow();
+        self.next_hop.domain.is_some() && site.as_ref().is_some_and(|(site, hosts)| site.key.name != *hosts)
+    }
+
     /// Both lead to the same hosts, as far as is known.
     pub fn has_hosts_of(&self, other: &Hop) -> bool {
         match (&*self.site.borrow(), &*other.site.borrow()) {

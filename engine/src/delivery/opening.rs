@@ -12,7 +12,7 @@ use super::hop::Hop;
 use super::lookup::Candidate;
 use super::observed;
 use super::shard::DeliveryShard;
-use super::verdict::Peer;
+use super::verdict::{Peer, Status};
 use crate::clock::monotonic_millis;
 use crate::config::{PeerName, TlsRule};
 use crate::observe::log;
@@ -21,16 +21,31 @@ use crate::tls::demand::Demand;
 use glommio::net::TcpStream;
 use std::time::Instant;
 
-/// Races the candidates of the first rank. Takes out of `left` what was used or has failed; the last failure
-/// is left in `last`. At least one candidate goes each time.
+/// What became of the hosts that were tried in vain.
+#[derive(Default)]
+pub struct Tries {
+    pub last: Option<(Failure, Peer)>,
+    /// One of them did not do what this next hop demands of its TLS, which says nothing of it to others.
+    pub by_demand: bool,
+}
+
+impl Tries {
+    fn failed(&mut self, failure: Failure, peer: Peer) {
+        self.by_demand |= failure.status == Status::TLS_FAILED;
+        self.last = Some((failure, peer));
+    }
+}
+
+/// Races the candidates of the first rank. Takes out of `left` what was used or has failed, which `tries` then
+/// knows. At least one candidate goes each time.
 pub async fn open_any(
     shard: &DeliveryShard,
     hop: &Hop,
     left: &mut Vec<Candidate>,
-    last: &mut Option<(Failure, Peer)>,
+    tries: &mut Tries,
 ) -> Option<Connection> {
     let start = Instant::now();
-    let demands = pass_over_unfit(shard, hop, left, last).await;
+    let demands = pass_over_unfit(shard, hop, left, tries).await;
     if demands.is_empty() {
         return None;
     }
@@ -45,7 +60,7 @@ pub async fn open_any(
         let peer = &left[*index].peer;
         let failure = Failure::connect(peer, &error.reason);
         note(hop, &failure);
-        *last = Some((failure, peer.clone()));
+        tries.failed(failure, peer.clone());
     }
     let won = race.won.map(|(index, stream)| (index, left[index].clone(), stream));
     let mut index = 0;
@@ -65,7 +80,7 @@ pub async fn open_any(
                 shard.memory.borrow_mut().failed(peer.address, monotonic_millis());
             }
             note(hop, &failure);
-            *last = Some((failure, candidate.peer));
+            tries.failed(failure, candidate.peer);
             None
         }
     }
@@ -76,7 +91,7 @@ async fn pass_over_unfit(
     shard: &DeliveryShard,
     hop: &Hop,
     left: &mut Vec<Candidate>,
-    last: &mut Option<(Failure, Peer)>,
+    tries: &mut Tries,
 ) -> Vec<Demand> {
     let first = left[0].rank;
     let count = left.iter().take_while(|candidate| candidate.rank == first).count();
@@ -90,7 +105,7 @@ async fn pass_over_unfit(
                 note(hop, &found.failure);
                 let peer = left[index].peer.clone();
                 observed::passed_over(shard, &hop.next_hop, &peer, &found);
-                *last = Some((found.failure, peer));
+                tries.failed(found.failure, peer);
                 unfit.push(index);
             }
         }
@@ -112,25 +127,31 @@ fn note(hop: &Hop, failure: &Failure) {
 
 impl DeliveryShard {
     /// Whether a connection may serve other next hops of the route with the same hosts, as far as the route's own
-    /// rule goes; [`Self::satisfies`] says whether it does what the receiving side of one demands.
+    /// rule goes; [`Self::taken_over`] says whether it does what the receiving side of one demands.
     pub fn may_be_shared(&self, next_hop: &NextHop) -> bool {
         let Some(route) = self.config.routes.get(usize::from(next_hop.route)) else { return false };
         next_hop.via.is_none()
             && (route.tls.rule != TlsRule::Verify || !route.tls.names.contains(&PeerName::Domain))
     }
 
-    /// Whether a connection that was opened for another next hop of the same hosts is just what would be opened
-    /// for this one: the way to the host as authentic, the same demanded of its TLS.
-    pub async fn satisfies(&self, connection: &Connection, next_hop: &NextHop) -> bool {
-        if !demands::is_raised(self, next_hop) {
-            return true;
+    /// Where a connection that was opened for another next hop of the same hosts is just what would be opened for
+    /// this one (one of the hosts that are tried first, the way to it as authentic, the same demanded of its TLS):
+    /// this next hop's other hosts, in order.
+    pub async fn taken_over(&self, connection: &Connection, next_hop: &NextHop) -> Option<Vec<Candidate>> {
+        let mut candidates = self.candidates(next_hop).await.ok()?;
+        let index = candidates.iter().position(|candidate| candidate.peer == *connection.peer())?;
+        if demands::is_raised(self, next_hop) {
+            let candidate = &candidates[index];
+            let demanded = demands::of_candidate(self, next_hop, candidate).await.ok()?;
+            let is_same = candidate.rank == candidates[0].rank
+                && candidate.secure == connection.way_is_authentic
+                && demanded == connection.demand;
+            if !is_same {
+                return None;
+            }
         }
-        let Ok(candidates) = self.candidates(next_hop).await else { return false };
-        let same = |candidate: &&Candidate| candidate.peer == *connection.peer();
-        let Some(candidate) = candidates.iter().find(same) else { return false };
-        let demanded = demands::of_candidate(self, next_hop, candidate).await;
-        candidate.secure == connection.way_is_authentic
-            && demanded.is_ok_and(|demand| demand == connection.demand)
+        candidates.remove(index);
+        Some(candidates)
     }
 }
 

@@ -64,8 +64,9 @@ pub async fn serve(
                 Call::Work => {}
                 Call::Switch(next) => {
                     lane.switch(next, serves);
-                    if !shard.satisfies(&lane.connection, &lane.hop.next_hop).await {
-                        return lane.connection.quit();
+                    match shard.taken_over(&lane.connection, &lane.hop.next_hop).await {
+                        Some(backups) => lane.backups = backups.into(),
+                        None => return lane.connection.quit(),
                     }
                 }
                 Call::Leave => return lane.connection.quit(),
@@ -101,7 +102,8 @@ struct Lane<'a> {
     hop: Rc<Hop>,
     connection: Connection,
     serving: Serving,
-    backups: &'a [Candidate],
+    /// The other hosts of the hop that it serves.
+    backups: Rc<[Candidate]>,
     flights: VecDeque<Flight>,
     /// A message that was taken from the hop and has not begun yet.
     taken: Option<Item>,
@@ -135,7 +137,7 @@ impl<'a> Lane<'a> {
         shard: &'a Rc<DeliveryShard>,
         hop: Rc<Hop>,
         connection: Connection,
-        backups: &'a [Candidate],
+        backups: &[Candidate],
         serving: Serving,
     ) -> Self {
         let setup_micros = connection.setup_micros;
@@ -147,7 +149,7 @@ impl<'a> Lane<'a> {
             hop,
             connection,
             serving,
-            backups,
+            backups: backups.into(),
             flights,
             taken: None,
             at: None,
@@ -341,12 +343,13 @@ impl<'a> Lane<'a> {
         let Some(flight) = self.flights.front_mut() else { return };
         let connection = &self.connection;
         let here = (connection.peer(), connection.tls.clone(), connection.tells());
-        flight.settle(shard, hop, None, fates, here, self.backups.is_empty()).await;
-        for (index, backup) in self.backups.iter().enumerate() {
+        let backups = self.backups.clone();
+        flight.settle(shard, hop, None, fates, here, backups.is_empty()).await;
+        for (index, backup) in backups.iter().enumerate() {
             if flight.recipients.is_empty() || shard.is_stopping() {
                 break;
             }
-            let last_host = index + 1 == self.backups.len();
+            let last_host = index + 1 == backups.len();
             if let Err(error) = flight.with_backup(shard, hop, backup, last_host).await {
                 self.unreadable(0, &error);
                 return;

@@ -22,6 +22,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
+/// A site that nothing was delivered to for so long after it was suspended is a new one. Prevents domains of which
+/// nobody hears again from taking all memory.
+const SUSPENSION_KEPT_MILLIS: u64 = 6 * 3_600_000;
+
 /// Cells of the census. Two sites in one cell only make each other's slices smaller.
 const CENSUS_CELLS: usize = 1 << 18;
 
@@ -85,8 +89,9 @@ pub struct Site {
     slow: Cell<Option<Slow>>,
     /// Since when (wall clock, microseconds), and why.
     slow_since: RefCell<(u64, Rc<str>)>,
-    /// Suspended so many times in a row.
+    /// Suspended so many times in a row, and when it was last.
     suspensions: Cell<u32>,
+    suspended_millis: Cell<u64>,
     trouble: RefCell<Option<Trouble>>,
     /// Next hops with mail that wait for a place, each once.
     waiting: RefCell<VecDeque<Rc<Hop>>>,
@@ -114,6 +119,7 @@ impl Site {
             slow: Cell::default(),
             slow_since: RefCell::new((0, "".into())),
             suspensions: Cell::default(),
+            suspended_millis: Cell::default(),
             trouble: RefCell::default(),
             waiting: RefCell::default(),
             followers: RefCell::default(),
@@ -260,7 +266,8 @@ impl Site {
     }
 
     /// Counts a suspension. Returns how many there have been in a row without a message delivered in between.
-    pub fn suspended(&self) -> u32 {
+    pub fn suspended(&self, now: u64) -> u32 {
+        self.suspended_millis.set(now);
         self.suspensions.set(self.suspensions.get().saturating_add(1));
         self.suspensions.get()
     }
@@ -336,7 +343,7 @@ impl Site {
         self.connections.get() == 0
             && !self.is_down()
             && self.slow(now).is_none()
-            && self.suspensions.get() == 0
+            && (self.suspensions.get() == 0 || now >= self.suspended_millis.get() + SUSPENSION_KEPT_MILLIS)
             && self.look_message(now).is_ok()
             && self.opens.borrow().look(now).is_ok()
     }

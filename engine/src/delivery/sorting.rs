@@ -7,7 +7,8 @@
 //! bounced, nothing burns an attempt, one probe at a time asks again. A message that is put off comes back here,
 //! so that a mailbox that has moved is tried at its new server; after a restart everything comes here first.
 //!
-//! A recipient that the table does not have goes to the route's own hosts, or is returned with 5.1.1.
+//! A recipient for whom the table names no server goes to the route's own hosts; one that the table does not have
+//! too, or is returned with 5.1.1.
 
 use super::balance;
 use super::down::About;
@@ -18,7 +19,7 @@ use super::shard::DeliveryShard;
 use super::verdict::{Outcome, Status, Verdict};
 use crate::clock::wall_micros;
 use crate::config::{Recipients, Table, Target, Unknown};
-use crate::recipients::{Holder, is_postmaster};
+use crate::recipients::{Holder, NO_HOSTS, is_postmaster};
 use crate::shard::links::{Choice, Fresh, Luggage, NextHop};
 use futures_util::StreamExt;
 use futures_util::stream;
@@ -102,11 +103,15 @@ async fn sorted(
                 sorted.unclear.push((index, text));
                 continue;
             }
+            Holder::RouteHosts if hosts.is_empty() => {
+                sorted.unclear.push((index, NO_HOSTS.into()));
+                continue;
+            }
             Holder::Unknown if refuses(recipients, hosts.is_empty(), address(index)) => {
                 sorted.refused.push(index);
                 continue;
             }
-            Holder::Unknown => balance::share(hop.next_hop.route, hosts, item.id),
+            Holder::RouteHosts | Holder::Unknown => balance::share(hop.next_hop.route, hosts, item.id),
         };
         match sorted.hops.iter_mut().find(|(other, _)| *other == next_hop) {
             Some((_, indexes)) => indexes.push(index),
@@ -138,8 +143,9 @@ pub async fn server_of(shard: &DeliveryShard, next_hop: &NextHop, address: &str)
     let no_hosts = matches!(&settings.target, Target::SmartHosts(hosts) if hosts.is_empty());
     match holder(shard, route, recipients, address).await {
         Ok(Holder::Host(host)) => Server::Is(NextHop { via: Some(host), ..next_hop.clone() }),
+        Ok(Holder::RouteHosts) if no_hosts => Server::Unclear,
         Ok(Holder::Unknown) if refuses(recipients, no_hosts, address) => Server::Nowhere,
-        Ok(Holder::Unknown) => Server::Is(NextHop::of_route(next_hop.route)),
+        Ok(Holder::RouteHosts | Holder::Unknown) => Server::Is(NextHop::of_route(next_hop.route)),
         Ok(Holder::Unclear(_)) | Err(_) => Server::Unclear,
     }
 }

@@ -5,7 +5,7 @@
 use super::down::About;
 use super::failure::{Failure, Recipients, rule};
 use super::hop::{Hop, Trouble};
-use super::opening::open_any;
+use super::opening::{Tries, open_any};
 use super::serve::serve;
 use super::shard::DeliveryShard;
 use super::sorting;
@@ -68,15 +68,15 @@ async fn connect_and_serve(shard: &Rc<DeliveryShard>, serves: &RefCell<Rc<Hop>>)
         Ok(left) => left,
         Err(next_day_micros) => return rest(shard, hop, next_day_micros),
     };
-    let mut last = None;
+    let mut tries = Tries::default();
     while !left.is_empty() {
-        if let Some(connection) = open_any(shard, hop, &mut left, &mut last).await {
+        if let Some(connection) = open_any(shard, hop, &mut left, &mut tries).await {
             let serving = site.greeted();
             shard.hop_answers(hop);
             return serve(shard, serves, connection, &left, serving).await;
         }
     }
-    let (failure, peer) = last.expect("a next hop that was found has at least one host");
+    let (failure, peer) = tries.last.expect("a next hop that was found has at least one host");
     shard.counters.connects_failed_total.add(1);
     shard.heed(hop, &peer, &failure);
     if rule(failure.scope, failure.lasting, true).recipients == Recipients::Finish(Outcome::Bounced) {
@@ -92,7 +92,10 @@ async fn connect_and_serve(shard: &Rc<DeliveryShard>, serves: &RefCell<Rc<Hop>>)
     }
     // The messages wait whatever the host said (see the failure table), so the class is 4.
     let status = Status(4, failure.status.1, failure.status.2);
-    shard.hop_is_down(hop, trouble(&failure, &peer, status), About::Site);
+    // What a domain demands of its hosts' TLS, and hosts of its choosing under a name that others share, say nothing
+    // of the site.
+    let about = if tries.by_demand || hop.is_of_a_rule() { About::NextHop } else { About::Site };
+    shard.hop_is_down(hop, trouble(&failure, &peer, status), about);
 }
 
 /// All source addresses have sent what they may today.

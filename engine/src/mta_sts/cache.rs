@@ -1,11 +1,16 @@
 //! The policies that were fetched, until they expire (RFC 8461 section 3.3), and the file that keeps them over
 //! a restart.
 //!
+//! Anybody can have policies, as many and as large as the bounds let them be, and as lasting. So what makes room says
+//! nothing of how long a policy would hold: of too many it is the one that was not used for the longest time, of too
+//! large ones the largest.
+//!
 //! Pure: times are seconds since 1970 and come from the caller, the file's octets go through [`Cache::encode`]
 //! and [`Cache::decode`].
 //!
 //! ```json
 //! {"version": 1, "policies": [{"domain": "a.example", "id": "20260101", "fetched": 1795310405,
+//!                              "used": 1795312345,
 //!                              "policy": "version: STSv1\nmode: enforce\nmx: mx.a.example\nmax_age: 604800"}]}
 //! ```
 
@@ -16,9 +21,9 @@ use serde::{Deserialize, Serialize};
 
 use super::policy::Policy;
 
-/// Policies that are kept; past it the one that expires first makes room.
+/// Policies that are kept; past it the one that was not used for the longest time makes room.
 pub const POLICIES_MAX: usize = 10_000;
-/// Octets of all of them, nearly; likewise.
+/// Octets of all of them, nearly; past it the largest make room.
 const OCTETS_MAX: usize = 16 * 1024 * 1024;
 /// Octets of the file; a longer one is not read.
 pub const FILE_OCTETS_MAX: u64 = 64 * 1024 * 1024;
@@ -60,8 +65,23 @@ impl Entry {
 /// By domain, in lower case.
 #[derive(Debug, Default)]
 pub struct Cache {
-    entries: HashMap<String, Entry>,
+    entries: HashMap<String, Kept>,
     octets: usize,
+}
+
+#[derive(Debug)]
+struct Kept {
+    entry: Entry,
+    /// When it was asked for last; to fetch it again is no use.
+    used: u64,
+}
+
+/// What a file held.
+#[derive(Debug)]
+pub struct Decoded {
+    pub cache: Cache,
+    /// Policies that cannot be read, and are left out.
+    pub bad: usize,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -75,38 +95,60 @@ struct Row {
     domain: String,
     id: String,
     fetched: u64,
+    /// Older files do not tell.
+    #[serde(default)]
+    used: Option<u64>,
     policy: String,
 }
 
 impl Cache {
     /// The policy of a domain, where it has one that holds.
-    pub fn get(&self, domain: &str, now: u64) -> Option<&Entry> {
-        self.entries.get(domain).filter(|entry| entry.holds(now))
+    pub fn get(&mut self, domain: &str, now: u64) -> Option<&Entry> {
+        let kept = self.entries.get_mut(domain).filter(|kept| kept.entry.holds(now))?;
+        kept.used = now;
+        Some(&kept.entry)
     }
 
+    /// The same, and no use of it.
+    pub fn peek(&self, domain: &str, now: u64) -> Option<&Entry> {
+        self.entries.get(domain).map(|kept| &kept.entry).filter(|entry| entry.holds(now))
+    }
+
+    /// Keeps a policy; the one that it replaces leaves it the time of its last use.
     pub fn put(&mut self, domain: &str, entry: Entry, now: u64) {
-        let weight = entry.weight();
+        let used = self.entries.get(domain).map_or(now, |kept| kept.used);
+        self.keep(domain, Kept { entry, used }, now);
+    }
+
+    fn keep(&mut self, domain: &str, kept: Kept, now: u64) {
+        let weight = kept.entry.weight();
         self.remove(domain);
         while self.entries.len() >= POLICIES_MAX || self.octets + weight > OCTETS_MAX {
-            let rank = |entry: &Entry| (entry.holds(now), entry.expires());
-            let first = self.entries.iter().min_by_key(|(_, entry)| rank(entry));
+            let too_many = self.entries.len() >= POLICIES_MAX;
+            let rank = |kept: &Kept| {
+                let lightness = if too_many { 0 } else { OCTETS_MAX.saturating_sub(kept.entry.weight()) };
+                (kept.entry.holds(now), lightness, kept.used)
+            };
+            let first = self.entries.iter().min_by_key(|(_, kept)| rank(kept));
             let Some(first) = first.map(|(name, _)| name.clone()) else { break };
             self.remove(&first);
         }
         self.octets += weight;
-        self.entries.insert(domain.to_owned(), entry);
+        self.entries.insert(domain.to_owned(), kept);
     }
 
     fn remove(&mut self, domain: &str) {
-        if let Some(entry) = self.entries.remove(domain) {
-            self.octets -= entry.weight();
+        if let Some(kept) = self.entries.remove(domain) {
+            self.octets -= kept.entry.weight();
         }
     }
 
-    /// Domains whose policy holds and is to be fetched again.
+    /// Domains whose policy holds and is to be fetched again, those used last first.
     pub fn to_refresh(&self, now: u64) -> Vec<String> {
-        let old = self.entries.iter().filter(|(_, entry)| entry.holds(now) && entry.wants_refresh(now));
-        old.map(|(domain, _)| domain.clone()).collect()
+        let is_old = |kept: &Kept| kept.entry.holds(now) && kept.entry.wants_refresh(now);
+        let mut old: Vec<(&String, &Kept)> = self.entries.iter().filter(|(_, kept)| is_old(kept)).collect();
+        old.sort_unstable_by_key(|(_, kept)| std::cmp::Reverse(kept.used));
+        old.into_iter().map(|(domain, _)| domain.clone()).collect()
     }
 
     #[cfg(test)]
@@ -119,10 +161,11 @@ impl Cache {
         let mut policies: Vec<Row> = self
             .entries
             .iter()
-            .map(|(domain, entry)| Row {
+            .map(|(domain, Kept { entry, used })| Row {
                 domain: domain.clone(),
                 id: entry.id.clone(),
                 fetched: entry.fetched,
+                used: Some(*used),
                 policy: entry.policy.lines().collect::<Vec<_>>().join("\n"),
             })
             .collect();
@@ -130,25 +173,28 @@ impl Cache {
         serde_json::to_vec(&File { version: VERSION, policies }).unwrap_or_default()
     }
 
-    /// Reads a file; what does not hold any more is left out.
+    /// Reads a file; what does not hold any more is left out, and so is what cannot be read.
     ///
     /// # Errors
-    /// What is wrong with it: nothing of it counts then.
-    pub fn decode(octets: &[u8], now: u64) -> Result<Self, String> {
+    /// What is wrong with the file as such: nothing of it counts then.
+    pub fn decode(octets: &[u8], now: u64) -> Result<Decoded, String> {
         let file: File = serde_json::from_slice(octets).map_err(|error| error.to_string())?;
         if file.version != VERSION {
             return Err(format!("its version is {}, not {VERSION}", file.version));
         }
-        let mut cache = Self::default();
+        let mut decoded = Decoded { cache: Self::default(), bad: 0 };
         for row in file.policies.into_iter().take(POLICIES_MAX) {
-            let policy = Policy::parse(row.policy.as_bytes())
-                .map_err(|fault| format!("the policy of {}: {fault}", row.domain))?;
+            let Ok(policy) = Policy::parse(row.policy.as_bytes()) else {
+                decoded.bad += 1;
+                continue;
+            };
+            let used = row.used.unwrap_or(row.fetched).min(now);
             let entry = Entry { id: row.id, policy: Arc::new(policy), fetched: row.fetched };
             if entry.holds(now) {
-                cache.put(&row.domain, entry, now);
+                decoded.cache.keep(&row.domain, Kept { entry, used }, now);
             }
         }
-        Ok(cache)
+        Ok(decoded)
     }
 }
 
@@ -177,8 +223,9 @@ mod tests {
             (1_000 + 7 * 86_400, false, false, vec![]),
         ] {
             let found = (cache.get("week.test", now).is_some(), cache.get("hour.test", now).is_some());
+            let old = cache.to_refresh(now);
             assert_eq!(
-                (found, cache.to_refresh(now)),
+                (found, old),
                 ((week, hour), refresh.iter().map(ToString::to_string).collect()),
                 "{now}"
             );
@@ -190,9 +237,10 @@ mod tests {
         let mut cache = Cache::default();
         cache.put("week.test", entry(1_000, 7 * 86_400), 1_000);
         cache.put("hour.test", entry(1_000, 3_600), 1_000);
-        let read = Cache::decode(&cache.encode(), 1_000 + 3_600).expect("a file");
+        cache.get("week.test", 2_000);
+        let Decoded { cache: mut read, bad } = Cache::decode(&cache.encode(), 1_000 + 3_600).expect("a file");
+        assert_eq!((read.len(), bad, read.entries["week.test"].used), (1, 0, 2_000));
         assert_eq!(read.get("week.test", 5_000), Some(&entry(1_000, 7 * 86_400)));
-        assert_eq!(read.len(), 1);
     }
 
     #[test]
@@ -204,7 +252,6 @@ mod tests {
             String::new(),
             good[..good.len() / 2].to_owned(),
             good.replace("\"version\":1", "\"version\":2"),
-            good.replace("mode: enforce", "mode: perhaps"),
             good.replace("1000", "-1"),
         ] {
             assert!(Cache::decode(bad.as_bytes(), 1_000).is_err(), "{bad}");
@@ -212,21 +259,60 @@ mod tests {
     }
 
     #[test]
-    fn the_cache_is_bounded_and_loses_what_expires_first() {
+    fn a_policy_that_cannot_be_read_costs_no_other() {
         let mut cache = Cache::default();
-        for number in 0..=POLICIES_MAX as u64 {
-            cache.put(&format!("{number}.test"), entry(1_000, 10_000 + number), 1_000);
+        for domain in ["a.test", "b.test", "c.test"] {
+            cache.put(domain, entry(1_000, 3_600), 1_000);
+        }
+        let good = String::from_utf8(cache.encode()).expect("JSON");
+        let many = format!("{}*.a.test", "x.test\\nmx: ".repeat(300));
+        for (from, to) in [("mode: enforce", "mode: perhaps"), ("*.a.test", many.as_str())] {
+            assert!(good.contains(from));
+            let Decoded { cache: mut read, bad } =
+                Cache::decode(good.replacen(from, to, 1).as_bytes(), 1_000).expect("a file");
+            assert_eq!((read.len(), bad), (2, 1), "{to}");
+            assert!(read.get("a.test", 1_000).is_none() && read.get("c.test", 1_000).is_some());
+        }
+        let old = good.replace("\"used\":1000,", "");
+        assert_eq!(Cache::decode(old.as_bytes(), 1_000).expect("an older file").cache.len(), 3);
+    }
+
+    #[test]
+    fn of_too_many_the_one_that_was_not_used_for_the_longest_time_makes_room() {
+        let mut cache = Cache::default();
+        cache.put("honest.test", entry(1_000, 86_400), 1_000);
+        cache.put("forgotten.test", entry(1_000, 31_557_600), 1_000);
+        for number in 0..POLICIES_MAX as u64 + 100 {
+            // However long these would hold.
+            cache.put(&format!("{number}.test"), entry(1_001, 31_557_600), 1_001);
+            assert!(cache.get("honest.test", 1_002).is_some());
         }
         assert_eq!(cache.len(), POLICIES_MAX);
-        assert!(cache.get("0.test", 1_001).is_none() && cache.get("1.test", 1_001).is_some());
-        let mx = vec!["a".repeat(250); 250];
+        assert!(cache.get("forgotten.test", 1_002).is_none());
+    }
+
+    #[test]
+    fn to_fetch_a_policy_again_is_no_use_of_it() {
+        let mut cache = Cache::default();
+        cache.put("a.test", entry(1_000, 86_400), 1_000);
+        cache.put("a.test", entry(2_000, 86_400), 2_000);
+        assert_eq!(cache.entries["a.test"].used, 1_000);
+        cache.put("b.test", entry(1_000, 86_400), 1_500);
+        assert_eq!(cache.to_refresh(80_000), ["b.test", "a.test"], "what is used goes first");
+    }
+
+    #[test]
+    fn of_too_large_ones_the_largest_make_room() {
+        let mut cache = Cache::default();
+        cache.put("honest.test", entry(1_000, 3_600), 1_000);
         for number in 0..1_000 {
-            let policy = Policy { mode: Mode::Enforce, mx: mx.clone(), max_age_seconds: 100_000 + number };
+            let mx = vec!["a".repeat(250); 60 + number % 4];
+            let policy = Policy { mode: Mode::Enforce, mx, max_age_seconds: 31_557_600 };
             let large = Entry { id: "1".into(), policy: Arc::new(policy), fetched: 1_000 };
-            cache.put(&format!("large-{number}.test"), large, 1_000);
+            cache.put(&format!("large-{number}.test"), large, 1_001);
         }
         assert!(cache.octets <= OCTETS_MAX && cache.octets > OCTETS_MAX / 2);
-        assert_eq!(cache.octets, cache.entries.values().map(Entry::weight).sum::<usize>());
-        assert!(cache.get("large-0.test", 1_001).is_none() && cache.get("large-999.test", 1_001).is_some());
+        assert_eq!(cache.octets, cache.entries.values().map(|kept| kept.entry.weight()).sum::<usize>());
+        assert!(cache.get("honest.test", 1_001).is_some() && cache.get("large-999.test", 1_001).is_some());
     }
 }

@@ -8,8 +8,15 @@ use std::fmt;
 pub const POLICY_OCTETS_MAX: usize = 64 * 1024;
 /// About a year (RFC 8461 section 3.2).
 pub const MAX_AGE_SECONDS_MAX: u64 = 31_557_600;
-/// Names of mail exchangers that one policy may list.
-const MX_MAX: usize = 256;
+/// Names of mail exchangers that one policy may list. Prevents a few policies from taking all room of the cache.
+const MX_MAX: usize = 64;
+/// Octets of a pattern: a name, and `*.` before it.
+const PATTERN_OCTETS_MAX: usize = 255;
+/// Octets of what is no `mx` in [`Policy::lines`], nearly.
+const OTHER_LINES_OCTETS_MAX: usize = 128;
+// What is written from a policy that was read can be read again.
+const _: () =
+    assert!(MX_MAX * ("mx: \n".len() + PATTERN_OCTETS_MAX) + OTHER_LINES_OCTETS_MAX <= POLICY_OCTETS_MAX);
 /// Octets of the identifier (RFC 8461 section 3.1).
 const ID_OCTETS_MAX: usize = 32;
 
@@ -148,7 +155,7 @@ fn pattern(text: &str) -> Option<String> {
     let label = |label: &str| {
         (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
     };
-    let is_name = name.len() <= 253 && name.split('.').all(label);
+    let is_name = name.len() <= PATTERN_OCTETS_MAX - "*.".len() && name.split('.').all(label);
     is_name.then(|| text.to_ascii_lowercase())
 }
 
@@ -213,6 +220,20 @@ mod tests {
             let lines = policy.lines().collect::<Vec<_>>().join("\n");
             assert_eq!(Policy::parse(lines.as_bytes()), Ok(policy), "{lines}");
         }
+    }
+
+    /// Without the spaces that the lines have.
+    #[test]
+    fn the_longest_policy_is_read_from_its_lines_too() {
+        let label = "a".repeat(63);
+        let name = format!("*.{label}.{label}.{label}.{}", "b".repeat(61));
+        assert_eq!(name.len(), PATTERN_OCTETS_MAX);
+        let mx = format!("mx:{name}\n").repeat(MX_MAX);
+        let text = format!("version:STSv1\nmode:enforce\n{mx}max_age:{MAX_AGE_SECONDS_MAX}");
+        let policy = Policy::parse(text.as_bytes()).expect("a policy");
+        let lines = policy.lines().collect::<Vec<_>>().join("\n");
+        assert!(lines.len() > text.len());
+        assert_eq!(Policy::parse(lines.as_bytes()), Ok(policy));
     }
 
     #[test]

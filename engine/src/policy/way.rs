@@ -32,11 +32,20 @@ pub fn target(route: &Route) -> String {
         Some(recipients) => {
             let else_to = match recipients.unknown {
                 Unknown::Hosts => hosts,
+                Unknown::Refuse if names_no_server(recipients) => {
+                    format!("{hosts} where it names no server, else 5.1.1")
+                }
                 Unknown::Refuse => "5.1.1".into(),
             };
             format!("{protocol}by {}, else {else_to}", table(recipients))
         }
     }
+}
+
+/// Whether some addresses of a file stand there alone. Of a directory nobody knows.
+fn names_no_server(recipients: &Recipients) -> bool {
+    let Table::File(file) = &recipients.table else { return false };
+    file.now().is_some_and(|table| table.needs_route_hosts())
 }
 
 /// The table of a route.
@@ -64,6 +73,22 @@ fn in_words(hosts: &[BalancedHost]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_table_with_addresses_alone_shows_the_hosts() {
+        let mut route = Config::demonstration().routes.remove(0);
+        let mut shown = |text: &str| {
+            let file = crate::recipients::file::RecipientFile::of(text);
+            let table = Table::File(std::sync::Arc::new(file));
+            route.recipients = Some(Recipients { table, unknown: Unknown::Refuse, detail: None });
+            target(&route)
+        };
+        assert_eq!(shown("ann@x.example 10.1.0.1"), "by recipients, else 5.1.1");
+        assert_eq!(
+            shown("ann@x.example"),
+            "by recipients, else 127.0.0.1:2527 where it names no server, else 5.1.1"
+        );
+    }
 
     #[test]
     fn shares_and_what_takes_over_can_be_told_apart() {

@@ -40,6 +40,8 @@ pub fn run(config: Config, started: impl FnOnce(&Config) -> Result<(), Failed>) 
     let config = Arc::new(config);
     check_host(&config)?;
     pin_service(&config.shards.service_cpus)?;
+    // Without this it only takes more memory.
+    let _ = sluice_tuning::refuse_huge_pages();
     let _lock = lock_spool(&config.spool.path)?;
     let bound = listener::bind_all(&config, config.shards.ingest_cpus.len())
         .map_err(|error| Failed::new(UNAVAILABLE, error))?;

@@ -2,8 +2,8 @@
 //!
 //! Shared by all threads. Shards read ([`RecipientFile::now`], which never waits); the service thread looks at the
 //! file (`look`, on a blocking thread). A version is taken when the file has stood still between two looks, as a
-//! whole; one with a bad line changes nothing. Replace the file by renaming another over it, and no half of it is
-//! ever seen.
+//! whole; one with a bad line changes nothing, and neither does one without entries, for it is more often the end of
+//! an export that failed than a wish. Replace the file by renaming another over it, and no half of it is ever seen.
 
 use super::Table;
 use std::fmt;
@@ -99,6 +99,12 @@ impl RecipientFile {
             Ok(table) => Arc::new(table),
             Err(wrong) => return Some(format!("error: {wrong}; what was read before holds")),
         };
+        let before = self.table.read().unwrap_or_else(PoisonError::into_inner).len();
+        if table.is_empty() && before > 0 {
+            return Some(format!(
+                "error: {path} has no entries any more; what was read before holds, {before} recipients: look at what writes the file, or take [route.recipients] out of the configuration and restart"
+            ));
+        }
         let news = format!("{path} was read again: {} recipients", table.len());
         // The old table, which may be large, is freed outside of the lock.
         let _old = std::mem::replace(&mut *self.table.write().unwrap_or_else(PoisonError::into_inner), table);
@@ -141,6 +147,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_file_without_entries_does_not_replace_one_with_some() {
+        let path = std::env::temp_dir().join(format!("sluice-recipients-empty-{}", std::process::id()));
+        std::fs::write(&path, "ann@x.example\n").unwrap();
+        let file = RecipientFile::open(&path).unwrap();
+        let knows = |address| file.now().unwrap().holder(address, None) != Holder::Unknown;
+        for empty in ["", "# exported, 0 users\n\n"] {
+            std::fs::write(&path, empty).unwrap();
+            let news = file.look(true).unwrap();
+            assert!(news.starts_with("error: ") && news.contains("has no entries any more"), "{news}");
+            assert!(news.contains("what was read before holds, 1 recipients"), "{news}");
+            assert!(knows("ann@x.example") && file.version() == 0);
+            assert_eq!(file.look(false), None, "told once");
+        }
+        std::fs::write(&path, "bob@x.example\n").unwrap();
+        assert!(file.look(true).unwrap().ends_with("was read again: 1 recipients"));
+        assert!(knows("bob@x.example") && !knows("ann@x.example") && file.version() == 1);
+        // Where there was nothing, nothing is lost.
+        std::fs::write(&path, "").unwrap();
+        let file = RecipientFile::open(&path).unwrap();
+        assert!(file.now().unwrap().is_empty());
+        assert!(file.look(true).unwrap().ends_with("was read again: 0 recipients"));
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
     fn a_version_comes_into_force_whole_and_a_bad_one_not_at_all() {
         let path = std::env::temp_dir().join(format!("sluice-recipients-{}", std::process::id()));
         std::fs::write(&path, "ann@x.example 10.0.0.1\n").unwrap();
@@ -151,7 +182,7 @@ mod tests {
         assert_eq!(file.look(false), None, "it may still be written");
         assert!(file.look(false).unwrap().ends_with("was read again: 2 recipients"));
         assert!(knows("bob@x.example") && !knows("ann@x.example") && file.version() == 1);
-        std::fs::write(&path, "bob@x.example\n").unwrap();
+        std::fs::write(&path, "bob\n").unwrap();
         let news = file.look(true).unwrap();
         assert!(
             news.starts_with("error: ") && news.contains(": line 1: ") && knows("kay@x.example"),

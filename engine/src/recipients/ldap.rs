@@ -64,7 +64,7 @@ impl Directory {
         let (result, valid_for) = match found {
             Ok(holder) => {
                 let valid_for = match holder {
-                    Holder::Host(_) => self.settings.keep,
+                    Holder::Host(_) | Holder::RouteHosts => self.settings.keep,
                     Holder::Unknown => self.settings.keep_absent,
                     Holder::Unclear(_) => UNCLEAR_VALID,
                 };
@@ -135,8 +135,8 @@ impl Directory {
         // An order that does not change from one answer to the next.
         values.sort_unstable();
         match values.first() {
-            // It is there, and says nothing of a server: the route's own hosts have it.
-            None => Ok(Holder::Unknown),
+            // It is there, and says nothing of a server.
+            None => Ok(Holder::RouteHosts),
             Some(host) => match smart_host(host) {
                 Ok(host) => Ok(Holder::Host(Arc::new(host))),
                 Err(wrong) => unclear(format!("{attribute} of {dn}: {wrong}")),

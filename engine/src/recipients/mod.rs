@@ -20,6 +20,8 @@ use std::sync::Arc;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Holder {
     Host(Arc<SmartHost>),
+    /// The table has it and names no server: the route's own hosts get it.
+    RouteHosts,
     /// The table does not have it.
     Unknown,
     /// The table says something that nobody can follow.
@@ -45,6 +47,10 @@ pub fn without_detail(folded: &str, detail: Option<char>) -> Option<String> {
 pub fn is_postmaster(address: &str) -> bool {
     split_address(address).is_some_and(|(local, _)| local.eq_ignore_ascii_case("postmaster"))
 }
+
+/// What is told of a recipient that is the route's own hosts', where the route has none: its mail waits.
+pub const NO_HOSTS: &str =
+    "the table has the recipient and names no server, and the route has no hosts of its own";
 
 /// The answer of a route's table of a file; `None` where it must be asked elsewhere, or the file is just being
 /// exchanged.

@@ -1,8 +1,9 @@
 //! The table of a file, in memory: addresses and the server of each.
 //!
-//! Pure; immutable once read. One line an entry, `ADDRESS HOST[:PORT]`; `@DOMAIN` stands for every address of a
-//! domain that has no line of its own; `#` begins a comment. A million entries of 30 octets take some 38 MB: the
-//! addresses behind each other, and 8 octets each to find them.
+//! Pure; immutable once read. One line an entry, `ADDRESS HOST[:PORT]`, or the address alone for the route's own
+//! hosts; `@DOMAIN` stands for every address of a domain that has no line of its own; `#` begins a comment. A host
+//! has a dot or a colon, so that the `OK` of other relays' tables is not taken for one. A million entries of 30 octets
+//! take some 38 MB: the addresses behind each other, and 8 octets each to find them.
 
 use super::{Holder, folded, without_detail};
 use crate::config::{self, SmartHost};
@@ -12,7 +13,9 @@ use std::sync::Arc;
 /// A longer address is none (RFC 5321 section 4.5.3.1: 64 + 1 + 255), and `len` below must hold it.
 const ADDRESS_OCTETS_MAX: usize = 320;
 /// Servers that one table may name. Prevents a file of something else from taking memory; `host` must hold it.
-const HOSTS_MAX: usize = 65_536;
+const HOSTS_MAX: usize = ROUTE_HOSTS as usize;
+/// The `host` of an address that stands alone.
+const ROUTE_HOSTS: u16 = u16::MAX;
 /// Octets of a wrong line that are shown.
 const SHOWN_OCTETS_MAX: usize = 80;
 
@@ -20,6 +23,7 @@ const SHOWN_OCTETS_MAX: usize = 80;
 struct Entry {
     start: u32,
     len: u16,
+    /// Of `Table::hosts`, or [`ROUTE_HOSTS`].
     host: u16,
 }
 
@@ -46,19 +50,24 @@ impl Table {
             let line = line.split_once('#').map_or(line, |(before, _)| before);
             let mut words = line.split_ascii_whitespace();
             let Some(address) = words.next() else { continue };
-            let (Some(host), None) = (words.next(), words.next()) else {
+            let host = words.next();
+            if words.next().is_some() {
                 return Err(format!(
-                    "line {number}: \"{}\" is not an address and a host; allowed: ann@winery.example 10.1.0.10:25",
+                    "line {number}: \"{}\" is not an address and a host; allowed: ann@winery.example 10.1.0.10:25, or the address alone for the route's hosts",
                     shown(line)
                 ));
-            };
-            let host = match known.get(host) {
-                Some(index) => *index,
-                None => {
-                    let index = table.add_host(host).map_err(|wrong| format!("line {number}: {wrong}"))?;
-                    known.insert(host, index);
-                    index
-                }
+            }
+            let host = match host {
+                None => ROUTE_HOSTS,
+                Some(host) => match known.get(host) {
+                    Some(index) => *index,
+                    None => {
+                        let index =
+                            table.add_host(host).map_err(|wrong| format!("line {number}: {wrong}"))?;
+                        known.insert(host, index);
+                        index
+                    }
+                },
             };
             table.add(address, host).map_err(|wrong| format!("line {number}: {wrong}"))?;
             lines.push(number);
@@ -68,9 +77,18 @@ impl Table {
     }
 
     fn add_host(&mut self, host: &str) -> Result<u16, String> {
+        // An address, a port and a socket have one of these too.
+        if !host.trim_end_matches('.').contains(['.', ':']) {
+            return Err(format!(
+                "\"{}\" is no host; for mail to the route's hosts write the address alone; allowed: 10.1.0.10, mail.inside.example, localhost:25",
+                shown(host)
+            ));
+        }
         let host = config::smart_host(host)?;
-        let index = u16::try_from(self.hosts.len())
-            .map_err(|_| format!("more than {HOSTS_MAX} servers in one table"))?;
+        if self.hosts.len() >= HOSTS_MAX {
+            return Err(format!("more than {HOSTS_MAX} servers in one table"));
+        }
+        let index = self.hosts.len() as u16;
         self.hosts.push(Arc::new(host));
         Ok(index)
     }
@@ -121,7 +139,10 @@ impl Table {
 
     fn get(&self, key: &str) -> Option<Holder> {
         let found = self.entries.binary_search_by(|entry| self.address(entry).cmp(key.as_bytes())).ok()?;
-        Some(Holder::Host(self.hosts[usize::from(self.entries[found].host)].clone()))
+        Some(match self.entries[found].host {
+            ROUTE_HOSTS => Holder::RouteHosts,
+            host => Holder::Host(self.hosts[usize::from(host)].clone()),
+        })
     }
 
     /// The address itself; without its detail; its domain.
@@ -138,6 +159,11 @@ impl Table {
 
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// Whether some address stands alone, so that the route must have hosts of its own.
+    pub fn needs_route_hosts(&self) -> bool {
+        self.entries.iter().any(|entry| entry.host == ROUTE_HOSTS)
     }
 
     /// Every server that it names.
@@ -194,11 +220,37 @@ mod tests {
     }
 
     #[test]
+    fn an_address_alone_is_for_the_hosts_of_the_route() {
+        let text = "ann@winery.example # no server\n@cellar.example\nkay@cellar.example 10.1.0.14\n\
+                    mx@winery.example mbx:24\nv6@winery.example 2001:db8::1\n";
+        let table = Table::read(text).unwrap();
+        assert!(table.needs_route_hosts());
+        for address in ["ANN@winery.example", "ann+x@winery.example", "eve@cellar.example"] {
+            assert_eq!(table.holder(address, Some('+')), Holder::RouteHosts, "{address}");
+        }
+        assert_eq!(table.holder("eve@winery.example", Some('+')), Holder::Unknown);
+        assert_eq!(host(&table, "kay@cellar.example").as_deref(), Some("10.1.0.14:25"));
+        assert_eq!(host(&table, "mx@winery.example").as_deref(), Some("mbx:24"));
+        assert_eq!(host(&table, "v6@winery.example").as_deref(), Some("2001:db8::1:25"));
+        assert_eq!((table.len(), table.hosts().len()), (5, 3));
+        assert!(!Table::read("ann@winery.example 10.1.0.11").unwrap().needs_route_hosts());
+        assert!(!Table::default().needs_route_hosts());
+    }
+
+    #[test]
     fn a_bad_line_is_named() {
         let many: String = (0..=HOSTS_MAX).map(|n| format!("a{n}@x.example h{n}.example\n")).collect();
         let table = [
-            ("a@x.example h.example\nb@x.example", "line 2: \"b@x.example\" is not an address and a host"),
-            ("a@x.example h.example more", "line 1: "),
+            ("a@x.example h.example\nb", "line 2: \"b\" is not an address"),
+            (
+                "a@x.example h.example more",
+                "line 1: \"a@x.example h.example more\" is not an address and a host",
+            ),
+            (
+                "a@x.example OK",
+                "line 1: \"OK\" is no host; for mail to the route's hosts write the address alone",
+            ),
+            ("a@x.example mbx.", "line 1: \"mbx.\" is no host"),
             ("a@x.example h..example", "line 1: \"h..example\" is not a host"),
             ("a h.example", "line 1: \"a\" is not an address"),
             ("a@ h.example", "line 1: \"a@\" is not an address"),
@@ -208,7 +260,7 @@ mod tests {
                 "a@x.example h.example\n\nA@X.example i.example",
                 "line 3: \"a@x.example\" stands in line 1 already",
             ),
-            (many.as_str(), "line 65537: more than 65536 servers"),
+            (many.as_str(), "line 65536: more than 65535 servers"),
         ];
         for (text, expected) in table {
             let wrong = Table::read(text).err().unwrap_or_default();

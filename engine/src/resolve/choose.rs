@@ -87,9 +87,12 @@ pub fn is_public(address: IpAddr) -> bool {
 fn is_public_v4(address: Ipv4Addr) -> bool {
     let octets = address.octets();
     let shared = octets[0] == 100 && octets[1] & 0xc0 == 64;
+    // Of protocols (RFC 6890) and of measurements (RFC 2544).
+    let special = octets[..3] == [192, 0, 0] || octets[0] == 198 && octets[1] & 0xfe == 18;
     !(octets[0] == 0
         || octets[0] >= 224
         || shared
+        || special
         || address.is_loopback()
         || address.is_private()
         || address.is_link_local())
@@ -103,6 +106,14 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     }
     if octets[..2] == [0x20, 0x02] {
         return is_public_v4(Ipv4Addr::new(octets[2], octets[3], octets[4], octets[5]));
+    }
+    // What leads to some IPv4 address that is not told here: 64:ff9b:1::/48, which a network translates as it likes
+    // (RFC 8215), ::ffff:0:0:0/96 (SIIT, RFC 2765) and 2001::/32 (Teredo, RFC 4380).
+    if octets[..6] == [0, 0x64, 0xff, 0x9b, 0, 1]
+        || octets[..12] == [0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0]
+        || octets[..4] == [0x20, 0x01, 0, 0]
+    {
+        return false;
     }
     // ::, ::1 and IPv4-compatible addresses; fc00::/7, fe80::/10, fec0::/10, ff00::/8.
     !(octets[..12] == [0; 12]
@@ -243,11 +254,13 @@ mod tests {
     #[test]
     fn what_is_public() {
         let public = "1.1.1.1 100.63.255.255 100.128.0.1 172.15.0.1 172.32.0.1 192.0.2.1 223.255.255.255 \
+            191.255.255.255 192.0.1.1 198.17.255.255 198.20.0.1 2001:200::1 \
             2001:db8::1 2a00::1 64:ff9b::101:101 2002:101:101::1";
         let other = "0.0.0.0 0.1.2.3 10.1.2.3 100.64.0.1 100.127.255.255 127.0.0.1 127.255.255.255 169.254.1.1 \
             172.16.0.1 172.31.255.255 192.168.0.1 224.0.0.1 240.0.0.1 255.255.255.255 :: ::1 ::10.0.0.1 \
             ::ffff:10.0.0.1 ::ffff:127.0.0.1 fc00::1 fdff::1 fe80::1 febf::1 fec0::1 ff02::1 64:ff9b::a00:1 \
-            2002:a00:1::1";
+            2002:a00:1::1 192.0.0.1 192.0.0.255 198.18.0.1 198.19.255.255 64:ff9b:1::1 64:ff9b:1:ffff::1.1.1.1 \
+            ::ffff:0:10.0.0.1 ::ffff:0:1.1.1.1 2001::1 2001:0:101:101:0:f227:f5ff:fffe 2002:c612:1::1";
         for (list, expected) in [(public, true), (other, false)] {
             for address in list.split_whitespace() {
                 assert_eq!(is_public(address.parse().unwrap()), expected, "{address}");

@@ -33,7 +33,7 @@ impl Hosts {
     fn listed(&self, address: &str) -> Option<String> {
         match listed(self.recipients.as_ref()?, address)? {
             Holder::Host(host) => Some(Destination::Host((*host).clone()).to_string()),
-            Holder::Unknown | Holder::Unclear(_) => None,
+            Holder::RouteHosts | Holder::Unknown | Holder::Unclear(_) => None,
         }
     }
 }

@@ -43,7 +43,15 @@ fn place(uri: &str) -> Option<Place> {
         return (sound && address.bytes().all(plain)).then_some(Place::Mail(address));
     }
     let is_https = scheme.eq_ignore_ascii_case("https") && rest.starts_with("//") && uri.len() <= 1_000;
-    (is_https && uri.bytes().all(|b| b.is_ascii_graphic())).then(|| Place::Https(uri.to_owned()))
+    let is_sound = is_https && uri.bytes().all(|b| b.is_ascii_graphic()) && has_sound_port(uri);
+    is_sound.then(|| Place::Https(uri.to_owned()))
+}
+
+/// A stranger must not have the relay knock at the ports of other services.
+fn has_sound_port(uri: &str) -> bool {
+    let Ok(uri) = uri.parse::<hyper::Uri>() else { return false };
+    let Some(authority) = uri.authority() else { return false };
+    !authority.host().is_empty() && authority.port_u16().is_none_or(|port| port == 443 || port >= 1_024)
 }
 
 /// Without percent-encoding.
@@ -88,6 +96,11 @@ mod tests {
                 vec![mail("a@b.test"), https("https://c.test/d")],
             ),
             (&["v=TLSRPTv1; rua=mailto:a%2Bb@c.test?subject=x"], vec![mail("a+b@c.test")]),
+            (
+                &["v=TLSRPTv1; rua=https://c.test:443/d,https://c.test:8443/d"],
+                vec![https("https://c.test:443/d"), https("https://c.test:8443/d")],
+            ),
+            (&["v=TLSRPTv1; rua=https://c.test:25/d,https://c.test:0/d,https:///d"], vec![]),
             (&["v=TLSRPTv1; rua=http://c.test/d,ftp:x,mailto:nobody,mailto:a@b\u{fc}.test"], vec![]),
             (&["v=TLSRPTv1; rua=mailto:a%0d%0aRCPT@b.test,mailto:%@b.test"], vec![]),
             (&["v=TLSRPTv1; rua=mailto:a@b.test>,mailto:<a@b.test"], vec![]),

@@ -17,7 +17,7 @@ struct World {
     dns: Dns,
     /// Of the peer: what came to it.
     arrived: Inbox,
-    /// Of the relay: reports to `inside.test`.
+    /// Of the relay: mail to `inside.test`.
     internal: Inbox,
     peer: Relay,
     relay: Relay,
@@ -101,6 +101,14 @@ fn hex(octets: &[u8]) -> String {
 impl World {
     fn key(&self) -> Vec<u8> {
         digest(&self.authority.path("peer.pem"), true)
+    }
+
+    /// Waits for a report to this address.
+    #[track_caller]
+    fn report(&self, to: &str) -> sluice_tests::Transaction {
+        let found = || self.arrived.transactions().into_iter().find(|one| one.to == [to]);
+        until_true(SOON, "the report arrives", || found().is_some());
+        found().expect("a report")
     }
 
     fn send(&self, to: &str) {
@@ -405,10 +413,12 @@ fn domains_that_ask_get_reports_by_mail_and_by_https() {
         "{FETCH}\n[tls_report]\norganization = \"Winery\"\ncontact = \"tls@inside.test\"\n\
          from = \"reports@inside.test\"\nperiod = \"2s\"\nspread = \"0s\"\nauthorities = \"AUTHORITY\""
     );
-    let domains = ["good.test", "wrong.test", "posted.test", "silent.test"];
+    let domains = ["good.test", "wrong.test", "posted.test", "silent.test", "steered.test"];
     let world = world(&domains, &["sts.reports.test"], STS, &section);
     let (dns, port, key) = (&world.dns, world.port, world.key());
-    dns.tlsa("mx.good.test", port, &key).txt("_smtp._tls.good.test", "v=TLSRPTv1; rua=mailto:in@inside.test");
+    dns.tlsa("mx.good.test", port, &key).txt("_smtp._tls.good.test", "v=TLSRPTv1; rua=mailto:in@good.test");
+    // Who is behind the relay gets none because a stranger says so.
+    dns.txt("_smtp._tls.steered.test", "v=TLSRPTv1; rua=mailto:in@inside.test");
     // Its report goes to the host that it says is not trustworthy.
     dns.tlsa("mx.wrong.test", port, &[9; 32]);
     dns.txt("_smtp._tls.wrong.test", "v=TLSRPTv1; rua=mailto:in@wrong.test");
@@ -421,12 +431,10 @@ fn domains_that_ask_get_reports_by_mail_and_by_https() {
     world.outcome("x@wrong.test", &["status=deferred"]);
     world.outcome("x@posted.test", &["status=sent"]);
     world.outcome("x@silent.test", &["status=sent"]);
+    world.outcome("x@steered.test", &["status=sent"]);
 
-    let content = world.internal.wait_for(1, SOON)[0].clone();
-    assert_eq!(
-        (content.from.as_str(), &content.to[..]),
-        ("reports@inside.test", &["in@inside.test".to_owned()][..])
-    );
+    let content = world.report("in@good.test");
+    assert_eq!(content.from, "reports@inside.test");
     let good = parsed(&content.content);
     let header = &good["headers"];
     assert_eq!(header["TLS-Report-Domain"], "good.test");
@@ -454,9 +462,7 @@ fn domains_that_ask_get_reports_by_mail_and_by_https() {
     );
 
     // TLS that fails does not hold up the report that tells of it (section 3).
-    let arrived = || world.arrived.transactions().into_iter().filter(|one| one.to == ["in@wrong.test"]);
-    until_true(SOON, "the report arrives", || arrived().next().is_some());
-    let wrong = parsed(&arrived().next().expect("a report").content);
+    let wrong = parsed(&world.report("in@wrong.test").content);
     let policy = &wrong["report"]["policies"][0];
     assert_eq!(policy["policy"]["policy-string"], json!([format!("3 1 1 {}", "09".repeat(32))]));
     let detail = &policy["failure-details"][0];
@@ -482,6 +488,11 @@ fn domains_that_ask_get_reports_by_mail_and_by_https() {
     assert_eq!(policy["policy"]["mx-host"], json!(["mx.elsewhere.test"]));
     assert_eq!(policy["policy"]["policy-string"][1], "mode: testing");
     assert_eq!(policy["failure-details"][0]["failure-reason-code"], "the policy does not list the host");
+    world
+        .relay
+        .log()
+        .wait_for(SOON, &["TLS report to steered.test: <in@inside.test> is no address of the outside"]);
+    assert!(world.internal.is_empty());
     // Who asks for nothing gets nothing.
     assert_eq!(world.relay.log().matching(&["TLS report to silent.test"]).len(), 0);
     let asked = dns.asked().iter().any(|question| question == "_smtp._tls.silent.test. TXT");
@@ -493,7 +504,7 @@ fn domains_that_ask_get_reports_by_mail_and_by_https() {
 fn what_is_to_be_reported_outlives_a_restart() {
     let section = "[tls_report]\nperiod = \"4s\"\nspread = \"0s\"";
     let mut world = world(&["good.test"], &[], "policy = \"may\"", section);
-    world.dns.txt("_smtp._tls.good.test", "v=TLSRPTv1; rua=mailto:in@inside.test");
+    world.dns.txt("_smtp._tls.good.test", "v=TLSRPTv1; rua=mailto:in@good.test");
     // Its record cannot be looked up for now, so the report waits in the file.
     world.dns.set_failing("_smtp._tls.good.test", true);
     world.outcome("x@good.test", &["status=sent"]);
@@ -508,7 +519,7 @@ fn what_is_to_be_reported_outlives_a_restart() {
     later["waiting"][0]["due"] = json!(1);
     fs::write(&file, later.to_string()).expect("a file");
     world.relay.start();
-    let report = parsed(&world.internal.wait_for(1, SOON)[0].content);
+    let report = parsed(&world.report("in@good.test").content);
     assert_eq!(report["headers"]["TLS-Report-Domain"], "good.test");
     assert_eq!(report["headers"]["From"], "postmaster@inside.test");
     assert_eq!(report["report"]["policies"][0]["policy"]["policy-type"], "no-policy-found");

@@ -453,7 +453,7 @@ fn a_directory_verifies_logins_over_starttls_and_ldaps() {
             running = None;
             let said = is_accepted(&relay, "ann", PASSWORD);
             assert!(said.starts_with("454 4.7.0"), "{said}");
-            relay.log().wait_for(SOON, &["error: logins cannot be verified: 127.0.0.1[127.0.0.1]"]);
+            relay.log().wait_for(SOON, &["error: logins cannot be verified: LDAP 127.0.0.1[127.0.0.1]"]);
         }
     }
     drop(running);

@@ -125,7 +125,7 @@ fn forwarded_mail_gets_a_return_address_and_its_bounce_comes_back() {
     client.command(&format!("RCPT TO:<{}>", from.to_lowercase())).expect(250, "2.1.5");
     let explained = relay.sluice_ok(&["explain", "--from", "eve@else.test", "--to", "bob@away.test"]);
     assert!(
-        explained.contains("MAIL FROM:<SRS0=") && explained.contains("listener outside: refuses"),
+        explained.contains("MAIL FROM:<SRS0=") && explained.contains("listener outside: policy refuses"),
         "{explained}"
     );
 }

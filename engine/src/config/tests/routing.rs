@@ -69,9 +69,19 @@ fn a_table_stands_in_a_file_or_a_directory() {
     assert!(hosts(&of).is_empty(), "no hosts are needed");
     let recipients = of.recipients.unwrap();
     assert_eq!((recipients.unknown, recipients.detail), (Unknown::Refuse, None));
-    std::fs::write(&path, "ann@winery.example\n").unwrap();
-    let wrong = read(&format!("hosts = [\"10.1.0.1\"]\n[route.recipients]\nfile = {path:?}")).unwrap_err();
+    let with_hosts =
+        |more: &str| read(&format!("hosts = [\"10.1.0.1\"]\n[route.recipients]\nfile = {path:?}{more}"));
+    std::fs::write(&path, "ann\n").unwrap();
+    let wrong = with_hosts("").unwrap_err();
     assert!(wrong.contains("route.recipients.file: ") && wrong.contains(": line 1: "), "{wrong}");
+    std::fs::write(&path, "ann@winery.example\n").unwrap();
+    assert!(with_hosts("\nunknown = \"refuse\"").is_ok());
+    let wrong = read(&format!("[route.recipients]\nfile = {path:?}\nunknown = \"refuse\"")).unwrap_err();
+    assert!(wrong.contains("route.hosts: is missing") && wrong.contains("without a host"), "{wrong}");
+    std::fs::write(&path, "# nobody\n").unwrap();
+    let wrong = with_hosts("\nunknown = \"refuse\"").unwrap_err();
+    assert!(wrong.contains("has no entries") && wrong.contains("all mail of this route"), "{wrong}");
+    assert!(with_hosts("").is_ok());
     std::fs::remove_file(&path).unwrap();
     let directory = route(
         "hosts = [\"10.1.0.1\"]\nresolver = \"internal\"\n[route.recipients.ldap]\nurl = \"ldap://10.1.0.3\"\nbase = \"dc=x\"",

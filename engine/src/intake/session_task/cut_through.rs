@@ -18,7 +18,7 @@ use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::oneshot::{self, error::TryRecvError};
 
 /// More than a delivery shard takes for itself.
 const MARGIN: Duration = Duration::from_millis(500);
@@ -99,7 +99,7 @@ impl SessionTask<'_> {
         if shards[shard].try_send(ToDelivery::Ask(ask)).is_err() {
             return Taken::Unknown;
         }
-        within(wait + MARGIN, answer).await.unwrap_or(Taken::Unknown)
+        within(wait + MARGIN, answer).await.and_then(Result::ok).unwrap_or(Taken::Unknown)
     }
 
     /// Offers the message to its next hop, where listener and route want that and it can be done.
@@ -137,12 +137,14 @@ impl SessionTask<'_> {
             return not;
         }
         let ended = match within(wait, &mut answer).await {
-            Some(ended) => ended,
+            Some(Ok(ended)) => ended,
+            Some(Err(_)) => Ended::Untried("its attempt had no end".into()),
             None if claim.withdraw() => Ended::Untried("the next hop did not take it in time".into()),
             // Between the look and the claim its answer may have come.
             None => match answer.try_recv() {
                 Ok(ended) => ended,
-                Err(_) => {
+                Err(TryRecvError::Closed) => Ended::Untried("its attempt had no end".into()),
+                Err(TryRecvError::Empty) => {
                     return Offered::Queue(Some(Unfinished { content, so_far: SoFar::UnderWay(answer) }));
                 }
             },
@@ -203,13 +205,11 @@ impl SessionTask<'_> {
     }
 }
 
-async fn within<T>(
-    wait: Duration,
-    answer: impl Future<Output = Result<T, oneshot::error::RecvError>>,
-) -> Option<T> {
+/// `None`: not within that time.
+async fn within<T>(wait: Duration, answer: impl Future<Output = T>) -> Option<T> {
     let too_late = async {
         glommio::timer::sleep(wait).await;
         None
     };
-    async { answer.await.ok() }.or(too_late).await
+    async { Some(answer.await) }.or(too_late).await
 }

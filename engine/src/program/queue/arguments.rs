@@ -32,11 +32,13 @@ pub struct Which {
     /// In the queue for longer than this, such as 4h
     #[arg(long, value_name = "AGE", value_parser = age)]
     older_than: Option<u64>,
+    /// In the queue for less than this
     #[arg(long, value_name = "AGE", value_parser = age)]
     younger_than: Option<u64>,
     /// Content larger than this, such as 10MiB
     #[arg(long, value_name = "SIZE", value_parser = size)]
     larger_than: Option<u64>,
+    /// Content smaller than this
     #[arg(long, value_name = "SIZE", value_parser = size)]
     smaller_than: Option<u64>,
     /// A part of the reason why it waits
