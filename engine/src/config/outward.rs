@@ -152,10 +152,13 @@ pub(super) fn complete(
     routes: &mut Vec<Route>,
 ) -> TlsReport {
     let or = |text: String, absent: &str| if text.is_empty() { absent.to_owned() } else { text };
+    // Not the postmaster: whoever the author is, the mail of that address is sent more leniently.
+    let domain = postmaster.rsplit_once('@').map_or(hostname, |(_, domain)| domain);
+    let own = format!("tls-reports@{domain}");
     let mut report = TlsReport {
         organization: or(draft.organization, hostname),
         contact: or(draft.contact, postmaster),
-        from: or(draft.from, postmaster),
+        from: or(draft.from, &own),
         ..draft
     };
     for index in 0..routes.len() {

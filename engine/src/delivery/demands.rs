@@ -45,16 +45,26 @@ pub async fn of_candidate(shard: &DeliveryShard, next_hop: &NextHop, candidate: 
     let tlsa = tlsa(shard, next_hop, candidate).await;
     let sts = match &tlsa {
         // It is not needed where DANE decides.
-        TlsaFound::Records(_, records) if records.iter().any(|record| record.is_usable()) => None,
-        TlsaFound::Failed(_) => None,
+        TlsaFound::Records(_, records) if records.iter().any(|record| record.is_usable()) => Ok(None),
+        TlsaFound::Failed(_) => Ok(None),
         _ => sts(shard, next_hop).await,
     };
     let mut further: Vec<Arc<str>> = next_hop.domain.iter().cloned().collect();
     further.push(peer.name.as_str().into());
-    demand(tls.rule, tlsa, sts.as_ref(), &peer.name, &further).map_err(|why| {
+    let demanded = match &sts {
+        Ok(sts) => demand(tls.rule, tlsa, sts.as_ref(), &peer.name, &further),
+        Err(why) => Err(Refused::Policy(why.clone())),
+    };
+    demanded.map_err(|why| {
         let text = match &why {
             Refused::Lookup(text) => {
                 format!("the TLSA records of {} are not known, so nothing is sent to it: {text}", peer.host())
+            }
+            Refused::Policy(text) => {
+                let domain = next_hop.domain.as_deref().unwrap_or_default();
+                format!(
+                    "the MTA-STS policy of {domain} is not known, so nothing is sent to its hosts: {text}"
+                )
             }
             Refused::NoDane => {
                 format!(
@@ -68,7 +78,7 @@ pub async fn of_candidate(shard: &DeliveryShard, next_hop: &NextHop, candidate: 
             }
         };
         let failure = Failure::local(Scope::Session, Status::TLS_FAILED, text).cut();
-        Unfit { failure, why, sts }
+        Unfit { failure, why, sts: sts.clone().ok().flatten() }
     })
 }
 
@@ -109,10 +119,14 @@ async fn tlsa(shard: &DeliveryShard, next_hop: &NextHop, candidate: &Candidate) 
 }
 
 /// The policy of the recipients' domain.
-async fn sts(shard: &DeliveryShard, next_hop: &NextHop) -> Option<Arc<mta_sts::Policy>> {
-    let route = shard.config.routes.get(usize::from(next_hop.route))?;
+///
+/// # Errors
+/// Why nobody knows now whether it has one.
+async fn sts(shard: &DeliveryShard, next_hop: &NextHop) -> Result<Option<Arc<mta_sts::Policy>>, String> {
+    let Some(route) = shard.config.routes.get(usize::from(next_hop.route)) else { return Ok(None) };
     // An address literal announces nothing.
-    let domain = next_hop.domain.as_ref().filter(|domain| route.tls.mta_sts && !domain.starts_with('['))?;
+    let is_asked = |domain: &&Arc<str>| route.tls.mta_sts && !domain.starts_with('[');
+    let Some(domain) = next_hop.domain.as_ref().filter(is_asked) else { return Ok(None) };
     let answer = shard.lookup.sts(domain, next_hop.route.into(), &shard.links).await;
-    answer.result.ok()?.policy
+    answer.result.map(|found| found.policy).map_err(|error| error.text)
 }

@@ -18,6 +18,7 @@ use std::net::IpAddr;
 pub fn passed_over(shard: &DeliveryShard, next_hop: &NextHop, peer: &Peer, unfit: &Unfit) {
     let (applied, result) = match &unfit.why {
         Refused::Lookup(_) => (Applied::TlsaUnknown, ResultType::DnssecInvalid),
+        Refused::Policy(_) => (Applied::Sts(None), ResultType::StsPolicyFetchError),
         Refused::NoDane => (Applied::None, ResultType::DaneRequired),
         Refused::NotListed => (Applied::Sts(unfit.sts.clone()), ResultType::ValidationFailure),
     };

@@ -63,6 +63,8 @@ pub enum TlsaFound {
 pub enum Refused {
     /// RFC 7672 section 2.1.1.
     Lookup(String),
+    /// Nobody knows now whether the domain has an MTA-STS policy. Never of [`demand`], which is given the answer.
+    Policy(String),
     /// The rule is "dane-only", and the host has no TLSA records that could be used.
     NoDane,
     /// The policy of the domain does not list the host.
@@ -170,6 +172,7 @@ mod tests {
             Ok(Demand::Sts(_)) => "sts",
             Ok(Demand::StsTesting(_)) => "testing",
             Err(Refused::Lookup(_)) => "lookup",
+            Err(Refused::Policy(_)) => "policy",
             Err(Refused::NoDane) => "no dane",
             Err(Refused::NotListed) => "not listed",
         }
