@@ -61,16 +61,21 @@ fn is_named(pattern: &str, name: &str) -> bool {
     idn::a_labels(name).is_some_and(|name| matches_domain(pattern, &name))
 }
 
-/// The IPv4 address that is reached through a translator (RFC 6052) or by 6to4 (RFC 3056).
+/// The IPv4 address that is reached through a translator (RFC 6052, RFC 8215 with its longest prefix, RFC 2765) or a
+/// tunnel (6to4, RFC 3056; Teredo, RFC 4380, which has it inverted).
 fn behind(address: IpAddr) -> Option<Ipv4Addr> {
     let IpAddr::V6(six) = address else { return None };
     let octets = six.octets();
+    let four = |at: usize| [octets[at], octets[at + 1], octets[at + 2], octets[at + 3]];
     let four = match octets {
-        [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0, ..] => &octets[12..],
-        [0x20, 0x02, ..] => &octets[2..6],
+        [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0, ..] => four(12),
+        [0, 0x64, 0xff, 0x9b, 0, 1, ..] => four(12),
+        [0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, ..] => four(12),
+        [0x20, 0x02, ..] => four(2),
+        [0x20, 0x01, 0, 0, ..] => four(12).map(|octet| !octet),
         _ => return None,
     };
-    <[u8; 4]>::try_from(four).ok().map(Ipv4Addr::from)
+    Some(Ipv4Addr::from(four))
 }
 
 impl fmt::Display for Forbidden<'_> {
@@ -104,6 +109,22 @@ mod tests {
             address: part(address).map(|a| a.parse().unwrap()),
         };
         forbidden(&lists, &hop).map_or_else(String::new, |why| why.to_string())
+    }
+
+    #[test]
+    fn an_ipv4_address_is_known_behind_translators_and_tunnels() {
+        let table = [
+            ("64:ff9b::c000:207", Some("192.0.2.7")),
+            ("64:ff9b:1::c000:207", Some("192.0.2.7")),
+            ("::ffff:0:192.0.2.7", Some("192.0.2.7")),
+            ("2002:c000:207::1", Some("192.0.2.7")),
+            ("2001:0:4136:e378:8000:63bf:3fff:fdf8", Some("192.0.2.7")),
+            ("2001:db8::c000:207", None),
+            ("192.0.2.7", None),
+        ];
+        for (address, four) in table {
+            assert_eq!(behind(address.parse().unwrap()), four.map(|four| four.parse().unwrap()), "{address}");
+        }
     }
 
     /// S26 and its refusing twin.
