@@ -328,6 +328,20 @@ fn a_policy_of_mta_sts_decides_who_gets_the_mail() {
     assert_eq!(https.times_asked("mta-sts.dane.test"), 0, "not asked where DANE decides");
 }
 
+/// Whoever names the hosts of others as his own, and a policy that they cannot keep, holds only his own mail up.
+#[test]
+fn what_one_domain_demands_holds_no_other_domain_of_the_same_hosts_up() {
+    let world = world(&["good.test"], &["mta-sts.rogue.test"], STS, FETCH);
+    world.dns.mx("rogue.test", 10, "mx.good.test").loopback("mta-sts.rogue.test", 1);
+    announce(&world, "rogue.test", "1");
+    world.https.policy("rogue.test", "enforce", "mx.elsewhere.test", 86_400);
+    let line = world.outcome("x@rogue.test", &["dsn=4.7.5", "status=deferred"]);
+    assert!(line.contains("the MTA-STS policy of rogue.test does not list mx.good.test"), "{line}");
+    world.outcome("x@good.test", &["status=sent"]);
+    let log = world.relay.log();
+    assert_eq!(log.matching(&["to=<x@good.test>", "status=deferred"]), [""; 0], "{}", log.text());
+}
+
 #[test]
 fn with_a_policy_the_certificate_counts_and_there_is_no_clear_text() {
     let world = world(&["good.test"], &["mta-sts.odd.test", "mta-sts.plain.test"], STS, FETCH);
@@ -521,7 +535,7 @@ fn what_is_to_be_reported_outlives_a_restart() {
     world.relay.start();
     let report = parsed(&world.report("in@good.test").content);
     assert_eq!(report["headers"]["TLS-Report-Domain"], "good.test");
-    assert_eq!(report["headers"]["From"], "postmaster@inside.test");
+    assert_eq!(report["headers"]["From"], "tls-reports@inside.test");
     assert_eq!(report["report"]["policies"][0]["policy"]["policy-type"], "no-policy-found");
 }
 
