@@ -168,6 +168,8 @@ pub struct Client {
     /// MAIL commands that were said; only these count for MAILMAX.
     mails: u32,
     transactions: u32,
+    /// The last reply to MAIL put the message off.
+    mail_put_off: bool,
 }
 
 impl Client {
@@ -186,6 +188,7 @@ impl Client {
             reset_first: false,
             mails: 0,
             transactions: 0,
+            mail_put_off: false,
         };
         client.enter(now, State::AwaitGreeting);
         client
@@ -398,6 +401,11 @@ impl Client {
     /// Transactions that came to an end on this connection.
     pub fn transactions(&self) -> u32 {
         self.transactions
+    }
+
+    /// The last message that came to its end was put off at MAIL, before anything of it was sent.
+    pub fn is_put_off_at_mail(&self) -> bool {
+        self.mail_put_off
     }
 
     /// The deadline has passed: the connection is to be closed.

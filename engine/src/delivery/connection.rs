@@ -182,6 +182,11 @@ impl Connection {
         self.client.transactions()
     }
 
+    /// The last message that came to its end was put off at MAIL.
+    pub fn is_put_off_at_mail(&self) -> bool {
+        self.client.is_put_off_at_mail()
+    }
+
     /// Another transaction may begin, though others may be under way.
     pub fn can_begin(&self) -> bool {
         self.client.can_begin()

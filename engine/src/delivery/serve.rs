@@ -112,6 +112,10 @@ struct Lane<'a> {
     /// For the log line of the first message.
     setup_micros: u64,
     begun: usize,
+    /// The host has taken a message over it.
+    has_delivered: bool,
+    /// The host takes no further message over it.
+    is_worn: bool,
     /// Of those, the ones since it took its hop over, or since nobody else waited.
     turn: usize,
     limits: RouteLimits,
@@ -155,6 +159,8 @@ impl<'a> Lane<'a> {
             at: None,
             setup_micros,
             begun: 0,
+            has_delivered: false,
+            is_worn: false,
             turn: 0,
             limits,
             is_detour,
@@ -236,6 +242,7 @@ impl<'a> Lane<'a> {
         let bytes: u64 = self.flights.iter().map(|flight| flight.message.content_bytes).sum();
         let recipients: usize = self.flights.iter().map(|flight| flight.recipients.len()).sum();
         self.connection.can_begin()
+            && !self.is_worn
             && !self.shard.is_stopping()
             && self.begun < self.limits.messages_per_connection_max
             && !self.age_left().is_zero()
@@ -340,6 +347,13 @@ impl<'a> Lane<'a> {
     async fn finish(&mut self, fates: Vec<Fate>) {
         self.at = Some(0);
         let (shard, hop) = (self.shard, &self.hop.clone());
+        // Many hosts take a number of messages over one connection, and say 4yz to the next MAIL: it is for another one.
+        if self.has_delivered && self.connection.is_put_off_at_mail() {
+            self.at = None;
+            self.is_worn = true;
+            return self.flights.pop_front().into_iter().for_each(|flight| flight.leave(shard, hop));
+        }
+        self.has_delivered |= fates.iter().any(|fate| matches!(fate, Fate::Delivered(_)));
         let Some(flight) = self.flights.front_mut() else { return };
         let connection = &self.connection;
         let here = (connection.peer(), connection.tls.clone(), connection.tells());

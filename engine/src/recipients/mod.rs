@@ -1,6 +1,6 @@
 //! Per-recipient routing: which internal server holds this mailbox.
 //!
-//! A route asks a file ([`file`], a [`Table`] in memory, read by every shard) or a directory ([`ldap`], on the
+//! A route asks a file ([`mod@file`], a [`Table`] in memory, read by every shard) or a directory ([`ldap`], on the
 //! service thread, through its bounded mailbox; delivery shards keep the answers). What is done with the answer:
 //! `delivery::sorting`. A table of a file also refuses strangers at RCPT (`session::rcpt`).
 

@@ -1,7 +1,7 @@
 //! The header section of a message as it goes out on a route that rewrites.
 //!
 //! Pure: octets in, octets out. Fields are taken one by one; a line that belongs to no field ends the section, and
-//! from there on nothing is touched. Rules are [`Rules`](super::Rules); this file is how they apply to content.
+//! from there on nothing is touched. Rules are [`Rules`]; this file is how they apply to content.
 //!
 //! Never removed: a Received field of the relay's own, so that a loop through here is noticed however often the
 //! message is stripped (RFC 5321 section 6.3). The topmost of them loses its `from` clause where internal hops are

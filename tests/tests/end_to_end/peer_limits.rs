@@ -1,6 +1,7 @@
 //! What a next hop says of its limits (RFC 9422), and how long a connection is used.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use sluice_tests::message::message;
@@ -96,4 +97,32 @@ fn a_connection_that_has_grown_old_takes_no_further_message() {
     send("two");
     let sessions: Vec<usize> = inbox.wait_for(2, SOON).iter().map(|one| one.session).collect();
     assert_eq!(sessions, [0, 1]);
+}
+
+/// Without LIMITS a peer says so at MAIL, as OpenSMTPD does: nobody's mail waits for that.
+#[test]
+fn a_peer_that_takes_no_more_over_one_connection_gets_another_one() {
+    let taken = AtomicUsize::new(0);
+    let inbox = Inbox::scripted(move |step| match step {
+        Step::Connect => {
+            taken.store(0, Relaxed);
+            Answer::Accept
+        }
+        Step::Mail(_) if taken.fetch_add(1, Relaxed) >= 2 => {
+            Answer::Say("452 4.5.3 Too many messages sent".into())
+        }
+        _ => Answer::Accept,
+    });
+    let relay =
+        Relay::builder().outward(inbox.address()).section("[delivery]\nconnections_max = 1\n").start();
+    let mut client = Client::hello(relay.inside());
+    for number in 0..7 {
+        let to = format!("r{number}@away.test");
+        client.send_message("bob@inside.test", &[&to], &message("one", "x\r\n")).expect(250, "2.0.0");
+    }
+    relay.wait_empty();
+    assert_eq!(inbox.transactions().len(), 7);
+    assert!(inbox.sessions() >= 4, "{}", inbox.sessions());
+    let log = relay.log();
+    assert_eq!(log.matching(&["status=deferred"]), [""; 0], "{}", log.text());
 }

@@ -99,6 +99,7 @@ impl Client {
 
     pub(super) fn on_mail(&mut self, now: Millis, reply: Reply, out: &mut Vec<u8>) -> Option<Event> {
         let first = self.open().next_asked(0).expect("begin made sure of one");
+        self.mail_put_off = reply.class() == ReplyClass::Temporary;
         match reply.class() {
             ReplyClass::Completed => self.open().mail_accepted = true,
             ReplyClass::Intermediate => return Some(self.out_of_order(reply)),
