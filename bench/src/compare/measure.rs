@@ -88,6 +88,7 @@ pub fn setup(bench: &Bench<'_>, work: &Work, mode: Mode) -> Setup {
         mode,
         certificate: bench.certificate.filter(|_| work.tls.inward()).cloned(),
         outward_tls: work.tls.outward(),
+        clients: work.sessions,
         ingest_cpus: work.ingest_cpus.clone(),
         delivery_cpus: work.delivery_cpus.clone(),
         ..Setup::new(bench.directory.join("server"), &bench.options.relay, port + 1, port)

@@ -43,7 +43,7 @@ pub struct Options {
     /// Only scenarios whose name contains one of these
     #[arg(long, value_delimiter = ',', value_name = "PART")]
     pub only: Vec<String>,
-    /// Only these: straight, fdatasync, relay, postfix-stock, postfix-tuned, opensmtpd, exim, haraka, bare
+    /// Only these: straight, fdatasync, relay, postfix-stock, postfix-tuned, postfix-lean, opensmtpd, exim, haraka, bare
     #[arg(long, value_delimiter = ',')]
     pub servers: Vec<Subject>,
     /// Instead of each scenario's own
