@@ -113,6 +113,8 @@ pub struct Setup {
     /// CPU lists of the relay's shards; without them its defaults.
     pub ingest_cpus: Option<String>,
     pub delivery_cpus: Option<String>,
+    /// The relay's `shards.spin`, as it writes it; without it its default.
+    pub spin: Option<String>,
 }
 
 impl Setup {
@@ -130,6 +132,7 @@ impl Setup {
             sessions: 20_000,
             ingest_cpus: None,
             delivery_cpus: None,
+            spin: None,
         }
     }
 }
