@@ -346,7 +346,8 @@ mod tests {
     /// The generator of a measurement has ended before its CPU time is asked for.
     fn burn_and_end(mut group: Group) {
         let work = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done";
-        let mut child = group.start(Path::new("/bin/sh"), &["-c".to_owned(), work.to_owned()], |_| {}).unwrap();
+        let mut child =
+            group.start(Path::new("/bin/sh"), &["-c".to_owned(), work.to_owned()], |_| {}).unwrap();
         let deadline = Instant::now() + Duration::from_secs(30);
         while group.reap(&mut child).unwrap().is_none() {
             assert!(Instant::now() < deadline, "it does not end");

@@ -1,10 +1,10 @@
 //! Counters at one moment: CPU of the server and the sink, the device under the queue, the relay's own account.
 
+use super::Bench;
 use super::device::{self, Counters};
 use super::ends::End;
 use super::machine::Times;
 use super::measure::Figures;
-use super::Bench;
 use crate::process::{self, Memory};
 use crate::servers::{Kind, Server};
 use std::io::{Read as _, Write as _};
@@ -51,7 +51,8 @@ impl Account {
         let each = |value: f64| value / messages as f64;
         let milliseconds = |time: Duration| each(time.as_secs_f64() * 1e3);
         let mib = |octets: u64| octets as f64 / f64::from(1 << 20);
-        let (server, sink) = (self.server.saturating_sub(before.server), self.sink.saturating_sub(before.sink));
+        let (server, sink) =
+            (self.server.saturating_sub(before.server), self.sink.saturating_sub(before.sink));
         let mut figures = Figures {
             messages,
             server_cpu_ms: milliseconds(server),

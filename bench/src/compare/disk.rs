@@ -37,7 +37,8 @@ pub fn measure(directory: &Path, seconds: f64) -> Result<Figures> {
 
 /// Writes back all that the file system holds, then times a few.
 pub fn probe(directory: &Path) -> Result<Summary> {
-    let synced = Command::new("sync").arg("--file-system").arg(directory).status().context("cannot run sync")?;
+    let synced =
+        Command::new("sync").arg("--file-system").arg(directory).status().context("cannot run sync")?;
     ensure!(synced.success(), "sync --file-system {} failed", directory.display());
     Ok(syncs(directory, PROBES, Duration::ZERO)?.0)
 }

@@ -117,6 +117,7 @@ pub fn setup(bench: &Bench<'_>, work: &Work, mode: Mode) -> Setup {
         mode,
         certificate: bench.certificate.filter(|_| work.tls.inward()).cloned(),
         outward_tls: work.tls.outward(),
+        clients: work.sessions,
         ingest_cpus: work.ingest_cpus.clone(),
         delivery_cpus: work.delivery_cpus.clone(),
         spin: work.spin.clone(),
@@ -324,7 +325,12 @@ impl<'a> Bed<'a> {
 
     /// Waits until everything has come. Returns the server's peak of memory, and the time of the last message where the
     /// sink tells it.
-    fn watch(&mut self, source: &mut End, deadline: Instant, is_warm_up: bool) -> Result<(Memory, Option<u64>)> {
+    fn watch(
+        &mut self,
+        source: &mut End,
+        deadline: Instant,
+        is_warm_up: bool,
+    ) -> Result<(Memory, Option<u64>)> {
         let Some(sink) = &mut self.sink else {
             let done = || Ok(source.has_ended()?.then_some(None));
             return watch(done, &mut self.server, deadline, is_warm_up, self.bench);

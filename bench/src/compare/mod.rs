@@ -129,9 +129,10 @@ pub fn run(options: &Options) -> Result<bool> {
     if options.save.is_some() && !options.quick {
         origin::refuse_debug(&options.relay)?;
     }
-    let notes = options.notes.as_ref().map(|path| {
-        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
-    });
+    let notes = options
+        .notes
+        .as_ref()
+        .map(|path| std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display())));
     let notes = notes.transpose()?;
     let all = works(options)?;
     let stop = Stop::at_signals()?;
@@ -164,9 +165,10 @@ pub fn run(options: &Options) -> Result<bool> {
     if stop.is_set() {
         missing.push("the run was interrupted: what is here came before".to_owned());
     }
-    let about = report::About { options, origin, servers: &wanted, missing: &missing, notes: notes.as_deref() };
+    let about =
+        report::About { options, origin, servers: &wanted, missing: &missing, notes: notes.as_deref() };
     let report = report::Report::new(about, &results);
-    print!("{}", report.markdown(None));
+    print!("{}", report.markdown(&[]));
     if let Some(directory) = &options.save {
         report.save(directory)?;
     }

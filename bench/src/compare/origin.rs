@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use std::time::UNIX_EPOCH;
 
 /// Debian packages whose versions a figure may depend on; those that are unpacked only are in the table of servers.
-const PACKAGES: [&str; 8] = ["libc6", "libgnutls30", "libssl3", "nodejs", "npm", "openssl", "postfix", "strace"];
+const PACKAGES: [&str; 8] =
+    ["libc6", "libgnutls30", "libssl3", "nodejs", "npm", "openssl", "postfix", "strace"];
 
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Origin {
@@ -53,7 +54,8 @@ impl Origin {
             (None, _) => "unknown".to_owned(),
         };
         let older = if self.relay_is_older == Some(true) { ", **older than the commit**" } else { "" };
-        let relay = self.relay_sha256.as_ref().map_or("not there".to_owned(), |sum| sum.chars().take(16).collect());
+        let relay =
+            self.relay_sha256.as_ref().map_or("not there".to_owned(), |sum| sum.chars().take(16).collect());
         format!(
             "Commit {commit}; sluice-bench built as {}; SHA-256 of the relay's program {relay}{older}; {}.\n\n```\n{}\n```\n",
             self.profile,
@@ -102,7 +104,12 @@ mod tests {
     fn the_origin_says_what_is_not_there() {
         let origin = Origin::of(Path::new("/nowhere/sluice"));
         assert_eq!((&origin.relay_sha256, origin.relay_is_older), (&None, None));
-        let text = Origin { relay_is_older: Some(true), has_changes: Some(true), commit: Some("abc".into()), ..origin };
+        let text = Origin {
+            relay_is_older: Some(true),
+            has_changes: Some(true),
+            commit: Some("abc".into()),
+            ..origin
+        };
         let text = text.markdown();
         assert!(text.contains("abc **with changes") && text.contains("**older than the commit**"), "{text}");
     }

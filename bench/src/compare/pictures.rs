@@ -73,7 +73,7 @@ fn panel(result: &Result, picture: Picture) -> Option<Panel> {
         Subject::Straight => picture.straight,
         Subject::Fdatasync => false,
     };
-    let bars: Vec<_> = work.servers.iter().filter(is_shown).filter_map(|subject| {
+    let bars = work.servers.iter().filter(is_shown).filter_map(|subject| {
         let value = result.spread(*subject, picture.value)?;
         let label = match subject {
             Subject::Server(kind) if !is_synced(*kind) => format!("{} (not synced)", subject.name()),
@@ -125,7 +125,9 @@ mod tests {
         let names: Vec<_> = plain.iter().map(|(name, ..)| *name).collect();
         assert_eq!(names, ["rate", "cpu"], "no latency was measured");
         let rate = &plain[0].2;
-        for part in ["straight (no server)", "OpenSMTPD (not synced)", "1 session, ", "; 1 round<", "here. Bars"] {
+        for part in
+            ["straight (no server)", "OpenSMTPD (not synced)", "1 session, ", "; 1 round<", "here. Bars"]
+        {
             assert!(rate.contains(part), "{part}: {rate}");
         }
         assert!(!rate.contains("fdatasync"), "{rate}");

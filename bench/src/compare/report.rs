@@ -129,7 +129,11 @@ impl<'a> Report<'a> {
             .to_owned();
         for target in &self.targets {
             let (measured, met) = (&target.measured, target.verdict.text());
-            let _ = writeln!(out, "| {} | {} | {measured} | {} | {met} |", target.work, target.asked, target.rounds);
+            let _ = writeln!(
+                out,
+                "| {} | {} | {measured} | {} | {met} |",
+                target.work, target.asked, target.rounds
+            );
         }
         out
     }

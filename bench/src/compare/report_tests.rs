@@ -48,8 +48,7 @@ fn result() -> Result {
 }
 
 fn page(options: &Options, results: &[Result], missing: &[String], notes: Option<&str>) -> String {
-    let about =
-        About { options, origin: Origin::default(), servers: &[Kind::PostfixStock], missing, notes };
+    let about = About { options, origin: Origin::default(), servers: &[Kind::PostfixStock], missing, notes };
     Report::new(about, results).markdown(&[])
 }
 

@@ -14,7 +14,8 @@ pub struct Spread {
 impl Spread {
     /// `None` of nothing.
     pub fn of(values: &[f64]) -> Option<Spread> {
-        let (least, most) = (values.iter().copied().reduce(f64::min)?, values.iter().copied().reduce(f64::max)?);
+        let (least, most) =
+            (values.iter().copied().reduce(f64::min)?, values.iter().copied().reduce(f64::max)?);
         Some(Spread { median: median(values)?, least, most, rounds: values.len() })
     }
 

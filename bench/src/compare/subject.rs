@@ -40,11 +40,6 @@ impl Subject {
     }
 }
 
-/// Whether it is one of the settings of Postfix.
-pub fn is_postfix(kind: Kind) -> bool {
-    kind.name().starts_with("Postfix")
-}
-
 impl FromStr for Subject {
     type Err = String;
 

@@ -183,7 +183,10 @@ fn limit_sentence(result: &Result, subject: Subject, options: &Options) -> Strin
         return String::new();
     }
     let reasons = reasons.join(", and ");
-    format!("\n**Generator and sink may be the limit of {} here: {reasons}. It may do more.**\n", subject.name())
+    format!(
+        "\n**Generator and sink may be the limit of {} here: {reasons}. It may do more.**\n",
+        subject.name()
+    )
 }
 
 fn late_sentence(result: &Result, subject: Subject) -> String {
@@ -247,7 +250,9 @@ fn factors(result: &Result) -> String {
     let sentences: Vec<_> = Kind::ALL.into_iter().skip(1).filter_map(part).collect();
     match sentences.is_empty() {
         true => String::new(),
-        false => format!("\nSluice{}: {}.\n", open_loop(&result.work).unwrap_or_default(), sentences.join("; ")),
+        false => {
+            format!("\nSluice{}: {}.\n", open_loop(&result.work).unwrap_or_default(), sentences.join("; "))
+        }
     }
 }
 

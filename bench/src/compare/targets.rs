@@ -8,7 +8,7 @@ use super::measure::Figures;
 use super::report::Result as Measured;
 use super::scenario::{Ends, Handshakes, Task, Tls, Work};
 use super::spread::Spread;
-use super::subject::{Subject, is_postfix};
+use super::subject::Subject;
 use crate::figures::short;
 use crate::servers::Kind;
 use serde::Serialize;
@@ -141,8 +141,8 @@ fn find<'a>(results: &'a [Measured], kind: &Work, rows: &[Subject]) -> Option<&'
 
 /// The first of this kind with a row of some Postfix.
 fn with_postfix<'a>(results: &'a [Measured], kind: &Work) -> Option<&'a Measured> {
-    let settings = Kind::ALL.into_iter().filter(|kind| is_postfix(*kind)).map(Subject::Server);
-    settings.into_iter().find_map(|setting| find(results, kind, &[RELAY, setting]))
+    let mut settings = Kind::POSTFIX.into_iter().map(Subject::Server);
+    settings.find_map(|setting| find(results, kind, &[RELAY, setting]))
 }
 
 type Value = fn(&Figures) -> Option<f64>;
@@ -154,9 +154,9 @@ const P99: Value = |figures| figures.transaction.as_ref()?.p99();
 
 /// The setting of Postfix whose median is the best.
 fn postfix(result: &Measured, value: Value, is_better: fn(&f64, &f64) -> bool) -> Option<Kind> {
-    let medians = Kind::ALL.into_iter().filter(|kind| is_postfix(*kind)).filter_map(|kind| {
-        Some((kind, result.spread(Subject::Server(kind), value)?.median))
-    });
+    let medians = Kind::POSTFIX
+        .into_iter()
+        .filter_map(|kind| Some((kind, result.spread(Subject::Server(kind), value)?.median)));
     let best = medians.reduce(|best, one| if is_better(&one.1, &best.1) { one } else { best });
     best.map(|(kind, _)| kind)
 }
@@ -213,7 +213,8 @@ fn one_after_the_other(results: &[Measured]) -> Target {
     let found = result.and_then(|result| {
         let [relay, syncs, trips] = [RELAY, sync, straight].map(|subject| result.values(subject, P50));
         let of = |all: &[(usize, f64)], round| all.iter().find(|one| one.0 == round).map(|one| one.1);
-        let times = relay.iter().filter_map(|(round, took)| Some(took / (of(&syncs, *round)? + of(&trips, *round)?)));
+        let times =
+            relay.iter().filter_map(|(round, took)| Some(took / (of(&syncs, *round)? + of(&trips, *round)?)));
         let times = Spread::of(&times.collect::<Vec<_>>())?;
         let [took, sync, trips] = [RELAY, sync, straight].map(|subject| result.spread(subject, P50));
         let text = format!(
@@ -251,7 +252,8 @@ fn below_all_others(result: &Measured) -> Option<Found> {
     let p99 = result.spread(RELAY, P99)?;
     let others = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Relay);
     let others: Vec<_> = others.map(|kind| (kind, result.spread(Subject::Server(kind), P50))).collect();
-    let lacking: Vec<_> = others.iter().filter(|(_, p50)| p50.is_none()).map(|(kind, _)| kind.name()).collect();
+    let lacking: Vec<_> =
+        others.iter().filter(|(_, p50)| p50.is_none()).map(|(kind, _)| kind.name()).collect();
     if !lacking.is_empty() {
         let text = format!("not measured of {}", lacking.join("; "));
         return Some(Found(text, p99.rounds, Verdict::NotMeasured));
@@ -329,7 +331,11 @@ fn shards(results: &[Measured]) -> Target {
         );
         Some(Found(text, two.rounds, Verdict::Stated))
     };
-    Target::new("1 → 2 shards for each role, 4 KiB", "whatever the cores allow, with the limit named", found())
+    Target::new(
+        "1 → 2 shards for each role, 4 KiB",
+        "whatever the cores allow, with the limit named",
+        found(),
+    )
 }
 
 #[cfg(test)]

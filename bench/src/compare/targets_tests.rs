@@ -117,7 +117,7 @@ fn the_files_of_the_tree_have_one_result_for_each_target() {
     let measured = |lists: &[&[Work]]| -> Vec<Measured> {
         lists.concat().into_iter().map(|work| Measured { work, rows: Vec::new() }).collect()
     };
-    let postfix = Kind::ALL.into_iter().filter(|kind| is_postfix(*kind)).map(Subject::Server);
+    let postfix = Kind::POSTFIX.into_iter().map(Subject::Server);
     let postfix: Vec<_> = [RELAY].into_iter().chain(postfix).collect();
     let with = |more: &[Subject]| [postfix.as_slice(), more].concat();
     let everybody: Vec<_> = Kind::ALL.map(Subject::Server).to_vec();

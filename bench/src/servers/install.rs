@@ -31,7 +31,7 @@ pub fn provide(servers: &[Kind], ends: bool, unpacked: &Path) -> Result<()> {
     fs::create_dir_all(unpacked).with_context(|| format!("cannot create {}", unpacked.display()))?;
     type Install<'a> = &'a dyn Fn() -> Result<()>;
     let tries: [(bool, &str, Install<'_>); 4] = [
-        (ends || wanted(&[Kind::PostfixStock, Kind::PostfixTuned]), "Postfix", &postfix),
+        (ends || wanted(&Kind::POSTFIX), "Postfix", &postfix),
         (wanted(&[Kind::OpenSmtpd]), "OpenSMTPD", &|| unpack(unpacked, OPENSMTPD, OPENSMTPD_NEEDS)),
         (wanted(&[Kind::Exim]), "Exim", &|| unpack(unpacked, EXIM, EXIM_NEEDS)),
         (wanted(&[Kind::Haraka]), "Haraka", &|| haraka(unpacked)),
@@ -118,10 +118,10 @@ pub fn obstacle(kind: Kind, relay: &Path, unpacked: &Path) -> Option<String> {
     match kind {
         Kind::Relay if relay.is_file() => None,
         Kind::Relay => Some(format!("there is no {}; build it, or name it with --relay", relay.display())),
-        Kind::PostfixStock | Kind::PostfixTuned if !Path::new(POSTFIX).exists() => {
+        Kind::PostfixStock | Kind::PostfixTuned | Kind::PostfixLean if !Path::new(POSTFIX).exists() => {
             Some("the package postfix is not installed; use --install".to_owned())
         }
-        Kind::PostfixStock | Kind::PostfixTuned => root(),
+        Kind::PostfixStock | Kind::PostfixTuned | Kind::PostfixLean => root(),
         Kind::OpenSmtpd => there(&format!("{OPENSMTPD}/usr/sbin/smtpd")).or_else(root),
         Kind::Exim => there(&format!("{EXIM}/usr/sbin/exim4")).or_else(root),
         Kind::Haraka => there(&format!("{HARAKA}/node_modules/Haraka/bin/haraka")),
@@ -138,7 +138,7 @@ pub fn version(kind: Kind, relay: &Path, unpacked: &Path) -> Option<String> {
     };
     match kind {
         Kind::Relay => said(relay, &["--version"]),
-        Kind::PostfixStock | Kind::PostfixTuned => {
+        Kind::PostfixStock | Kind::PostfixTuned | Kind::PostfixLean => {
             said(Path::new("/usr/sbin/postconf"), &["-d", "-h", "mail_version"])
                 .map(|v| format!("Postfix {v}"))
         }

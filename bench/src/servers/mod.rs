@@ -39,6 +39,8 @@ pub enum Kind {
     Relay,
     PostfixStock,
     PostfixTuned,
+    /// As the tuned one, with few processes
+    PostfixLean,
     /// OpenSMTPD; the name that kebab-case would give nobody writes
     #[value(name = "opensmtpd")]
     #[serde(rename = "opensmtpd")]
@@ -51,14 +53,24 @@ pub enum Kind {
 
 impl Kind {
     /// The mail servers; the relay is the first.
-    pub const ALL: [Kind; 6] =
-        [Kind::Relay, Kind::PostfixStock, Kind::PostfixTuned, Kind::OpenSmtpd, Kind::Exim, Kind::Haraka];
+    pub const ALL: [Kind; 7] = [
+        Kind::Relay,
+        Kind::PostfixStock,
+        Kind::PostfixTuned,
+        Kind::PostfixLean,
+        Kind::OpenSmtpd,
+        Kind::Exim,
+        Kind::Haraka,
+    ];
+    /// One program with three settings, of which the best counts.
+    pub const POSTFIX: [Kind; 3] = [Kind::PostfixStock, Kind::PostfixTuned, Kind::PostfixLean];
 
     pub fn name(self) -> &'static str {
         match self {
             Kind::Relay => "Sluice",
             Kind::PostfixStock => "Postfix, stock",
             Kind::PostfixTuned => "Postfix, tuned",
+            Kind::PostfixLean => "Postfix, lean",
             Kind::OpenSmtpd => "OpenSMTPD",
             Kind::Exim => "Exim",
             Kind::Haraka => "Haraka",
@@ -70,7 +82,7 @@ impl Kind {
     pub fn synced(self) -> &'static str {
         match self {
             Kind::Relay => "one data-sync write for all messages of a batch",
-            Kind::PostfixStock | Kind::PostfixTuned => "fsync of its queue file",
+            Kind::PostfixStock | Kind::PostfixTuned | Kind::PostfixLean => "fsync of its queue file",
             Kind::OpenSmtpd => "nothing: it calls fsync for no message, and has no setting for it",
             Kind::Bare => "one data-sync write for a group of messages",
             Kind::Exim => "fsync of both files of a message (and again for each delivery)",
@@ -110,6 +122,8 @@ pub struct Setup {
     pub outward_tls: bool,
     /// Sessions that must be possible at a time.
     pub sessions: usize,
+    /// Sessions that the generator opens at a time: Postfix has a process for each.
+    pub clients: usize,
     /// CPU lists of the relay's shards; without them its defaults.
     pub ingest_cpus: Option<String>,
     pub delivery_cpus: Option<String>,
@@ -130,6 +144,7 @@ impl Setup {
             certificate: None,
             outward_tls: false,
             sessions: 20_000,
+            clients: 20,
             ingest_cpus: None,
             delivery_cpus: None,
             spin: None,
@@ -220,7 +235,7 @@ impl Drop for Server {
 /// once; before that start.
 pub fn release(kind: Kind, setup: &Setup) -> Result<()> {
     match kind {
-        Kind::PostfixStock | Kind::PostfixTuned => {
+        Kind::PostfixStock | Kind::PostfixTuned | Kind::PostfixLean => {
             let config = setup.directory.join("config").display().to_string();
             run("postsuper", &["-c", &config, "-H", "ALL"])
         }

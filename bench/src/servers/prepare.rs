@@ -11,8 +11,12 @@ use std::process::Command;
 
 /// Common to both rows of Postfix: what a relay needs, and nothing that a test machine lacks.
 const POSTFIX_MAIN: &str = include_str!("postfix-main.cf");
-/// The second row: as many settings as help a relay under load.
+/// The second and third row: as many settings as help a relay under load, with many processes and with few.
+const POSTFIX_LOAD: &str = include_str!("postfix-load.cf");
 const POSTFIX_TUNED: &str = include_str!("postfix-tuned.cf");
+const POSTFIX_LEAN: &str = include_str!("postfix-lean.cf");
+/// Processes of a service where main.cf does not say (`postconf -d default_process_limit`).
+const POSTFIX_PROCESSES: usize = 100;
 const POSTFIX_MASTER: &str = include_str!("postfix-master.cf");
 const POSTFIX_TLS_IN: &str = include_str!("postfix-tls-in.cf");
 const POSTFIX_TLS_OUT: &str = include_str!("postfix-tls-out.cf");
@@ -34,8 +38,9 @@ pub struct Prepared {
 pub fn prepare(kind: Kind, setup: &Setup) -> Result<Prepared> {
     match kind {
         Kind::Relay => relay(setup),
-        Kind::PostfixStock => postfix(setup, false),
-        Kind::PostfixTuned => postfix(setup, true),
+        Kind::PostfixStock => postfix(setup, None),
+        Kind::PostfixTuned => postfix(setup, Some(POSTFIX_TUNED)),
+        Kind::PostfixLean => postfix(setup, Some(POSTFIX_LEAN)),
         Kind::OpenSmtpd => opensmtpd(setup),
         Kind::Exim => exim(setup),
         Kind::Haraka => haraka(setup),
@@ -50,11 +55,8 @@ fn text(path: &Path) -> String {
 fn relay(setup: &Setup) -> Result<Prepared> {
     let spool = setup.directory.join("spool");
     fs::create_dir_all(&spool)?;
-    let keys = [
-        ("ingest_cpus", &setup.ingest_cpus),
-        ("delivery_cpus", &setup.delivery_cpus),
-        ("spin", &setup.spin),
-    ];
+    let keys =
+        [("ingest_cpus", &setup.ingest_cpus), ("delivery_cpus", &setup.delivery_cpus), ("spin", &setup.spin)];
     let shards: String = keys
         .into_iter()
         .filter_map(|(key, value)| Some(format!("{key} = \"{}\"\n", value.as_ref()?)))
@@ -81,7 +83,8 @@ fn relay(setup: &Setup) -> Result<Prepared> {
     Ok(Prepared { program, arguments, stop: Ending::Terminate })
 }
 
-fn postfix(setup: &Setup, tuned: bool) -> Result<Prepared> {
+/// `processes`: what main.cf says about their number, and then it has what helps under load, too.
+fn postfix(setup: &Setup, processes: Option<&str>) -> Result<Prepared> {
     let [config, queue, data] = ["config", "queue", "data"].map(|name| setup.directory.join(name));
     for path in [&config, &queue, &data] {
         fs::create_dir_all(path)?;
@@ -93,8 +96,9 @@ fn postfix(setup: &Setup, tuned: bool) -> Result<Prepared> {
         .replace("@QUEUE@", &text(&queue))
         .replace("@DATA@", &text(&data))
         .replace("@NEXT_HOP@", &setup.next_hop.to_string());
-    if tuned {
-        main += POSTFIX_TUNED;
+    if let Some(processes) = processes {
+        main += POSTFIX_LOAD;
+        main += processes;
     }
     match &setup.certificate {
         Some(shown) => {
@@ -104,7 +108,7 @@ fn postfix(setup: &Setup, tuned: bool) -> Result<Prepared> {
         }
         None => main += "smtpd_tls_security_level = none\n",
     }
-    match (setup.outward_tls, tuned) {
+    match (setup.outward_tls, processes.is_some()) {
         (true, true) => main += &(POSTFIX_TLS_OUT.to_owned() + POSTFIX_TLS_OUT_TUNED),
         (true, false) => main += POSTFIX_TLS_OUT,
         (false, _) => main += "smtp_tls_security_level = none\n",
@@ -113,13 +117,27 @@ fn postfix(setup: &Setup, tuned: bool) -> Result<Prepared> {
         main += POSTFIX_KEEP;
     }
     fs::write(config.join("main.cf"), main)?;
-    fs::write(config.join("master.cf"), POSTFIX_MASTER.replace("@LISTEN@", &setup.listen.to_string()))?;
+    let master = POSTFIX_MASTER
+        .replace("@LISTEN@", &setup.listen.to_string())
+        .replace("@SMTPD@", &smtpd_processes(processes, setup.clients));
+    fs::write(config.join("master.cf"), master)?;
     let arguments = |action: &str| vec!["-c".to_owned(), text(&config), action.to_owned()];
     Ok(Prepared {
         program: POSTFIX.into(),
         arguments: arguments("start-fg"),
         stop: Ending::Command(POSTFIX.into(), arguments("stop")),
     })
+}
+
+/// A session has a process of smtpd for itself, so fewer of these than sessions would leave some without a greeting. In
+/// the column of master.cf: the number, or that main.cf's is enough.
+fn smtpd_processes(main: Option<&str>, clients: usize) -> String {
+    let said = main.into_iter().flat_map(str::lines);
+    let limit = said.filter_map(|line| line.strip_prefix("default_process_limit = ")?.trim().parse().ok());
+    match limit.last().unwrap_or(POSTFIX_PROCESSES) {
+        limit if limit < clients => clients.to_string(),
+        _ => "-".to_owned(),
+    }
 }
 
 fn opensmtpd(setup: &Setup) -> Result<Prepared> {
@@ -251,4 +269,41 @@ fn bare(setup: &Setup) -> Result<Prepared> {
 fn in_namespace(namespace: &Namespace<'_>, directory: &Path, command: &[String]) -> Result<Prepared> {
     let arguments = namespace.arguments(directory, command)?;
     Ok(Prepared { program: "setpriv".into(), arguments, stop: Ending::Kill })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_session_of_postfix_waits_for_a_process() {
+        for (main, clients, said) in [
+            (None, 20, "-"),
+            (None, 100, "-"),
+            (None, 1_000, "1000"),
+            (Some(POSTFIX_TUNED), 200, "-"),
+            (Some(POSTFIX_TUNED), 201, "201"),
+            (Some(POSTFIX_LEAN), 20, "-"),
+            (Some(POSTFIX_LEAN), 100, "100"),
+        ] {
+            assert_eq!(smtpd_processes(main, clients), said, "{main:?}, {clients}");
+        }
+    }
+
+    #[test]
+    fn no_setting_of_postfix_stands_twice() {
+        for processes in [None, Some(POSTFIX_TUNED), Some(POSTFIX_LEAN)] {
+            for tls in [POSTFIX_TLS_IN, POSTFIX_TLS_OUT] {
+                let load = processes.map_or("", |_| POSTFIX_LOAD);
+                let all = [POSTFIX_MAIN, load, processes.unwrap_or(""), tls].concat();
+                let mut keys: Vec<_> =
+                    all.lines().filter_map(|line| Some(line.split_once('=')?.0.trim())).collect();
+                keys.retain(|key| !key.starts_with('#'));
+                let count = keys.len();
+                keys.sort_unstable();
+                keys.dedup();
+                assert_eq!(keys.len(), count, "{all}");
+            }
+        }
+    }
 }
