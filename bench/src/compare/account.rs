@@ -9,16 +9,29 @@ use crate::process::{self, Memory};
 use crate::servers::{Kind, Server};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const METRICS_WAIT: Duration = Duration::from_secs(2);
+
+/// The machine and the device at one moment; what lies between two of them belongs to everybody.
+pub struct Clock {
+    at: Instant,
+    machine: Option<Times>,
+    device: Option<Counters>,
+}
+
+impl Clock {
+    pub fn stop(bench: &Bench<'_>) -> Self {
+        let device = device::statistics(bench.directory).as_deref().and_then(device::counters);
+        Clock { at: Instant::now(), machine: Times::now(), device }
+    }
+}
 
 pub struct Account {
     server: Duration,
     sink: Duration,
     own: Duration,
-    machine: Option<Times>,
-    device: Option<Counters>,
+    clock: Clock,
     spool: Option<(f64, f64)>,
     has_server: bool,
 }
@@ -27,25 +40,23 @@ impl Account {
     pub fn take(bench: &Bench<'_>, server: Option<&(Kind, Server)>, sink: Option<&End>) -> Self {
         let is_relay = server.is_some_and(|(kind, _)| *kind == Kind::Relay);
         Account {
-            // Last of all before the clock starts, first of all when the server rests.
             server: server.map_or(Duration::ZERO, |(_, server)| server.group.cpu()),
             sink: sink.map_or(Duration::ZERO, |sink| sink.group.cpu()),
             own: process::own_cpu(),
-            machine: Times::now(),
-            device: device::statistics(bench.directory).as_deref().and_then(device::counters),
+            clock: Clock::stop(bench),
             spool: if is_relay { spool_counters(bench.options.port + 2) } else { None },
             has_server: server.is_some(),
         }
     }
 
-    /// What happened since `before`, for each message. `clock` is when the last message had come, `source` the CPU time
-    /// of the generator.
+    /// What happened since `before`, for each message. `clock` is from when the last message had come, `source` the CPU
+    /// time of the generator.
     pub fn since(
         &self,
         before: &Account,
         messages: u64,
         memory: Memory,
-        clock: Option<Times>,
+        clock: &Clock,
         source: Duration,
     ) -> Figures {
         let each = |value: f64| value / messages as f64;
@@ -62,15 +73,21 @@ impl Account {
             memory_rss_mib: mib(memory.rss),
             ..Figures::default()
         };
-        if let (Some(then), Some(now)) = (before.machine, self.machine) {
-            figures.machine = clock.map(|clock| clock.since(&then));
+        let (began, rested) = (&before.clock, &self.clock);
+        if let (Some(then), Some(stopped), Some(now)) = (began.machine, clock.machine, rested.machine) {
+            figures.machine = Some(stopped.since(&then));
             let own = self.own.saturating_sub(before.own);
             let ours = (server + sink + source + own).as_secs_f64();
             figures.others_percent = Some(now.percent_since(&then, now.busy - then.busy - ours));
         }
-        if let (Some(before), Some(after), true) = (before.device, self.device, self.has_server) {
-            figures.flushes = Some(each(after.flushes.saturating_sub(before.flushes) as f64));
-            let written = after.octets_written.saturating_sub(before.octets_written);
+        if let (Some(then), Some(stopped), Some(now), true) =
+            (began.device, clock.device, rested.device, self.has_server)
+        {
+            let busy = stopped.busy_ms.saturating_sub(then.busy_ms) as f64;
+            let time = clock.at.saturating_duration_since(began.at).as_secs_f64().max(1e-3);
+            figures.device_busy_percent = Some((busy / 10.0 / time).min(100.0));
+            figures.flushes = Some(each(now.flushes.saturating_sub(then.flushes) as f64));
+            let written = now.octets_written.saturating_sub(then.octets_written);
             figures.written_kib = Some(each(written as f64 / 1024.0));
         }
         if let (Some(before), Some(after)) = (before.spool, self.spool) {

@@ -15,9 +15,9 @@
 //! The proportional set size is dear to read (the kernel walks all page tables), so it is read in the warm-up and when
 //! the clock has stopped; while it runs only the resident set size is, which costs a few microseconds a process.
 
-use super::account::Account;
+use super::account::{self, Account};
 use super::ends::{self, End};
-use super::machine::{self, Shares, Times};
+use super::machine::{self, Shares};
 use super::scenario::{Ends, Task, Tls, Work};
 use super::subject::Subject;
 use super::{Bench, disk, idle};
@@ -43,6 +43,7 @@ const WARM_UP_SECONDS: f64 = 1.0;
 /// Messages of one measurement, whatever the rate: numbers of a sink's memory and of a queue on disk.
 const MESSAGES_MAX: f64 = 200_000.0;
 const OCTETS_MAX: f64 = 1.5e9;
+const MESSAGES_MIN: f64 = 10.0;
 /// A measurement that lasted less than this share of what was wanted becomes a warm-up of the next one.
 const LENGTH_MIN: f64 = 0.7;
 /// So often at most.
@@ -63,6 +64,8 @@ pub struct Figures {
     pub memory_rss_mib: f64,
     /// The whole machine while the clock ran.
     pub machine: Option<Shares>,
+    /// Percent of the time while the clock ran that the device under the queue had something to do.
+    pub device_busy_percent: Option<f64>,
     /// Percent of all cores, until the server rested: what neither server, ends nor this program took. Threads of the
     /// kernel (writeback, journal, ring workers) and other programs.
     pub others_percent: Option<f64>,
@@ -133,10 +136,10 @@ fn count(work: &Work, rate: f64) -> u64 {
     bounded(work, rate * work.seconds)
 }
 
-/// So many messages, but no more than the disk should take and no fewer than the first of the warm-up.
+/// So many messages, but no more than the disk should take.
 fn bounded(work: &Work, messages: f64) -> u64 {
     let most = MESSAGES_MAX.min(OCTETS_MAX / work.size.mean().max(1.0));
-    messages.min(most).max(work.warm_up as f64) as u64
+    messages.min(most).max(MESSAGES_MIN) as u64
 }
 
 /// Warm-up and measurement on one running server, or on none.
@@ -289,7 +292,7 @@ impl<'a> Bed<'a> {
         let began = Instant::now();
         let mut source = self.start_source(messages, rate)?;
         let (peak, last) = self.watch(&mut source, deadline, is_warm_up)?;
-        let (took, clock) = (began.elapsed(), Times::now());
+        let (took, clock) = (began.elapsed(), account::Clock::stop(bench));
         self.memory = self.memory.max(peak);
         self.look_at_memory();
         let deadline = Instant::now() + SOURCE_END_WAIT;
@@ -299,7 +302,7 @@ impl<'a> Bed<'a> {
         ensure!(good || excused, "the generator failed: {}", ends::failures(&said));
         self.rest();
         let after = Account::take(bench, self.server.as_ref(), self.sink.as_ref());
-        let mut figures = after.since(&before, messages, self.memory, clock, source.group.cpu());
+        let mut figures = after.since(&before, messages, self.memory, &clock, source.group.cpu());
         figures.seconds = took.as_secs_f64();
         figures.cpu_method = source.group.method();
         if work.ends == Ends::Own {
@@ -379,13 +382,13 @@ fn deliver(bench: &Bench<'_>, kind: Kind, work: &Work) -> Result<Figures> {
     let mut server = Some((kind, Server::start(kind, &setup, bench.stop)?));
     servers::hurry(kind, &setup)?;
     let (peak, _) = watch(|| sink.has_all(), &mut server, deadline, false, bench)?;
-    let clock = Times::now();
+    let clock = account::Clock::stop(bench);
     let memory = server.as_ref().map_or(peak, |(_, server)| peak.max(server.group.memory()));
     if let Some((_, server)) = &server {
         rest(&server.group);
     }
     let after = Account::take(bench, server.as_ref(), Some(&sink));
-    let mut figures = after.since(&before, messages, memory, clock, Duration::ZERO);
+    let mut figures = after.since(&before, messages, memory, &clock, Duration::ZERO);
     let start_cpu_ms = start_cpu.as_secs_f64() * 1e3;
     figures.server_cpu_ms = (figures.server_cpu_ms - start_cpu_ms / messages as f64).max(0.0);
     figures.start_cpu_ms = Some(start_cpu_ms);
@@ -463,7 +466,8 @@ mod tests {
     fn the_number_of_messages_follows_from_the_rate_within_bounds() {
         let work = Work { seconds: 3.0, warm_up: 500, ..Work::plain(4096, 20) };
         assert_eq!(count(&work, 1_000.0), 3_000);
-        assert_eq!(count(&work, 10.0), 500);
+        assert_eq!(count(&work, 10.0), 30);
+        assert_eq!(count(&work, 0.1), 10);
         assert_eq!(count(&work, 1e9), 200_000);
         let large = Work { size: super::super::scenario::Size::Octets(1 << 20), ..work.clone() };
         assert_eq!(count(&large, 1e9), 1_430);

@@ -42,7 +42,11 @@ impl Origin {
             command: std::env::args().map(|word| quoted(&word)).collect::<Vec<_>>().join(" "),
             relay_sha256: sum.and_then(|text| Some(text.split_whitespace().next()?.to_owned())),
             relay_is_older: written.zip(committed).map(|(written, committed)| written < committed),
-            packages: packages.lines().filter(|line| line.contains(' ')).map(str::to_owned).collect(),
+            packages: packages
+                .lines()
+                .filter(|line| line.trim_end().contains(' '))
+                .map(str::to_owned)
+                .collect(),
         }
     }
 

@@ -83,9 +83,10 @@ const PREFACE: &str = "Everything runs on this one machine: generator, server an
 const PREFACE_TABLES: &str = "which is seconds per thousand messages. Memory: the proportional set size. Flushes and \
     KiB written: what reached the block device, per message. A percentile with fewer than ten samples above it is not \
     given. The second table of each work has what was around: how long a measurement took, how busy the cores of the \
-    whole machine were (all of them are 100 %), how much of that was neither server, ends nor this program (threads \
-    of the kernel, which belong to no server's account, and other programs), how busy they were before, and what an \
-    fdatasync of 4 KiB took just before.";
+    whole machine were (all of them are 100 %; iowait is idle time, and waiting for sockets by io_uring counts as such), \
+    how much of that was neither server, ends nor this program (threads of the kernel, which belong to no server's \
+    account, and other programs), how long the device had something in flight, how busy the cores were before, and \
+    what an fdatasync of 4 KiB took just before.";
 
 impl<'a> Report<'a> {
     pub fn new(about: About<'a>, results: &'a [Result]) -> Self {

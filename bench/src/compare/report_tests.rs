@@ -21,6 +21,7 @@ fn row(subject: Subject, round: usize, rate: f64, cpu: f64) -> Row {
         memory_pss_mib: 20.0,
         machine: Some(Shares { busy_percent: 95.0, iowait_percent: 1.0, steal_percent: 0.0 }),
         others_percent: Some(3.0),
+        device_busy_percent: Some(40.0),
         busy_before_percent: Some(2.0),
         disk_before: Some(Summary { p50_ms: 0.1, ..Summary::default() }),
         flushes: Some(1.0),
@@ -64,7 +65,7 @@ fn tables_show_medians_with_ranges_factors_limits_and_what_is_missing() {
         "| Sluice | 3 | 5000 (1–6000) | 0.100 (0.020–0.300) | 20.0 | 1.00 | – | 1.00 / 2.00 / – | \
          1.00 (1.00–1.00) / 2.00 (2.00–2.00) |",
         "| Postfix, stock | 1 | 500 | 2.00 | 20.0 | 1.00 | – |",
-        "| Sluice | 4.0 (4.0–4.0) | 95 / 1 / 0 | 3 | 2 (2–2) | 0.100 (0.100–0.100) | 0.050, 25 % | 0.050, 25 % | \
+        "| Sluice | 4.0 (4.0–4.0) | 95 / 1 / 0 | 3 | 40 | 2 (2–2) | 0.100 (0.100–0.100) | 0.050, 25 % | 0.050, 25 % | \
          cores |",
         "Sluice: 10.0 times the messages and 1/20.0 of the CPU of Postfix, stock.",
         "may be the limit of Sluice here: it reaches 81 % of the row without a server. It may do more.",

@@ -18,8 +18,8 @@ const ENDS_SHARE: f64 = 0.8;
 const STRAIGHT_SHARE: f64 = 0.8;
 /// From this share of its threads' time on, an end may be what holds the others up.
 const END_BUSY: f64 = 0.8;
-/// From this percentage of the cores' time on, waiting for the disk may be.
-const IOWAIT: f64 = 20.0;
+/// From this percentage of the time on, a device that always has something to do may be.
+const DEVICE_BUSY: f64 = 80.0;
 /// A machine that was busier before a measurement was not idle; its look is of 200 ms, in steps of 10 ms a core.
 const BUSY_BEFORE: f64 = 10.0;
 /// Where fdatasync takes so many times as long before one row as before another, the disk was not the same.
@@ -51,9 +51,9 @@ pub fn of(result: &Result, options: &Options) -> String {
     let late = if work.is_open_loop() { " generator late p99 ms |" } else { "" };
     let _ = write!(
         out,
-        "\n| around | seconds | cores busy / iowait / steal % | others % | busy before % | fdatasync before, ms | \
+        "\n| around | seconds | cores busy / iowait / steal % | others % | device busy % | busy before % | fdatasync before, ms | \
          generator CPU ms, of its threads | sink CPU ms, of its threads |{late} limit |\n\
-         |---|--:|--:|--:|--:|--:|--:|--:|{}---|\n",
+         |---|--:|--:|--:|--:|--:|--:|--:|--:|{}---|\n",
         if work.is_open_loop() { "--:|" } else { "" }
     );
     rows.iter().for_each(|subject| out.push_str(&around(result, *subject, options)));
@@ -114,13 +114,14 @@ fn around(result: &Result, subject: Subject, options: &Options) -> String {
         false => String::new(),
     };
     format!(
-        "| {} | {} | {} / {} / {} | {} | {} | {} | {} | {} |{late} {} |\n",
+        "| {} | {} | {} / {} / {} | {} | {} | {} | {} | {} | {} |{late} {} |\n",
         subject.name(),
         of(|f| Some(f.seconds)).map_or("–".to_owned(), |seconds| seconds.with(|one| format!("{one:.1}"))),
         whole(BUSY),
         whole(|f| Some(f.machine?.iowait_percent)),
         whole(|f| Some(f.machine?.steal_percent)),
         whole(|f| f.others_percent),
+        whole(|f| f.device_busy_percent),
         of(|f| f.busy_before_percent)
             .map_or("–".to_owned(), |before| before.with(|percent| format!("{percent:.0}"))),
         text(of(|f| Some(f.disk_before.as_ref()?.p50_ms))),
@@ -150,7 +151,7 @@ fn limits(result: &Result, subject: Subject, options: &Options) -> String {
         (of(BUSY) >= CORES_BUSY, "cores"),
         (source && !is_disk, "generator may"),
         (sink && !is_disk, "sink may"),
-        (!is_disk && of(|f| Some(f.machine?.iowait_percent)) >= IOWAIT, "disk may"),
+        (of(|f| f.device_busy_percent) >= DEVICE_BUSY, "disk may"),
         (result.work.is_open_loop(), "the rate asked for"),
     ];
     let found: Vec<_> = reasons.iter().filter(|(holds, _)| *holds).map(|(_, name)| *name).collect();
@@ -190,7 +191,7 @@ fn limit_sentence(result: &Result, subject: Subject, options: &Options) -> Strin
 }
 
 fn late_sentence(result: &Result, subject: Subject) -> String {
-    let lateness = result.spread(subject, |f| Some(LATE(f)? / f.transaction.as_ref()?.p99()?));
+    let lateness = result.spread(subject, |f| Some(LATE(f)? / f.transaction.as_ref()?.p99_ms));
     let Some(share) = lateness.filter(|share| share.median > LATE_SHARE) else { return String::new() };
     format!(
         "\n**The generator was late with {}: the p99 of its lateness is {:.0} % of the p99 of the latency, which says \

@@ -84,29 +84,34 @@ pub enum Handshakes {
     Resumed,
 }
 
-/// How many measurements the work is, and how long they take, roughly: what a measurement takes beside its own length
-/// is as on two cores of 2.5 GHz.
+/// How many measurements the work is, and how long they take, roughly: what one takes beside its own length is as on two
+/// cores of 2.5 GHz.
 pub fn length(works: &[Work]) -> (usize, Duration) {
-    const BESIDE: f64 = 4.5;
-    let mut rows = 0;
-    let mut seconds = 0.0;
+    let (mut rows, mut seconds) = (0, 0.0);
     for work in works {
         for subject in &work.servers {
+            // A start, a warm-up of a second, rests and an end; servers of many processes take longer.
+            let beside = match subject {
+                Subject::Fdatasync => 0.5,
+                Subject::Straight | Subject::Server(Kind::Relay | Kind::Bare) => 2.7,
+                Subject::Server(_) => 4.0,
+            };
             let measured = match work.task {
-                // Memory at the start, then ten thousand connections, then ten seconds at least.
+                // Memory at the start, ten thousand connections, ten seconds at least.
                 Task::Idle => work.seconds.max(10.0) + 10.0,
-                _ if *subject == Subject::Fdatasync => work.seconds - BESIDE + 0.5,
-                // A start, the filling of the queue, and its emptying.
-                Task::Deliver => 2.0 * work.seconds + 2.0 * BESIDE,
+                // A start on nothing, the filling of the queue, and its emptying.
+                Task::Deliver => 2.0 * work.seconds + 2.0 * beside,
                 _ if work.load.is_some() => 2.0 * work.seconds + 1.0,
                 _ => work.seconds,
             };
+            // The rate is taken before the first round.
+            let before = if work.ends == Ends::Postfix { 6.0 } else { 1.0 };
             let rounds = work.rounds_of(*subject);
             rows += rounds;
-            seconds += rounds as f64 * (measured + BESIDE);
+            seconds += rounds as f64 * (measured + beside) + before;
         }
     }
-    (rows, Duration::from_secs_f64(seconds.max(0.0)))
+    (rows, Duration::from_secs_f64(seconds))
 }
 
 /// Octets of each message, or a mix of sizes.
