@@ -5,16 +5,19 @@
 //! client sends, answers in the same places, and makes groups of messages durable with one O_DIRECT|O_DSYNC write
 //! each; the second sends what it is given on over its own connections to the next server. Nothing is parsed,
 //! checked, logged, recorded, retried or bounded in time: that a read is the end of a message is told by its last
-//! five octets, and replies are counted by their line ends. Only for `sluice-bench source` and `sink`.
+//! five octets, and replies are counted by their line ends. Octets are read into the message that is sent on, and
+//! copied once, into the write's aligned buffer; messages are used again. Only for `sluice-bench source` and `sink`.
 
 use crate::args;
+use crate::listen::listen;
 use crate::stop::Stop;
 use anyhow::{Context as _, Result, anyhow, ensure};
 use clap::Args;
 use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _};
 use glommio::channels::shared_channel::{self, SharedReceiver, SharedSender};
 use glommio::io::{DmaFile, OpenOptions};
-use glommio::net::{TcpListener, TcpStream};
+use glommio::net::TcpStream;
+use glommio::timer::sleep;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -23,7 +26,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -34,6 +37,8 @@ const READ_BYTES: usize = 16 * 1024;
 /// As the relay has them.
 const CONNECTIONS: usize = 20;
 const HANDED_OVER_MAX: usize = 16 * 1024;
+/// How often it is looked whether it is to end.
+const WATCH: Duration = Duration::from_millis(10);
 /// O_DSYNC (open(2)).
 const O_DSYNC: i32 = 0o10000;
 
@@ -53,10 +58,43 @@ pub struct Options {
     pub cpus: args::Cpus,
 }
 
-/// One message: its commands and its content, as they came.
+/// One message, its content behind its commands, as they came.
+#[derive(Default)]
 struct Message {
-    commands: Vec<u8>,
-    content: Vec<u8>,
+    /// All of it is initialised; what is behind `filled` is room.
+    octets: Vec<u8>,
+    filled: usize,
+    /// Octets of the commands.
+    commands: usize,
+}
+
+impl Message {
+    /// Where the next read goes.
+    fn room(&mut self) -> &mut [u8] {
+        if self.octets.len() - self.filled < READ_BYTES {
+            self.octets.resize((2 * self.octets.len()).max(2 * READ_BYTES), 0);
+        }
+        &mut self.octets[self.filled..]
+    }
+
+    fn all(&self) -> &[u8] {
+        &self.octets[..self.filled]
+    }
+}
+
+/// Messages that have been sent on, to be used again: the sending executor puts them here, the accepting one takes them.
+#[derive(Clone, Default)]
+struct Used(Arc<Mutex<Vec<Message>>>);
+
+impl Used {
+    fn take(&self) -> Message {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    fn put(&self, message: Message) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push(Message { filled: 0, commands: 0, ..message });
+    }
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -64,14 +102,13 @@ pub fn run(options: &Options) -> Result<bool> {
     ensure!(options.cpus.0.len() == 2, "--cpus: one for accepting and one for sending");
     let stop = Stop::at_signals()?;
     let (sender, receiver) = shared_channel::new_bounded(HANDED_OVER_MAX);
-    let next = options.next;
-    let _sending = spawn(options.cpus.0[1], move || send_on(next, receiver))?;
+    let (next, used) = (options.next, Used::default());
+    let again = used.clone();
+    let _sending = spawn(options.cpus.0[1], move || send_on(next, receiver, again))?;
     let (bind, dir) = (options.bind, options.dir.clone());
-    let _accepting = spawn(options.cpus.0[0], move || accept(bind, dir, sender))?;
-    while !stop.is_set() {
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    // The executors end with the process: they have nothing to finish.
+    let accepting = spawn(options.cpus.0[0], move || accept(bind, dir, sender, used, stop))?;
+    accepting.join().map_err(|error| anyhow!("the accepting executor: {error}"))?;
+    // The other one ends with the process: it has nothing to finish.
     std::process::exit(0);
 }
 
@@ -93,29 +130,31 @@ where
 /// Messages on their way to the disk.
 #[derive(Default)]
 struct Gathering {
-    waiting: RefCell<Vec<(Rc<Durable>, Arc<Message>)>>,
+    waiting: RefCell<Vec<Rc<Storing>>>,
     writer: RefCell<Option<Waker>>,
 }
 
+/// A session's message on its way.
 #[derive(Default)]
-struct Durable {
+struct Storing {
+    message: RefCell<Message>,
     done: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
 impl Gathering {
-    /// Until the message is on stable storage.
-    async fn store(&self, message: Arc<Message>) {
-        let durable = Rc::new(Durable::default());
-        self.waiting.borrow_mut().push((durable.clone(), message));
+    /// Until the session's message is on stable storage.
+    async fn store(&self, storing: &Rc<Storing>) {
+        storing.done.set(false);
+        self.waiting.borrow_mut().push(storing.clone());
         if let Some(writer) = self.writer.take() {
             writer.wake();
         }
         poll_fn(|context| {
-            if durable.done.get() {
+            if storing.done.get() {
                 return Poll::Ready(());
             }
-            *durable.waker.borrow_mut() = Some(context.waker().clone());
+            *storing.waker.borrow_mut() = Some(context.waker().clone());
             Poll::Pending
         })
         .await;
@@ -123,26 +162,26 @@ impl Gathering {
 
     async fn write(&self, file: &DmaFile) -> Result<()> {
         let mut position = 0;
+        let mut group: Vec<Rc<Storing>> = Vec::new();
         loop {
-            let group = poll_fn(|context| {
-                let group = std::mem::take(&mut *self.waiting.borrow_mut());
+            poll_fn(|context| {
+                std::mem::swap(&mut group, &mut *self.waiting.borrow_mut());
                 if group.is_empty() {
                     *self.writer.borrow_mut() = Some(context.waker().clone());
                     return Poll::Pending;
                 }
-                Poll::Ready(group)
+                Poll::Ready(())
             })
             .await;
-            let octets: usize = group.iter().map(|(_, one)| one.commands.len() + one.content.len()).sum();
+            let octets: usize = group.iter().map(|one| one.message.borrow().filled).sum();
             let octets = octets.next_multiple_of(BLOCK);
             let mut buffer = file.alloc_dma_buffer(octets);
             let mut rest = buffer.as_bytes_mut();
-            for (_, message) in &group {
-                for part in [&message.commands, &message.content] {
-                    let (now, later) = rest.split_at_mut(part.len());
-                    now.copy_from_slice(part);
-                    rest = later;
-                }
+            for storing in &group {
+                let message = storing.message.borrow();
+                let (now, later) = rest.split_at_mut(message.filled);
+                now.copy_from_slice(message.all());
+                rest = later;
             }
             if position + octets as u64 > FILE_BYTES {
                 position = 0;
@@ -150,9 +189,9 @@ impl Gathering {
             let written = file.write_at(buffer, position).await;
             ensure!(written.map_err(|error| anyhow!("{error}"))? == octets, "a short write");
             position += octets as u64;
-            for (durable, _) in group {
-                durable.done.set(true);
-                if let Some(waker) = durable.waker.take() {
+            for storing in group.drain(..) {
+                storing.done.set(true);
+                if let Some(waker) = storing.waker.take() {
                     waker.wake();
                 }
             }
@@ -172,7 +211,13 @@ async fn open(dir: &Path) -> Result<DmaFile> {
     Ok(file)
 }
 
-async fn accept(bind: SocketAddr, dir: PathBuf, sender: SharedSender<Arc<Message>>) -> Result<()> {
+async fn accept(
+    bind: SocketAddr,
+    dir: PathBuf,
+    sender: SharedSender<Message>,
+    used: Used,
+    stop: Stop,
+) -> Result<()> {
     let file = open(&dir).await?;
     let gathering = Rc::new(Gathering::default());
     let writing = gathering.clone();
@@ -184,45 +229,58 @@ async fn accept(bind: SocketAddr, dir: PathBuf, sender: SharedSender<Arc<Message
     })
     .detach();
     let sender = Rc::new(sender.connect().await);
-    let listener = TcpListener::bind(bind).map_err(|error| anyhow!("{bind}: {error}"))?;
-    loop {
-        let stream = listener.accept().await.map_err(|error| anyhow!("{error}"))?;
-        let (gathering, sender) = (gathering.clone(), sender.clone());
-        glommio::spawn_local(async move {
-            let take = async |message: Arc<Message>| {
-                gathering.store(message.clone()).await;
+    let listener = listen(bind).with_context(|| format!("{bind}"))?;
+    let accepting = glommio::spawn_local(async move {
+        while let Ok(stream) = listener.accept().await {
+            let (gathering, sender, used) = (gathering.clone(), sender.clone(), used.clone());
+            glommio::spawn_local(async move {
                 // A message too many is lost: this is no relay.
-                let _ = sender.try_send(message);
-            };
-            // A client that goes away is nobody's fault.
-            let _ = converse(stream, take).await;
-        })
-        .detach();
+                let hand_over = |message: Message| drop(sender.try_send(message));
+                // A client that goes away is nobody's fault.
+                let _ = converse(stream, &gathering, &used, hand_over).await;
+            })
+            .detach();
+        }
+    });
+    while !stop.is_set() {
+        sleep(WATCH).await;
     }
+    accepting.cancel().await;
+    // The ring has to see the accept cancelled, else it keeps the port after the process's end.
+    sleep(WATCH).await;
+    Ok(())
 }
 
 /// A dialogue: greeting, EHLO, then commands in one group and content in turns.
-async fn converse(mut stream: TcpStream, take: impl AsyncFn(Arc<Message>)) -> io::Result<()> {
+async fn converse(
+    mut stream: TcpStream,
+    gathering: &Gathering,
+    used: &Used,
+    hand_over: impl Fn(Message),
+) -> io::Result<()> {
     stream.set_nodelay(true)?;
     stream.write_all(b"220 bare.example ESMTP\r\n").await?;
-    let mut buffer = vec![0; READ_BYTES];
-    let _hello = stream.read(&mut buffer).await?;
+    let mut hello = vec![0; READ_BYTES];
+    stream.read(&mut hello).await?;
     stream.write_all(b"250-bare.example\r\n250-PIPELINING\r\n250 8BITMIME\r\n").await?;
+    let storing = Rc::new(Storing::default());
     loop {
-        let read = stream.read(&mut buffer).await?;
-        if read == 0 || buffer[0] == b'Q' {
+        let mut message = used.take();
+        message.filled = stream.read(message.room()).await?;
+        if message.filled == 0 || message.octets[0] == b'Q' {
             return Ok(());
         }
-        let commands = buffer[..read].to_vec();
+        message.commands = message.filled;
         stream.write_all(b"250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n354 Go on\r\n").await?;
-        let mut content = Vec::new();
-        while !content.ends_with(b"\r\n.\r\n") {
-            match stream.read(&mut buffer).await? {
+        while !message.all().ends_with(b"\r\n.\r\n") {
+            match stream.read(message.room()).await? {
                 0 => return Ok(()),
-                read => content.extend_from_slice(&buffer[..read]),
+                read => message.filled += read,
             }
         }
-        take(Arc::new(Message { commands, content })).await;
+        *storing.message.borrow_mut() = message;
+        gathering.store(&storing).await;
+        hand_over(storing.message.take());
         stream.write_all(b"250 2.0.0 Ok: durable\r\n").await?;
     }
 }
@@ -230,11 +288,11 @@ async fn converse(mut stream: TcpStream, take: impl AsyncFn(Arc<Message>)) -> io
 /// What waits to be sent, and the connections without work.
 #[derive(Default)]
 struct Ready {
-    messages: RefCell<VecDeque<Arc<Message>>>,
+    messages: RefCell<VecDeque<Message>>,
     idle: RefCell<Vec<Waker>>,
 }
 
-async fn send_on(next: SocketAddr, receiver: SharedReceiver<Arc<Message>>) -> Result<()> {
+async fn send_on(next: SocketAddr, receiver: SharedReceiver<Message>, used: Used) -> Result<()> {
     let receiver = receiver.connect().await;
     let ready = Rc::new(Ready::default());
     let mut connections = 0;
@@ -245,9 +303,9 @@ async fn send_on(next: SocketAddr, receiver: SharedReceiver<Arc<Message>>) -> Re
             Some(idle) => idle.wake(),
             None if connections < CONNECTIONS => {
                 connections += 1;
-                let ready = ready.clone();
+                let (ready, used) = (ready.clone(), used.clone());
                 glommio::spawn_local(async move {
-                    if let Err(error) = deliver(next, &ready).await {
+                    if let Err(error) = deliver(next, &ready, &used).await {
                         eprintln!("sluice-bench bare: {next}: {error}");
                         std::process::exit(2);
                     }
@@ -260,7 +318,7 @@ async fn send_on(next: SocketAddr, receiver: SharedReceiver<Arc<Message>>) -> Re
     Ok(())
 }
 
-async fn deliver(next: SocketAddr, ready: &Ready) -> io::Result<()> {
+async fn deliver(next: SocketAddr, ready: &Ready, used: &Used) -> io::Result<()> {
     let mut stream = TcpStream::connect(next).await?;
     stream.set_nodelay(true)?;
     let mut buffer = vec![0; READ_BYTES];
@@ -276,10 +334,12 @@ async fn deliver(next: SocketAddr, ready: &Ready) -> io::Result<()> {
             }
         })
         .await;
-        stream.write_all(&message.commands).await?;
+        let (commands, content) = message.all().split_at(message.commands);
+        stream.write_all(commands).await?;
         replies(&mut stream, &mut buffer, 3).await?;
-        stream.write_all(&message.content).await?;
+        stream.write_all(content).await?;
         replies(&mut stream, &mut buffer, 1).await?;
+        used.put(message);
     }
 }
 

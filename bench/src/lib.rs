@@ -21,6 +21,7 @@ pub mod bare;
 pub mod compare;
 pub mod destinations;
 pub mod figures;
+mod listen;
 pub mod message;
 pub mod place;
 pub mod process;

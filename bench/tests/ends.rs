@@ -138,7 +138,8 @@ fn messages_of_mixed_sizes_come_by_tls_with_full_and_with_resumed_handshakes() {
     let directory = tempfile::tempdir().unwrap();
     let made = sluice_bench::servers::Certificate::create(directory.path(), "ec:P-256").unwrap();
     let (certificate, key) = (made.certificate.to_str().unwrap(), made.key.to_str().unwrap());
-    for (resume, full) in [("false", 40), ("true", 1)] {
+    // One session is before all messages.
+    for (resume, full, resumed) in [("false", 40, 0), ("true", 1, 40)] {
         let sink = Sink::start(&["--tls-certificate", certificate, "--tls-key", key]);
         let (report, success) = sink.source(&[
             "--messages",
@@ -146,7 +147,7 @@ fn messages_of_mixed_sizes_come_by_tls_with_full_and_with_resumed_handshakes() {
             "--messages-per-connection",
             "1",
             "--sessions",
-            "1",
+            "4",
             "--sizes",
             "1024:7,40000:3",
             "--starttls",
@@ -157,10 +158,12 @@ fn messages_of_mixed_sizes_come_by_tls_with_full_and_with_resumed_handshakes() {
             resume,
         ]);
         assert!(success, "{report:?}");
+        assert_eq!((report.handshakes_full, report.handshakes_resumed), (40 - resumed, resumed));
+        assert_eq!(report.resumed_share(), Some(resumed as f64 / 40.0));
         let (report, success) = sink.end();
         assert!(success);
         assert_eq!((report.intact, report.handshakes_failed), (40, 0));
-        assert_eq!((report.handshakes_full, report.handshakes_resumed), (full, 40 - full), "resume {resume}");
+        assert_eq!((report.handshakes_full, report.handshakes_resumed), (full, resumed), "resume {resume}");
         assert!(report.octets > 40 * 1024 && report.octets < 40 * 40_000, "{}", report.octets);
     }
 }

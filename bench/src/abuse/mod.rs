@@ -298,7 +298,14 @@ impl Bench {
                 "4096",
             ])
             .args(["--target", &format!("127.0.0.1:{}", options.port)])
-            .args(["--rate", &options.rate.to_string(), "--seconds", &options.seconds.to_string()])
+            .args([
+                "--arrivals",
+                "even",
+                "--rate",
+                &options.rate.to_string(),
+                "--seconds",
+                &options.seconds.to_string(),
+            ])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()

@@ -4,7 +4,7 @@ use crate::process::Group;
 use crate::stop::Stop;
 use anyhow::{Context as _, Result, ensure};
 use std::fs;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -35,11 +35,12 @@ pub fn accepts(port: u16) -> bool {
     TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), Duration::from_secs(1)).is_ok()
 }
 
-/// Waits until nothing listens on the port. The kernel takes the rings of an ended process down in its own time, and
-/// a listener with a pending accept goes with them.
+/// Waits until a server can bind the port, as servers do, with SO_REUSEADDR: that nobody answers on it does not say so.
+/// The kernel takes the rings of an ended process down in its own time, and a listener with a pending accept goes with
+/// them.
 pub fn await_free(port: u16, stop: &Stop) -> Result<()> {
     let deadline = Instant::now() + FREE_WAIT;
-    while accepts(port) {
+    while TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_err() {
         ensure!(Instant::now() < deadline, "port {port} is taken; choose others with --port");
         ensure!(!stop.is_set(), "interrupted");
         std::thread::sleep(Duration::from_millis(20));
@@ -65,5 +66,21 @@ impl WorkDirectory {
 impl Drop for WorkDirectory {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_free_when_it_can_be_bound() {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let stop = Stop::default();
+        stop.set();
+        assert!(await_free(port, &stop).is_err(), "bound");
+        drop(taken);
+        await_free(port, &stop).unwrap();
     }
 }

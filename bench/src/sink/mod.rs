@@ -14,6 +14,7 @@ mod verify;
 
 pub use report::Report;
 
+use crate::listen::listen;
 use crate::stop::Stop;
 use crate::wire::Stream;
 use crate::{args, process};
@@ -161,7 +162,7 @@ pub fn run(options: &Options) -> Result<bool> {
 
 /// One executor's work, until the end of the run. Returns its counts and the process's CPU time at the end.
 async fn serve(shared: Rc<Shared>, stop: &Stop) -> Result<(Tally, Duration)> {
-    let listener = match TcpListener::bind(shared.options.bind) {
+    let listener = match listen(shared.options.bind) {
         Ok(listener) => listener,
         Err(error) => {
             stop.set();

@@ -4,9 +4,9 @@
 //! local tasks of their executor and share its [`Shared`]; between executors only the message counter is shared.
 //!
 //! Closed loop: a session sends its next message when the last one is answered, so a slow server is asked less.
-//! Open loop (`--rate`): message *n* is due at start + n / rate, whatever the server does; a free session takes the
-//! next due message, and its latency counts from when it was due. So a stall of the server shows in every message
-//! that had to wait for it (no coordinated omission).
+//! Open loop (`--rate`): each message is due at a time of its own, whatever the server does ([`pace`]); a free session
+//! takes the next due message, and its latency counts from when it was due. So a stall of the server shows in every
+//! message that had to wait for it (no coordinated omission).
 
 mod mix;
 mod pace;
@@ -14,10 +14,12 @@ mod report;
 mod session;
 
 pub use mix::Mix;
+pub use pace::Arrivals;
 pub use report::{Failure, Report};
 
 use crate::message::Recipe;
 use crate::stop::Stop;
+use crate::tls::handshakes;
 use crate::{args, process};
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{ArgAction, Args};
@@ -56,6 +58,9 @@ pub struct Options {
     /// Messages per second (open loop); without it each session sends as fast as it is answered (closed loop)
     #[arg(long)]
     pub rate: Option<f64>,
+    /// Open loop: the gaps between the times when messages are due; the same in each run of so many messages
+    #[arg(long, value_enum, default_value_t = Arrivals::Random)]
+    pub arrivals: Arrivals,
     /// Messages on one connection, then QUIT and a new one; 0: no limit
     #[arg(long, default_value_t = 0)]
     pub messages_per_connection: u64,
@@ -74,8 +79,9 @@ pub struct Options {
     /// Speak TLS after STARTTLS, with a server whose certificate these (PEM) vouch for
     #[arg(long, value_name = "FILE")]
     pub starttls: Option<PathBuf>,
-    /// Resume TLS sessions where the server hands out tickets
-    #[arg(long, default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
+    /// Resume TLS sessions, by TLS 1.2: a session before the first message gets what all others resume. Without it every
+    /// handshake is a full one
+    #[arg(long, default_value_t = false, action = ArgAction::Set, value_name = "BOOL")]
     pub tls_resume: bool,
     /// The name that the certificate must have
     #[arg(long, default_value = "localhost")]
@@ -121,16 +127,21 @@ pub fn run(options: &Options) -> Result<bool> {
     let target = resolve(&options.target)?;
     ServerName::try_from(options.tls_name.as_str()).context("--tls-name is no name of a server")?;
     let tls = match &options.starttls {
-        Some(trusted) => {
-            Some(crate::tls::handshakes::client(trusted, rustls::ALL_VERSIONS, options.tls_resume)?)
+        Some(trusted) if options.tls_resume => {
+            let config = handshakes::client(trusted, handshakes::RESUMABLE, true)?;
+            // Sessions that begin together would find nothing to resume.
+            let first = handshakes::session(target, handshakes::Kind::Resumed, &config, &options.tls_name);
+            first.context("the TLS session that is to be resumed")?;
+            Some(config)
         }
+        Some(trusted) => Some(handshakes::client(trusted, rustls::ALL_VERSIONS, false)?),
         None => None,
     };
     let stop = Stop::at_signals()?;
     let run = run_number(options)?;
     let pace = Arc::new(pace(options, stop));
     let acknowledged = report::Acknowledged::create(options.acknowledged.as_deref())?;
-    let started = SystemTime::now();
+    let started = SystemTime::now() + pace.start().saturating_duration_since(Instant::now());
     let cpu_before = process::own_cpu();
     let builders = args::executors(options.cpus.as_ref());
     let executors = builders.len();
@@ -180,7 +191,8 @@ fn pace(options: &Options, stop: Stop) -> Pace {
         (messages, _) => messages,
     };
     let lead = if options.rate.is_some() { LEAD } else { Duration::ZERO };
-    Pace::new(Instant::now() + lead, options.rate, messages, options.seconds.map(Duration::from_secs), stop)
+    let rate = options.rate.map(|rate| (rate, options.arrivals));
+    Pace::new(Instant::now() + lead, rate, messages, options.seconds.map(Duration::from_secs), stop)
 }
 
 fn resolve(target: &str) -> Result<SocketAddr> {

@@ -1,9 +1,10 @@
 //! What a run of the generator counted, and how it is printed.
 
 use super::Options;
-use super::pace::Pace;
+use super::pace::{Arrivals, Pace};
 use crate::figures::{Latency, Summary, short, table};
 use anyhow::{Context as _, Result};
+use rustls::HandshakeKind;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -20,6 +21,8 @@ pub struct Tally {
     pub failed: u64,
     /// Octets of content of the accepted messages.
     pub octets: u64,
+    pub handshakes_full: u64,
+    pub handshakes_resumed: u64,
     pub failures: BTreeMap<String, Failure>,
     pub connect: Latency,
     pub transaction: Latency,
@@ -52,11 +55,21 @@ impl Tally {
         }
     }
 
+    /// A TLS handshake that is done.
+    pub fn handshake(&mut self, kind: Option<HandshakeKind>) {
+        match kind {
+            Some(HandshakeKind::Resumed) => self.handshakes_resumed += 1,
+            _ => self.handshakes_full += 1,
+        }
+    }
+
     pub fn add(&mut self, other: &Tally) {
         self.connections += other.connections;
         self.accepted += other.accepted;
         self.failed += other.failed;
         self.octets += other.octets;
+        self.handshakes_full += other.handshakes_full;
+        self.handshakes_resumed += other.handshakes_resumed;
         for (kind, failure) in &other.failures {
             let sum =
                 self.failures.entry(kind.clone()).or_insert_with(|| Failure { count: 0, ..failure.clone() });
@@ -113,16 +126,21 @@ pub struct Report {
     pub recipients: usize,
     /// Messages per second asked for; none in the closed loop.
     pub rate: Option<f64>,
+    /// Open loop: how the times were spread.
+    pub arrivals: Option<Arrivals>,
     pub pipeline: bool,
-    /// Nanoseconds since 1970 when the run began.
+    /// Nanoseconds since 1970 when the run began; in the open loop, when the first message was due.
     pub started_unix_nanos: u64,
-    /// From the first message's start to the last one's answer.
+    /// From the first message's start (open loop: from when it was due) to the last one's answer.
     pub seconds: f64,
     pub connections: u64,
     pub accepted: u64,
     pub failed: u64,
     /// Planned and never started: the open loop gave up, or a signal came.
     pub not_sent: u64,
+    /// TLS handshakes by their kind, as the client's library says it; each is of a connection.
+    pub handshakes_full: u64,
+    pub handshakes_resumed: u64,
     pub messages_per_second: f64,
     pub mebibytes_per_second: f64,
     /// The generator's own user and system time.
@@ -144,7 +162,7 @@ impl Report {
         pace: &Pace,
         cpu: Duration,
     ) -> Self {
-        let first = tally.first.unwrap_or(pace.start());
+        let first = tally.first.filter(|_| options.rate.is_none()).unwrap_or(pace.start());
         let seconds = tally.last.map_or(0.0, |last| last.saturating_duration_since(first).as_secs_f64());
         let per_second = |amount: f64| if seconds > 0.0 { amount / seconds } else { 0.0 };
         Report {
@@ -153,6 +171,7 @@ impl Report {
             size: options.size,
             recipients: options.recipients,
             rate: options.rate,
+            arrivals: options.rate.map(|_| options.arrivals),
             pipeline: options.pipeline,
             started_unix_nanos: started.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64,
             seconds,
@@ -162,6 +181,8 @@ impl Report {
             not_sent: pace
                 .planned()
                 .map_or(0, |planned| planned.saturating_sub(tally.accepted + tally.failed)),
+            handshakes_full: tally.handshakes_full,
+            handshakes_resumed: tally.handshakes_resumed,
             messages_per_second: per_second(tally.accepted as f64),
             mebibytes_per_second: per_second(tally.octets as f64 / f64::from(1 << 20)),
             cpu_seconds: cpu.as_secs_f64(),
@@ -172,6 +193,12 @@ impl Report {
             end_of_data: tally.end_of_data.summary(),
             lag: tally.lag.summary(),
         }
+    }
+
+    /// Share of the TLS handshakes that resumed a session; `None` where there was none.
+    pub fn resumed_share(&self) -> Option<f64> {
+        let all = self.handshakes_full + self.handshakes_resumed;
+        (all > 0).then(|| self.handshakes_resumed as f64 / all as f64)
     }
 
     /// Every message was accepted, for every recipient, without a detour.
@@ -207,6 +234,10 @@ impl Report {
             rows.push(row("started late", &self.lag));
         }
         out.push_str(&table(&rows));
+        if self.handshakes_full + self.handshakes_resumed > 0 {
+            let (full, resumed) = (self.handshakes_full, self.handshakes_resumed);
+            out.push_str(&format!("{full} full TLS handshakes, {resumed} resumed\n"));
+        }
         for (kind, failure) in &self.failures {
             out.push_str(&format!("{} × {kind}, first: {}\n", failure.count, failure.first));
         }

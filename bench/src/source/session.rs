@@ -34,12 +34,14 @@ enum Answer {
 }
 
 pub(super) async fn run(shared: Rc<Shared>, number: usize) {
-    let mut session = Session { shared, number, content: Vec::new(), group: String::new(), connection: None };
+    let mut session =
+        Session { shared, number, content: Vec::new(), octets: 0, group: String::new(), connection: None };
     let mut failures_in_a_row = 0;
     if session.shared.options.rate.is_some() && session.shared.options.messages_per_connection == 0 {
         session.connection = session.connect().await.ok();
     }
     while let Some(turn) = session.shared.pace.next(Instant::now()) {
+        session.compose(turn.number);
         if let Some(due) = turn.due {
             sleep(due.saturating_duration_since(Instant::now())).await;
             session.shared.tally.borrow_mut().lag.record(due.elapsed());
@@ -68,13 +70,20 @@ struct Session {
     number: usize,
     /// The message being sent, as it goes over the wire.
     content: Vec<u8>,
+    /// Its octets before dot-stuffing.
+    octets: usize,
     /// Its commands.
     group: String,
     connection: Option<Connection>,
 }
 
 impl Session {
-    /// Sends one message, over a new connection if there is none.
+    /// Makes the content ready, before any clock of the message runs: it is no work of the server's.
+    fn compose(&mut self, number: u64) {
+        self.octets = self.shared.composers.of(number).compose(number, self.number, &mut self.content);
+    }
+
+    /// Sends the composed message, over a new connection if there is none.
     async fn message(&mut self, turn: Turn) -> Result<(), Broken> {
         self.shared.tally.borrow_mut().first.get_or_insert_with(Instant::now);
         let mut connection = match self.connection.take() {
@@ -82,8 +91,6 @@ impl Session {
             None => self.connect().await?,
         };
         let began = turn.due.unwrap_or_else(Instant::now);
-        let octets =
-            self.shared.composers.of(turn.number).compose(turn.number, self.number, &mut self.content);
         let answer = match connection.pipelining {
             true => self.pipelined(&mut connection, turn.number).await?,
             false => self.in_steps(&mut connection, turn.number).await?,
@@ -95,7 +102,7 @@ impl Session {
                 Answer::Accepted => {
                     tally.transaction.record(began.elapsed());
                     tally.accepted += 1;
-                    tally.octets += octets as u64;
+                    tally.octets += self.octets as u64;
                     tally.acknowledged.note(turn.number);
                 }
                 Answer::Refused => tally.failed += 1,
@@ -157,7 +164,9 @@ impl Session {
         let name =
             ServerName::try_from(self.shared.options.tls_name.clone()).expect("looked at before the start");
         let stream = tls.connect(name, connection.stream).await;
-        connection.stream = Box::new(stream.map_err(|error| self.broken("handshake", &error))?);
+        let stream = stream.map_err(|error| self.broken("handshake", &error))?;
+        self.shared.tally.borrow_mut().handshake(stream.get_ref().1.handshake_kind());
+        connection.stream = Box::new(stream);
         self.write(&mut connection, "ehlo", b"EHLO source.example\r\n").await?;
         let hello = self.reply(&mut connection, "ehlo").await?;
         self.expect(&connection, "ehlo", &hello, 250).then_some(()).ok_or(Broken)?;

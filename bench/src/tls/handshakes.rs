@@ -18,6 +18,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// What a client must speak to resume as often as it likes.
+pub const RESUMABLE: &[&SupportedProtocolVersion] = &[&TLS12];
+
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What every session does after EHLO.
@@ -90,15 +93,15 @@ pub fn run(target: SocketAddr, kind: Kind, trusted: &Path, threads: usize, lengt
 }
 
 fn one_after_the_other(target: SocketAddr, kind: Kind, trusted: &Path, end: Instant) -> Result<Done> {
-    let version = if kind == Kind::Resumed { &TLS12 } else { &TLS13 };
-    let config = client(trusted, &[version], kind == Kind::Resumed)?;
+    let versions = if kind == Kind::Resumed { RESUMABLE } else { &[&TLS13] };
+    let config = client(trusted, versions, kind == Kind::Resumed)?;
     if kind == Kind::Resumed {
         // The first handshake is a full one, and not counted.
-        session(target, kind, &config)?;
+        session(target, kind, &config, NAME)?;
     }
     let mut done = Done::default();
     while Instant::now() < end {
-        let resumed = session(target, kind, &config)?;
+        let resumed = session(target, kind, &config, NAME)?;
         done.sessions += 1;
         done.resumed += u64::from(resumed);
     }
@@ -106,8 +109,8 @@ fn one_after_the_other(target: SocketAddr, kind: Kind, trusted: &Path, end: Inst
     Ok(done)
 }
 
-/// One session; whether its handshake was resumed.
-fn session(target: SocketAddr, kind: Kind, config: &Arc<ClientConfig>) -> Result<bool> {
+/// One session with a server of this name; whether its handshake was resumed. Blocks.
+pub fn session(target: SocketAddr, kind: Kind, config: &Arc<ClientConfig>, name: &str) -> Result<bool> {
     let mut stream = TcpStream::connect_timeout(&target, PATIENCE)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -118,7 +121,7 @@ fn session(target: SocketAddr, kind: Kind, config: &Arc<ClientConfig>) -> Result
         return Ok(false);
     }
     say(&mut stream, "STARTTLS\r\n", 220)?;
-    let name = ServerName::try_from(NAME).expect("a constant name is valid");
+    let name = ServerName::try_from(name.to_owned()).context("the server's name")?;
     let mut connection = ClientConnection::new(config.clone(), name)?;
     let mut tls = rustls::Stream::new(&mut connection, &mut stream);
     // Before its reply stand the tickets, which so come to be read.

@@ -185,7 +185,7 @@ fn octets(options: &Options, trusted: Option<&Path>) -> Result<(f64, f64, f64)> 
     command.args(["source", "--json", "--size", "65536", "--target", &format!("127.0.0.1:{}", options.port)]);
     command.args(["--sessions", &options.sessions.to_string(), "--messages", &options.messages.to_string()]);
     if let Some(trusted) = trusted {
-        command.arg("--starttls").arg(trusted).args(["--tls-name", NAME]);
+        command.arg("--starttls").arg(trusted).args(["--tls-name", NAME, "--tls-resume", "false"]);
     }
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("the generator")?;
     let text = String::from_utf8_lossy(&output.stdout);
