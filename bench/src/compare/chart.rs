@@ -9,7 +9,7 @@ const LABELS: f64 = 190.0;
 /// Room behind the longest bar for its value.
 const VALUES: f64 = 150.0;
 /// Above the first panel.
-const TOP: f64 = 66.0;
+const TOP: f64 = 80.0;
 /// Half the height of a whisker's ends.
 const WHISKER: f64 = 4.0;
 const BAR: f64 = 18.0;
@@ -30,17 +30,19 @@ pub struct Bar {
     pub color: &'static str,
 }
 
-/// The picture. `about` stands below the title, `unit` below each axis.
-pub fn svg(title: &str, about: &str, unit: &str, panels: &[Panel]) -> String {
+/// The picture. The two lines of `about` stand below the title, `unit` below each axis.
+pub fn svg(title: &str, about: &[&str; 2], unit: &str, panels: &[Panel]) -> String {
     let height: f64 = TOP + panels.iter().map(panel_height).sum::<f64>();
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" \
          height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
          <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
          <text x=\"12\" y=\"28\" font-size=\"18\" font-weight=\"bold\">{}</text>\n\
-         <text x=\"12\" y=\"46\" font-size=\"10\" fill=\"#555\">{}</text>\n",
+         <text x=\"12\" y=\"46\" font-size=\"11\" fill=\"#555\">{}</text>\n\
+         <text x=\"12\" y=\"61\" font-size=\"11\" fill=\"#555\">{}</text>\n",
         escaped(title),
-        escaped(about)
+        escaped(about[0]),
+        escaped(about[1])
     );
     let mut top = TOP;
     for panel in panels {
@@ -158,7 +160,7 @@ mod tests {
         };
         let bars = vec![bar("x", &[1_000.0]), bar("y", &[400.0, 500.0, 900.0])];
         let panel = Panel { title: "a < b & c".into(), bars };
-        let text = svg("title", "where & when", "messages/s", &[panel]);
+        let text = svg("title", &["where & when", "how"], "messages/s", &[panel]);
         assert!(text.contains("where &amp; when") && text.contains("500 (400–900)"), "{text}");
         assert_eq!(text.matches("<path").count(), 1, "one round has no range: {text}");
         assert!(text.contains("a &lt; b &amp; c") && text.contains(">messages/s<"), "{text}");

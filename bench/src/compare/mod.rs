@@ -8,6 +8,7 @@
 //! Runs on the main thread; ends and removes everything that it started, also when it fails or is interrupted.
 
 mod account;
+mod bed;
 mod chart;
 mod device;
 mod disk;
@@ -17,6 +18,7 @@ mod machine;
 pub(crate) mod measure;
 mod origin;
 mod pictures;
+mod remarks;
 mod report;
 pub(crate) mod scenario;
 mod spread;

@@ -10,18 +10,21 @@ use std::time::UNIX_EPOCH;
 const PACKAGES: [&str; 8] =
     ["libc6", "libgnutls30", "libssl3", "nodejs", "npm", "openssl", "postfix", "strace"];
 
+/// What the relay's program is made of.
+const RELAY: [&str; 6] = ["Cargo.lock", "Cargo.toml", "engine", "queue", "tuning", ":!*.md"];
+
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Origin {
     /// Of the tree in the current directory.
     pub commit: Option<String>,
-    /// Files there differ from it.
+    /// Files that belong to it differ.
     pub has_changes: Option<bool>,
     /// Of this program.
     pub profile: &'static str,
     pub command: String,
     /// Of the relay's program.
     pub relay_sha256: Option<String>,
-    /// The relay's program is older than the commit.
+    /// The relay's program is older than the last commit that changed it.
     pub relay_is_older: Option<bool>,
     /// `NAME VERSION`.
     pub packages: Vec<String>,
@@ -31,13 +34,15 @@ impl Origin {
     pub fn of(relay: &Path) -> Self {
         let written = std::fs::metadata(relay).and_then(|metadata| metadata.modified()).ok();
         let written = written.and_then(|time| Some(time.duration_since(UNIX_EPOCH).ok()?.as_secs()));
-        let committed = said("git", &["log", "-1", "--format=%ct"]).and_then(|text| text.parse::<u64>().ok());
+        let committed = said("git", &[&["log", "-1", "--format=%ct", "--"], &RELAY[..]].concat());
+        let committed = committed.and_then(|text| text.parse::<u64>().ok());
         let sum = said("sha256sum", &[&relay.display().to_string()]);
         let format = ["-W", "-f", "${Package} ${Version}\\n"];
         let packages = said("dpkg-query", &[&format[..], &PACKAGES].concat()).unwrap_or_default();
         Origin {
             commit: said("git", &["rev-parse", "HEAD"]).filter(|commit| !commit.is_empty()),
-            has_changes: said("git", &["status", "--porcelain"]).map(|text| !text.is_empty()),
+            has_changes: said("git", &["status", "--porcelain", "--untracked-files=no"])
+                .map(|text| !text.is_empty()),
             profile: if cfg!(debug_assertions) { "debug" } else { "release" },
             command: std::env::args().map(|word| quoted(&word)).collect::<Vec<_>>().join(" "),
             relay_sha256: sum.and_then(|text| Some(text.split_whitespace().next()?.to_owned())),
@@ -57,7 +62,11 @@ impl Origin {
             (Some(commit), _) => commit.clone(),
             (None, _) => "unknown".to_owned(),
         };
-        let older = if self.relay_is_older == Some(true) { ", **older than the commit**" } else { "" };
+        let older = if self.relay_is_older == Some(true) {
+            ", **older than the last commit that changed it**"
+        } else {
+            ""
+        };
         let relay =
             self.relay_sha256.as_ref().map_or("not there".to_owned(), |sum| sum.chars().take(16).collect());
         format!(
@@ -115,7 +124,11 @@ mod tests {
             ..origin
         };
         let text = text.markdown();
-        assert!(text.contains("abc **with changes") && text.contains("**older than the commit**"), "{text}");
+        assert!(
+            text.contains("abc **with changes")
+                && text.contains("**older than the last commit that changed it**"),
+            "{text}"
+        );
     }
 
     #[test]

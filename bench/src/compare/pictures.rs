@@ -56,8 +56,8 @@ pub fn all(results: &[Result], about: &str) -> Vec<(&'static str, &'static str, 
     for (name, title, picture) in PICTURES {
         let panels: Vec<_> = results.iter().filter_map(|result| panel(result, picture)).collect();
         if !panels.is_empty() {
-            let under = format!("{about} Bars: median of the rounds; lines: the least and the greatest.");
-            all.push((name, title, chart::svg(title, &under, picture.unit, &panels)));
+            let how = "Bars: the median of the rounds; lines: from the least to the greatest.";
+            all.push((name, title, chart::svg(title, &[about, how], picture.unit, &panels)));
         }
     }
     all
@@ -125,8 +125,7 @@ mod tests {
         let names: Vec<_> = plain.iter().map(|(name, ..)| *name).collect();
         assert_eq!(names, ["rate", "cpu"], "no latency was measured");
         let rate = &plain[0].2;
-        for part in
-            ["straight (no server)", "OpenSMTPD (not synced)", "1 session, ", "; 1 round<", "here. Bars"]
+        for part in ["straight (no server)", "OpenSMTPD (not synced)", "1 session, ", "; 1 round<", "here.<"]
         {
             assert!(rate.contains(part), "{part}: {rate}");
         }

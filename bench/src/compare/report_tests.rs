@@ -101,6 +101,26 @@ fn an_end_that_has_no_time_left_is_said_in_open_loops_too() {
 }
 
 #[test]
+fn handshakes_of_another_kind_than_asked_for_are_said() {
+    let mut result = result();
+    result.work.tls = crate::compare::scenario::Tls::Both;
+    for row in &mut result.rows {
+        let full = if row.subject == STOCK { 0.9 } else { 0.02 };
+        row.figures.handshakes_in_full = Some(full);
+        row.figures.handshakes_in_resumed = Some(1.0 - full);
+        row.figures.handshakes_full = Some(0.5);
+        row.figures.handshakes_resumed = Some(0.25);
+    }
+    let text = page(&options(), &[result], &[], None);
+    assert!(text.contains(" 0.900 / 0.100 | 0.500 / 0.250 | cores |"), "{text}");
+    assert!(
+        text.contains("with Postfix, stock only 10 % of the generator's handshakes were resumed"),
+        "{text}"
+    );
+    assert!(!text.contains("with Sluice only"), "{text}");
+}
+
+#[test]
 fn a_busy_machine_and_another_disk_are_said() {
     let mut result = result();
     result.rows[1].figures.busy_before_percent = Some(40.0);
