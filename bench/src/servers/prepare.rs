@@ -208,12 +208,17 @@ fn exim(setup: &Setup) -> Result<Prepared> {
         .replace("@OUTWARD@", if setup.outward_tls { OUT_TLS } else { "hosts_avoid_tls = *" });
     let config = directory.join("exim.conf");
     fs::write(&config, written)?;
-    let mut command = vec![text(&program), "-C".to_owned(), text(&config), "-bdf".to_owned()];
-    if setup.mode == Mode::Deliver {
-        command.push("-q1s".to_owned());
-    }
+    let start = if setup.mode == Mode::Keep { EXIM_START_KEEP } else { EXIM_START };
+    let mut command = ["sh", "-c", start, "sh"].map(str::to_owned).to_vec();
+    command.extend([text(&program), "-C".to_owned(), text(&config)]);
     in_namespace(&Namespace { users: &["Debian-exim"], ..Namespace::default() }, directory, &command)
 }
+
+/// A daemon, and as many queue runners as queue_run_max allows, which go through what lies in the queue at the start; on
+/// an empty one they end at once. What comes later is delivered by the process that took it (Exim's specification,
+/// chapter "How Exim receives and delivers mail"), and the daemon's own runner each ten minutes is for what was deferred.
+const EXIM_START: &str = "i=0; while [ $i -lt 20 ]; do \"$@\" -q & i=$((i+1)); done; exec \"$@\" -bdf -q10m";
+const EXIM_START_KEEP: &str = "exec \"$@\" -bdf";
 
 const OUT_TLS: &str = "hosts_require_tls = *\n  tls_verify_hosts =\n  tls_try_verify_hosts =";
 
