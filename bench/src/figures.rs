@@ -52,6 +52,29 @@ pub struct Summary {
     pub max_ms: f64,
 }
 
+/// A percentile of fewer samples above it than this is chance.
+const SAMPLES_ABOVE_MIN: f64 = 10.0;
+
+impl Summary {
+    pub fn p50(&self) -> Option<f64> {
+        self.if_certain(self.p50_ms, 0.5)
+    }
+
+    pub fn p99(&self) -> Option<f64> {
+        self.if_certain(self.p99_ms, 0.01)
+    }
+
+    pub fn p999(&self) -> Option<f64> {
+        self.if_certain(self.p999_ms, 0.001)
+    }
+
+    fn if_certain(&self, value: f64, share_above: f64) -> Option<f64> {
+        // Rounded, for 1000 × 0.01 is a little less than 10.
+        let above = (self.count as f64 * share_above * 1e6).round() / 1e6;
+        (above >= SAMPLES_ABOVE_MIN).then_some(value)
+    }
+}
+
 /// A table: the first column flush left, the others flush right.
 pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -111,6 +134,16 @@ mod tests {
         assert!((summary.p50_ms - 501.0).abs() < 1.0, "{summary:?}");
         assert!((summary.p99_ms - 991.0).abs() < 1.0, "{summary:?}");
         assert!((summary.max_ms - 600_000.0).abs() < 1_000.0, "{summary:?}");
+    }
+
+    #[test]
+    fn percentiles_of_too_few_samples_are_not_given() {
+        let summary = |count| Summary { count, p50_ms: 1.0, p99_ms: 2.0, p999_ms: 3.0, ..Summary::default() };
+        let all = |count: u64| (summary(count).p50(), summary(count).p99(), summary(count).p999());
+        assert_eq!(all(19), (None, None, None));
+        assert_eq!(all(20), (Some(1.0), None, None));
+        assert_eq!(all(1_000), (Some(1.0), Some(2.0), None));
+        assert_eq!(all(10_000), (Some(1.0), Some(2.0), Some(3.0)));
     }
 
     #[test]

@@ -1,12 +1,17 @@
 //! Pictures: horizontal bars in panels, one panel for each kind of work, as SVG. Pure.
 
+use super::spread::Spread;
 use crate::figures::short;
 use std::fmt::Write as _;
 
 const WIDTH: f64 = 900.0;
-const LABELS: f64 = 170.0;
+const LABELS: f64 = 190.0;
 /// Room behind the longest bar for its value.
-const VALUES: f64 = 90.0;
+const VALUES: f64 = 150.0;
+/// Above the first panel.
+const TOP: f64 = 80.0;
+/// Half the height of a whisker's ends.
+const WHISKER: f64 = 4.0;
 const BAR: f64 = 18.0;
 const GAP: f64 = 5.0;
 const HEAD: f64 = 34.0;
@@ -18,23 +23,28 @@ pub struct Panel {
     pub bars: Vec<Bar>,
 }
 
+/// As long as the median, with a line from the least to the greatest.
 pub struct Bar {
-    pub label: &'static str,
-    pub value: f64,
+    pub label: String,
+    pub value: Spread,
     pub color: &'static str,
 }
 
-/// The picture. `unit` stands below each axis.
-pub fn svg(title: &str, unit: &str, panels: &[Panel]) -> String {
-    let height: f64 = 50.0 + panels.iter().map(panel_height).sum::<f64>();
+/// The picture. The two lines of `about` stand below the title, `unit` below each axis.
+pub fn svg(title: &str, about: &[&str; 2], unit: &str, panels: &[Panel]) -> String {
+    let height: f64 = TOP + panels.iter().map(panel_height).sum::<f64>();
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" \
          height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
          <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
-         <text x=\"12\" y=\"28\" font-size=\"18\" font-weight=\"bold\">{}</text>\n",
-        escaped(title)
+         <text x=\"12\" y=\"28\" font-size=\"18\" font-weight=\"bold\">{}</text>\n\
+         <text x=\"12\" y=\"46\" font-size=\"11\" fill=\"#555\">{}</text>\n\
+         <text x=\"12\" y=\"61\" font-size=\"11\" fill=\"#555\">{}</text>\n",
+        escaped(title),
+        escaped(about[0]),
+        escaped(about[1])
     );
-    let mut top = 50.0;
+    let mut top = TOP;
     for panel in panels {
         write_panel(&mut out, panel, unit, top);
         top += panel_height(panel);
@@ -47,7 +57,7 @@ fn panel_height(panel: &Panel) -> f64 {
 }
 
 fn write_panel(out: &mut String, panel: &Panel, unit: &str, top: f64) {
-    let largest = panel.bars.iter().map(|bar| bar.value).fold(0.0, f64::max);
+    let largest = panel.bars.iter().map(|bar| bar.value.most).fold(0.0, f64::max);
     let step = tick_step(largest);
     let end = (largest / step).ceil().max(1.0) * step;
     let x = |value: f64| LABELS + value / end * (WIDTH - LABELS - VALUES);
@@ -85,12 +95,21 @@ fn write_panel(out: &mut String, panel: &Panel, unit: &str, top: f64) {
              <rect x=\"{LABELS}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{BAR}\" fill=\"{}\"/>\
              <text x=\"{:.1}\" y=\"{text:.1}\">{}</text>",
             LABELS - 8.0,
-            escaped(bar.label),
-            (x(bar.value) - LABELS).max(1.0),
+            escaped(&bar.label),
+            (x(bar.value.median) - LABELS).max(1.0),
             bar.color,
-            x(bar.value) + 5.0,
-            short(bar.value)
+            x(bar.value.most) + 8.0,
+            bar.value.with(short)
         );
+        if bar.value.rounds > 1 {
+            let (least, most, middle) = (x(bar.value.least), x(bar.value.most), y + BAR / 2.0);
+            let (above, below) = (middle - WHISKER, middle + WHISKER);
+            let _ = writeln!(
+                out,
+                "<path d=\"M{least:.1} {above:.1}V{below:.1}M{least:.1} {middle:.1}H{most:.1}M{most:.1} {above:.1}V{below:.1}\" \
+                 stroke=\"#222\" fill=\"none\"/>"
+            );
+        }
     }
     let _ = writeln!(
         out,
@@ -134,9 +153,16 @@ mod tests {
 
     #[test]
     fn bars_are_in_proportion_and_texts_are_escaped() {
-        let bar = |label, value| Bar { label, value, color: "#000" };
-        let panel = Panel { title: "a < b & c".into(), bars: vec![bar("x", 1_000.0), bar("y", 500.0)] };
-        let text = svg("title", "messages/s", &[panel]);
+        let bar = |label: &str, values: &[f64]| Bar {
+            label: label.to_owned(),
+            value: Spread::of(values).unwrap(),
+            color: "#000",
+        };
+        let bars = vec![bar("x", &[1_000.0]), bar("y", &[400.0, 500.0, 900.0])];
+        let panel = Panel { title: "a < b & c".into(), bars };
+        let text = svg("title", &["where & when", "how"], "messages/s", &[panel]);
+        assert!(text.contains("where &amp; when") && text.contains("500 (400–900)"), "{text}");
+        assert_eq!(text.matches("<path").count(), 1, "one round has no range: {text}");
         assert!(text.contains("a &lt; b &amp; c") && text.contains(">messages/s<"), "{text}");
         let widths: Vec<f64> = text
             .lines()

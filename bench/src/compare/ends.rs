@@ -49,12 +49,12 @@ impl End {
 
     /// Whether it has ended.
     pub fn has_ended(&mut self) -> Result<bool> {
-        Ok(self.child.try_wait()?.is_some())
+        Ok(self.group.reap(&mut self.child)?.is_some())
     }
 
     /// Whether it has ended and says that something went wrong.
     pub fn has_failed(&mut self) -> Result<bool> {
-        Ok(self.child.try_wait()?.is_some_and(|status| !status.success()))
+        Ok(self.group.reap(&mut self.child)?.is_some_and(|status| !status.success()))
     }
 
     /// Waits for its end; whether it succeeded, and what it printed.
@@ -216,6 +216,15 @@ pub fn start_source(
         }
     };
     End::start("source", &program, &arguments)
+}
+
+/// Threads of generator and sink that do the work: one for each CPU of our own, one of Postfix's.
+pub fn threads(ends: Ends, options: &super::Options) -> (usize, usize) {
+    let of = |cpus: &Option<crate::args::Cpus>| cpus.as_ref().map_or(1, |cpus| cpus.0.len());
+    match ends {
+        Ends::Own => (of(&options.source_cpus), of(&options.sink_cpus)),
+        Ends::Postfix => (1, 1),
+    }
 }
 
 /// What went wrong, of what the generator printed.

@@ -1,27 +1,35 @@
 //! The relay and other mail servers on the same work in the same run, side by side.
 //!
 //! What is measured stands in files ([`scenario`]). For each kind of work and each round every server is measured
-//! once, in turns, so that a machine that drifts drifts for all. Each measurement starts its server anew on an empty
+//! once, in turns whose order changes from round to round, so that a machine that drifts drifts for all. Each measurement starts its server anew on an empty
 //! queue, warms it up, waits until it rests, and measures ([`measure`]). Servers, generator and sink are processes of
 //! their own, each in a group whose CPU time is counted exactly.
 //!
 //! Runs on the main thread; ends and removes everything that it started, also when it fails or is interrupted.
 
+mod account;
+mod bed;
 mod chart;
 mod device;
 mod disk;
 mod ends;
 mod idle;
+mod machine;
 pub(crate) mod measure;
+mod origin;
+mod pictures;
+mod remarks;
 mod report;
 pub(crate) mod scenario;
+mod spread;
 pub(crate) mod subject;
+mod tables;
 mod targets;
 
 use crate::args;
 use crate::servers::{Certificate, Kind, WorkDirectory, install};
 use crate::stop::Stop;
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use scenario::{Ends, Tls, Work};
 use std::cell::RefCell;
@@ -46,7 +54,7 @@ pub struct Options {
     /// Only these: straight, fdatasync, relay, postfix-stock, postfix-tuned, postfix-lean, opensmtpd, exim, haraka, bare
     #[arg(long, value_delimiter = ',')]
     pub servers: Vec<Subject>,
-    /// Instead of each scenario's own
+    /// Instead of each scenario's own, an odd number
     #[arg(long)]
     pub rounds: Option<usize>,
     /// Instead of each scenario's own
@@ -82,6 +90,9 @@ pub struct Options {
     /// Write tables, pictures and all measurements to this directory
     #[arg(long, num_args = 0..=1, default_missing_value = "bench/results", value_name = "DIR")]
     pub save: Option<PathBuf>,
+    /// Markdown to put at the end of the tables: why a target was missed, and what was tried
+    #[arg(long, value_name = "FILE")]
+    pub notes: Option<PathBuf>,
     /// Name of the machine in the saved files; without it the host name
     #[arg(long)]
     pub machine: Option<String>,
@@ -95,13 +106,36 @@ pub struct Bench<'a> {
     /// Made when some work wants TLS.
     pub certificate: Option<&'a Certificate>,
     pub stop: &'a Stop,
-    /// Rates that a run before the first round has found, where the number of messages must be known.
+    /// Saturated rates of earlier rounds, by subject and title of the work.
     pub rates: RefCell<Vec<((Subject, String), f64)>>,
+}
+
+impl Bench<'_> {
+    /// Messages per second that an earlier round has found.
+    fn known_rate(&self, subject: Subject, work: &Work) -> Option<f64> {
+        let key = (subject, work.title());
+        self.rates.borrow().iter().find(|(one, _)| *one == key).map(|(_, rate)| *rate)
+    }
+
+    fn note_rate(&self, subject: Subject, work: &Work, rate: f64) {
+        let key = (subject, work.title());
+        let mut rates = self.rates.borrow_mut();
+        rates.retain(|(one, _)| *one != key);
+        rates.push((key, rate));
+    }
 }
 
 /// Measures everything and prints the tables; `false` when a measurement failed or a server is missing.
 pub fn run(options: &Options) -> Result<bool> {
     ensure!(options.port < 65_533, "--port needs two more ports behind it");
+    if options.save.is_some() && !options.quick {
+        origin::refuse_debug(&options.relay)?;
+    }
+    let notes = options
+        .notes
+        .as_ref()
+        .map(|path| std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display())));
+    let notes = notes.transpose()?;
     let all = works(options)?;
     let stop = Stop::at_signals()?;
     let (wanted, ends) = wanted(&all);
@@ -122,6 +156,9 @@ pub fn run(options: &Options) -> Result<bool> {
         stop: &stop,
         rates: RefCell::default(),
     };
+    let origin = origin::Origin::of(&options.relay);
+    let (rows, time) = scenario::length(&works);
+    eprintln!("{rows} measurements, about {} minutes", time.as_secs().div_ceil(60));
     let mut results = Vec::new();
     for work in &works {
         let rows = take_turns(&bench, work, &mut missing);
@@ -130,8 +167,10 @@ pub fn run(options: &Options) -> Result<bool> {
     if stop.is_set() {
         missing.push("the run was interrupted: what is here came before".to_owned());
     }
-    let report = report::Report::new(options, &wanted, &results, &missing);
-    print!("{}", report.markdown(None));
+    let about =
+        report::About { options, origin, servers: &wanted, missing: &missing, notes: notes.as_deref() };
+    let report = report::Report::new(about, &results);
+    print!("{}", report.markdown(&[]));
     if let Some(directory) = &options.save {
         report.save(directory)?;
     }
@@ -142,18 +181,18 @@ pub fn run(options: &Options) -> Result<bool> {
 fn take_turns(bench: &Bench<'_>, work: &Work, missing: &mut Vec<String>) -> Vec<report::Row> {
     let mut rows = Vec::new();
     for round in 1..=work.rounds {
-        for subject in &work.servers {
+        for subject in work.order(round) {
             if bench.stop.is_set() {
                 return rows;
             }
             let what = format!("{} · round {round} · {}", work.title(), subject.name());
-            match measure::measure(bench, *subject, work) {
+            match measure::measure(bench, subject, work) {
                 Ok(figures) => {
                     eprintln!(
                         "{what}: {:.0}/s, {:.4} ms",
                         figures.messages_per_second, figures.server_cpu_ms
                     );
-                    rows.push(report::Row { subject: *subject, round, figures });
+                    rows.push(report::Row { subject, round, figures });
                 }
                 Err(_) if bench.stop.is_set() => {}
                 Err(error) => {
@@ -182,11 +221,13 @@ fn works(options: &Options) -> Result<Vec<Work>> {
     all.retain(|work| options.only.is_empty() || options.only.iter().any(|part| work.name.contains(part)));
     for work in &mut all {
         work.servers.retain(|subject| options.servers.is_empty() || options.servers.contains(subject));
-        work.rounds = options.rounds.unwrap_or(work.rounds).max(1);
+        work.rounds = options.rounds.unwrap_or(work.rounds);
+        work.rounds_of_others = options.rounds.unwrap_or(work.rounds_of_others);
         work.seconds = options.seconds.unwrap_or(work.seconds).max(0.01);
     }
     all.retain(|work| !work.servers.is_empty());
     ensure!(!all.is_empty(), "--only and --servers leave nothing to measure");
+    all.iter().try_for_each(Work::check)?;
     Ok(all)
 }
 

@@ -127,6 +127,8 @@ pub struct Setup {
     /// CPU lists of the relay's shards; without them its defaults.
     pub ingest_cpus: Option<String>,
     pub delivery_cpus: Option<String>,
+    /// The relay's `shards.spin`, as it writes it; without it its default.
+    pub spin: Option<String>,
 }
 
 impl Setup {
@@ -145,6 +147,7 @@ impl Setup {
             clients: 20,
             ingest_cpus: None,
             delivery_cpus: None,
+            spin: None,
         }
     }
 }

@@ -55,9 +55,11 @@ fn text(path: &Path) -> String {
 fn relay(setup: &Setup) -> Result<Prepared> {
     let spool = setup.directory.join("spool");
     fs::create_dir_all(&spool)?;
-    let shards: String = [("ingest_cpus", &setup.ingest_cpus), ("delivery_cpus", &setup.delivery_cpus)]
+    let keys =
+        [("ingest_cpus", &setup.ingest_cpus), ("delivery_cpus", &setup.delivery_cpus), ("spin", &setup.spin)];
+    let shards: String = keys
         .into_iter()
-        .filter_map(|(key, cpus)| Some(format!("{key} = \"{}\"\n", cpus.as_ref()?)))
+        .filter_map(|(key, value)| Some(format!("{key} = \"{}\"\n", value.as_ref()?)))
         .collect();
     let tls = setup.certificate.as_ref().map_or(String::new(), |shown| {
         format!("[tls]\ncertificate = {:?}\nkey = {:?}\n", text(&shown.certificate), text(&shown.key))

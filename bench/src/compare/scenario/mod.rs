@@ -1,22 +1,25 @@
-//! The work to measure, as data: files below `bench/scenarios/`. Pure but for reading them.
-//!
-//! A file has `[defaults]` and any number of `[[scenario]]`, with the same keys. `size`, `sessions`, `ends`, `load`
-//! and `tls` may be lists: then a scenario stands for each combination. A key that is not known is refused.
+//! The work to measure, as data. Pure; [`file`](mod@file) reads it.
+
+mod file;
+
+pub use file::{parse, read};
 
 use super::subject::Subject;
 use crate::servers::Kind;
 use crate::source::Mix;
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::path::Path;
+use std::time::Duration;
 
 const SESSIONS_MAX: usize = 20_000;
 /// Postfix and the relay take as many in one transaction without being told to.
 const RECIPIENTS_MAX: usize = 1_000;
 const SECONDS_MAX: f64 = 600.0;
 const ROUNDS_MAX: usize = 99;
+/// Messages per second of an open loop.
+const RATE_MAX: f64 = 1e6;
 
 /// Generator and sink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -81,6 +84,36 @@ pub enum Handshakes {
     Resumed,
 }
 
+/// How many measurements the work is, and how long they take, roughly: what one takes beside its own length is as on two
+/// cores of 2.5 GHz.
+pub fn length(works: &[Work]) -> (usize, Duration) {
+    let (mut rows, mut seconds) = (0, 0.0);
+    for work in works {
+        for subject in &work.servers {
+            // A start, a warm-up of a second, rests and an end; servers of many processes take longer.
+            let beside = match subject {
+                Subject::Fdatasync => 0.5,
+                Subject::Straight | Subject::Server(Kind::Relay | Kind::Bare) => 2.7,
+                Subject::Server(_) => 4.0,
+            };
+            let measured = match work.task {
+                // Memory at the start, ten thousand connections, ten seconds at least.
+                Task::Idle => work.seconds.max(10.0) + 10.0,
+                // A start on nothing, the filling of the queue, and its emptying.
+                Task::Deliver => 2.0 * work.seconds + 2.0 * beside,
+                _ if work.load.is_some() => 2.0 * work.seconds + 1.0,
+                _ => work.seconds,
+            };
+            // The rate is taken before the first round.
+            let before = if work.ends == Ends::Postfix { 6.0 } else { 1.0 };
+            let rounds = work.rounds_of(*subject);
+            rows += rounds;
+            seconds += rounds as f64 * (measured + beside) + before;
+        }
+    }
+    (rows, Duration::from_secs_f64(seconds))
+}
+
 /// Octets of each message, or a mix of sizes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -124,11 +157,18 @@ pub struct Work {
     pub handshakes: Handshakes,
     /// Open loop at so many percent of the rate that the server reached in a saturated round just before.
     pub load: Option<u32>,
+    /// Open loop at so many messages a second, the same for all servers.
+    pub rate: Option<f64>,
     /// CPU lists of the relay's shards.
     pub ingest_cpus: Option<String>,
     pub delivery_cpus: Option<String>,
+    /// How long the relay's shards look for more work before they sleep: its `shards.spin`.
+    pub spin: Option<String>,
     pub servers: Vec<Subject>,
+    /// Odd, so that the middle one is a round and no mean.
     pub rounds: usize,
+    /// Of OpenSMTPD, Exim and Haraka, which most targets do not speak of.
+    pub rounds_of_others: usize,
     /// How long a measurement is to last: the number of messages follows from the rate of the warm-up.
     pub seconds: f64,
     /// Exactly so many instead.
@@ -151,11 +191,14 @@ impl Work {
             tls: Tls::Off,
             handshakes: Handshakes::Resumed,
             load: None,
+            rate: None,
             ingest_cpus: None,
             delivery_cpus: None,
+            spin: None,
             servers: Subject::all(),
             rounds: 3,
-            seconds: 3.0,
+            rounds_of_others: 3,
+            seconds: 5.0,
             messages: None,
             warm_up: 500,
         }
@@ -169,7 +212,8 @@ impl Work {
             Task::Deliver => "deliver only",
             Task::Idle => return format!("{} idle sessions", self.sessions),
         };
-        let mut title = format!("{task}, {}, {} sessions", self.size, self.sessions);
+        let sessions = if self.sessions == 1 { "session" } else { "sessions" };
+        let mut title = format!("{task}, {}, {} {sessions}", self.size, self.sessions);
         if self.messages_per_connection > 0 {
             title += &format!(", {} on a connection", self.messages_per_connection);
         }
@@ -188,22 +232,73 @@ impl Work {
         if let Some(load) = self.load {
             title += &format!(", open loop at {load} %");
         }
+        if let Some(rate) = self.rate {
+            title += &format!(", open loop at {rate}/s");
+        }
         if let (Some(ingest), Some(delivery)) = (&self.ingest_cpus, &self.delivery_cpus) {
             title += &format!(", ingest on CPU {ingest}, delivery on {delivery}");
+        }
+        if let Some(spin) = &self.spin {
+            title += &format!(", spin {spin}");
         }
         title + ", " + self.ends.name()
     }
 
-    fn check(&self) -> Result<()> {
+    /// Whether both are the same work, whatever the name, the servers and the length.
+    pub fn is_kind(&self, other: &Work) -> bool {
+        let tls = |work: &Work| (work.tls, (work.tls != Tls::Off).then_some(work.handshakes));
+        let shards = |work: &Work| (work.ingest_cpus.clone(), work.delivery_cpus.clone(), work.spin.clone());
+        (self.task, self.ends, self.sessions) == (other.task, other.ends, other.sessions)
+            && (&self.size, self.recipients) == (&other.size, other.recipients)
+            && self.messages_per_connection == other.messages_per_connection
+            && (self.load, self.rate) == (other.load, other.rate)
+            && tls(self) == tls(other)
+            && shards(self) == shards(other)
+    }
+
+    pub fn is_open_loop(&self) -> bool {
+        self.load.is_some() || self.rate.is_some()
+    }
+
+    /// How many rounds the server takes part in.
+    pub fn rounds_of(&self, subject: Subject) -> usize {
+        match subject {
+            Subject::Server(Kind::OpenSmtpd | Kind::Exim | Kind::Haraka) => {
+                self.rounds_of_others.min(self.rounds)
+            }
+            _ => self.rounds,
+        }
+    }
+
+    /// Who is measured in a round (from 1), in its order: each round begins with another one, and every second goes
+    /// backwards, so that nobody always comes behind the same one.
+    pub fn order(&self, round: usize) -> Vec<Subject> {
+        let mut order: Vec<_> =
+            self.servers.iter().copied().filter(|subject| round <= self.rounds_of(*subject)).collect();
+        let length = order.len().max(1);
+        order.rotate_left((round - 1) % length);
+        if round.is_multiple_of(2) {
+            order.reverse();
+        }
+        order
+    }
+
+    pub fn check(&self) -> Result<()> {
         ensure!((1..=SESSIONS_MAX).contains(&self.sessions), "sessions must be from 1 to {SESSIONS_MAX}");
         ensure!(
             (1..=RECIPIENTS_MAX).contains(&self.recipients),
             "recipients must be from 1 to {RECIPIENTS_MAX}"
         );
-        ensure!((1..=ROUNDS_MAX).contains(&self.rounds), "rounds must be from 1 to {ROUNDS_MAX}");
+        for rounds in [self.rounds, self.rounds_of_others] {
+            let fits = (1..=ROUNDS_MAX).contains(&rounds) && rounds % 2 == 1;
+            ensure!(fits, "rounds must be an odd number from 1 to {ROUNDS_MAX}");
+        }
         ensure!(self.seconds > 0.0 && self.seconds <= SECONDS_MAX, "seconds must be up to {SECONDS_MAX}");
         ensure!(self.warm_up > 0, "warm_up must be at least 1: the rate is taken from it");
         ensure!(self.load.is_none_or(|load| (1..=100).contains(&load)), "load must be from 1 to 100");
+        let fits = |rate: f64| rate > 0.0 && rate <= RATE_MAX;
+        ensure!(self.rate.is_none_or(fits), "rate must be above 0 and up to {RATE_MAX}");
+        ensure!(self.load.is_none() || self.rate.is_none(), "load and rate are two ways to say how fast");
         ensure!(!self.servers.is_empty(), "servers must not be empty");
         match &self.size {
             Size::Octets(octets) => ensure!((1..=64 << 20).contains(octets), "size must be from 1 to 64 MiB"),
@@ -213,15 +308,15 @@ impl Work {
             cpus.parse::<crate::args::Cpus>().map_err(anyhow::Error::msg)?;
         }
         if self.ends == Ends::Postfix {
-            let plain = self.task == Task::EndToEnd && self.load.is_none() && self.recipients == 1;
+            let plain = self.task == Task::EndToEnd && !self.is_open_loop() && self.recipients == 1;
             let fixed = matches!(self.size, Size::Octets(_)) && self.tls == Tls::Off;
             ensure!(
                 plain && fixed && self.messages_per_connection <= 1,
-                "with the ends of Postfix: end-to-end, one recipient, one size, no TLS, no load"
+                "with the ends of Postfix: end-to-end, one recipient, one size, no TLS, no load, no rate"
             );
         }
         let is_queue = matches!(self.task, Task::Deliver | Task::Idle);
-        ensure!(!is_queue || self.load.is_none(), "load is of no use where nothing is sent");
+        ensure!(!is_queue || !self.is_open_loop(), "load and rate are of no use where nothing is sent");
         for subject in &self.servers {
             match (subject, self.task) {
                 (Subject::Straight, Task::Deliver | Task::Idle) => {
@@ -245,177 +340,5 @@ impl Work {
     }
 }
 
-/// One value, or one scenario for each of several.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
-enum Each<T> {
-    Many(Vec<T>),
-    One(T),
-}
-
-impl<T: Clone> Each<T> {
-    fn values(&self) -> Vec<T> {
-        match self {
-            Each::Many(values) => values.clone(),
-            Each::One(value) => vec![value.clone()],
-        }
-    }
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Entry {
-    name: Option<String>,
-    task: Option<Task>,
-    ends: Option<Each<Ends>>,
-    size: Option<Each<Size>>,
-    sessions: Option<Each<usize>>,
-    messages_per_connection: Option<u64>,
-    recipients: Option<usize>,
-    tls: Option<Each<Tls>>,
-    handshakes: Option<Handshakes>,
-    load: Option<Each<u32>>,
-    ingest_cpus: Option<String>,
-    delivery_cpus: Option<String>,
-    servers: Option<Vec<Subject>>,
-    rounds: Option<usize>,
-    seconds: Option<f64>,
-    messages: Option<u64>,
-    warm_up: Option<u64>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    #[serde(default)]
-    defaults: Entry,
-    #[serde(default)]
-    scenario: Vec<Entry>,
-}
-
-/// All work that a file asks for, in its order.
-pub fn read(path: &Path) -> Result<Vec<Work>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    parse(&text).with_context(|| format!("{}", path.display()))
-}
-
-pub fn parse(text: &str) -> Result<Vec<Work>> {
-    let file: File = toml::from_str(text)?;
-    ensure!(file.defaults.name.is_none(), "a name belongs to a scenario, not to the defaults");
-    let mut all: Vec<Work> = Vec::new();
-    for (number, entry) in file.scenario.iter().enumerate() {
-        let name = entry.name.clone().with_context(|| format!("scenario {} has no name", number + 1))?;
-        ensure!(all.iter().all(|work| work.name != name), "two scenarios are called {name:?}");
-        for work in expand(&name, entry, &file.defaults) {
-            work.check().with_context(|| format!("scenario {name:?}"))?;
-            all.push(work);
-        }
-    }
-    ensure!(!all.is_empty(), "there is no [[scenario]]");
-    Ok(all)
-}
-
-fn expand(name: &str, entry: &Entry, defaults: &Entry) -> Vec<Work> {
-    macro_rules! of {
-        ($key:ident) => {
-            entry.$key.clone().or_else(|| defaults.$key.clone())
-        };
-    }
-    let plain = Work::plain(4096, 20);
-    let task = of!(task).unwrap_or(plain.task);
-    let base = Work {
-        name: name.to_owned(),
-        task,
-        messages_per_connection: of!(messages_per_connection).unwrap_or(0),
-        recipients: of!(recipients).unwrap_or(1),
-        handshakes: of!(handshakes).unwrap_or(plain.handshakes),
-        ingest_cpus: of!(ingest_cpus),
-        delivery_cpus: of!(delivery_cpus),
-        servers: of!(servers).unwrap_or_else(|| Subject::of(task)),
-        rounds: of!(rounds).unwrap_or(plain.rounds),
-        seconds: of!(seconds).unwrap_or(plain.seconds),
-        messages: of!(messages),
-        warm_up: of!(warm_up).unwrap_or(plain.warm_up),
-        ..plain.clone()
-    };
-    let loads = of!(load).map_or(vec![None], |loads| loads.values().into_iter().map(Some).collect());
-    let mut all = Vec::new();
-    for ends in of!(ends).map_or(vec![plain.ends], |each| each.values()) {
-        for size in of!(size).map_or(vec![plain.size.clone()], |each| each.values()) {
-            for sessions in of!(sessions).map_or(vec![plain.sessions], |each| each.values()) {
-                for tls in of!(tls).map_or(vec![plain.tls], |each| each.values()) {
-                    all.extend(loads.iter().map(|load| Work {
-                        ends,
-                        size: size.clone(),
-                        sessions,
-                        tls,
-                        load: *load,
-                        ..base.clone()
-                    }));
-                }
-            }
-        }
-    }
-    all
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lists_stand_for_each_combination_and_defaults_are_taken_over() {
-        let text = "[defaults]\nrounds = 5\nseconds = 2.5\n[[scenario]]\nname = \"a\"\nsize = [1024, \"1024:1,4096:1\"]\n\
-                    sessions = [1, 20]\nload = [50, 80]\n[[scenario]]\nname = \"b\"\nrounds = 1\ntask = \"idle\"\n";
-        let all = parse(text).unwrap();
-        assert_eq!(all.len(), 9);
-        assert!(all[..8].iter().all(|work| work.rounds == 5 && work.seconds == 2.5 && work.name == "a"));
-        assert_eq!((all[0].sessions, all[0].load, all[1].load), (1, Some(50), Some(80)));
-        assert_eq!(all[4].size.mean(), 2560.0);
-        assert_eq!((all[8].rounds, all[8].task, all[8].servers.len()), (1, Task::Idle, 1));
-    }
-
-    #[test]
-    fn what_is_not_known_or_makes_no_sense_is_refused() {
-        for (line, said) in [
-            ("sise = 4096", "unknown field"),
-            ("servers = [\"sendmail\"]", "sendmail"),
-            ("task = \"relay\"", "unknown variant"),
-            ("sessions = 0", "sessions must be"),
-            ("sessions = [20, 30000]", "sessions must be"),
-            ("size = \"1024\"", "no list of sizes"),
-            ("load = 101", "load must be"),
-            ("seconds = 0.0", "seconds must be"),
-            ("ends = \"postfix\"\nload = 50", "ends of Postfix"),
-            ("ends = \"postfix\"\ntls = \"in\"", "ends of Postfix"),
-            ("task = \"deliver\"\nservers = [\"straight\"]", "no queue"),
-            ("task = \"idle\"\nservers = [\"exim\"]", "relay only"),
-            ("servers = [\"fdatasync\"]", "belongs to accept"),
-            ("ingest_cpus = \"x\"", "CPU list"),
-            ("servers = [\"bare\"]\ntls = \"in\"", "bare:"),
-            ("name = \"b\"", "duplicate key"),
-        ] {
-            let error = parse(&format!("[[scenario]]\nname = \"a\"\n{line}\n")).expect_err(line);
-            assert!(format!("{error:#}").contains(said), "{line}: {error:#}");
-        }
-        assert!(parse("").is_err());
-        assert!(parse("[[scenario]]\nsize = 1\n").is_err(), "no name");
-        let twice = "[[scenario]]\nname = \"a\"\n[[scenario]]\nname = \"a\"\n";
-        assert!(parse(twice).is_err(), "the same name twice");
-    }
-
-    #[test]
-    fn every_file_of_the_tree_can_be_read() {
-        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
-        let mut files = 0;
-        for entry in std::fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
-            let all = read(&path).unwrap_or_else(|error| panic!("{error:#}"));
-            let mut titles: Vec<_> = all.iter().map(|work| (work.title(), work.servers.clone())).collect();
-            titles.dedup();
-            assert_eq!(titles.len(), all.len(), "{}: the same work twice", path.display());
-            files += 1;
-        }
-        assert!(files >= 3);
-    }
-}
+mod tests;
