@@ -13,8 +13,10 @@ const REST_WINDOW: Duration = Duration::from_millis(300);
 const REST_CPU: Duration = Duration::from_millis(5);
 /// A server that never rests (busy polling) is measured all the same.
 const REST_WAIT: Duration = Duration::from_secs(5);
-/// Longest time until the port of a server that has ended is free.
-const FREE_WAIT: Duration = Duration::from_secs(10);
+/// Longest time until nobody answers any more on the port of a server that has ended.
+const SILENT_WAIT: Duration = Duration::from_secs(10);
+/// Longest time until it can be bound: TIME_WAIT lasts a minute (tcp(7)).
+const FREE_WAIT: Duration = Duration::from_secs(65);
 
 /// Waits until the group has stopped working; since when it has.
 pub fn rest(group: &Group) -> Instant {
@@ -40,9 +42,11 @@ pub fn accepts(port: u16) -> bool {
 /// The kernel takes the rings of an ended process down in its own time, and a listener with a pending accept goes with
 /// them.
 pub fn await_free(port: u16, stop: &Stop) -> Result<()> {
-    let deadline = Instant::now() + FREE_WAIT;
+    let began = Instant::now();
     while TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_err() {
-        ensure!(Instant::now() < deadline, "port {port} is taken; choose others with --port");
+        let waited = began.elapsed();
+        let is_taken = waited >= FREE_WAIT || waited >= SILENT_WAIT && accepts(port);
+        ensure!(!is_taken, "port {port} is taken; choose others with --port");
         ensure!(!stop.is_set(), "interrupted");
         std::thread::sleep(Duration::from_millis(20));
     }
