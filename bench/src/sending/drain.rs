@@ -24,9 +24,12 @@ pub struct Options {
     /// The relay's program
     #[arg(long, default_value = "target/release/sluice")]
     pub relay: PathBuf,
-    /// Messages in the queue
-    #[arg(long, default_value_t = 20_000)]
+    /// Messages in the relay's queue, and from the generator in the row without a server
+    #[arg(long, default_value_t = 100_000)]
     pub messages: u64,
+    /// Messages in Postfix's queue, which takes longer for each
+    #[arg(long, default_value_t = 20_000)]
+    pub postfix_messages: u64,
     /// Octets of each message's content
     #[arg(long, default_value_t = 4_096)]
     pub size: usize,
@@ -96,6 +99,7 @@ enable_long_queue_ids = yes
 struct Figures {
     kind: &'static str,
     round: usize,
+    messages: u64,
     messages_per_second: f64,
     /// Per message.
     server_cpu_ms: f64,
@@ -108,7 +112,10 @@ struct Figures {
 
 /// Measures and prints the table; `false` when something is missing.
 pub fn run(options: &Options) -> Result<bool> {
-    ensure!(options.rounds > 0 && options.messages > 1, "too little to measure");
+    ensure!(
+        options.rounds > 0 && options.messages > 1 && options.postfix_messages > 1,
+        "too little to measure"
+    );
     ensure!(options.port < 65_534, "--port needs one more port behind it");
     let stop = Stop::at_signals()?;
     let obstacle = postfix_obstacle();
@@ -140,10 +147,10 @@ pub fn run(options: &Options) -> Result<bool> {
 }
 
 fn measure(options: &Options, directory: PathBuf, kind: Kind, round: usize, stop: &Stop) -> Result<Figures> {
-    let (sender, settings) = match kind {
-        Kind::PostfixStock => (Sender::Postfix, ""),
-        Kind::PostfixTuned => (Sender::Postfix, POSTFIX_TUNED),
-        _ => (Sender::Relay, ""),
+    let (sender, settings, messages) = match kind {
+        Kind::PostfixStock => (Sender::Postfix, "", options.postfix_messages),
+        Kind::PostfixTuned => (Sender::Postfix, POSTFIX_TUNED, options.postfix_messages),
+        _ => (Sender::Relay, "", options.messages),
     };
     let plan = Plan {
         sender,
@@ -153,20 +160,21 @@ fn measure(options: &Options, directory: PathBuf, kind: Kind, round: usize, stop
         next_hop: options.port,
         settings: settings.to_owned(),
     };
-    let queue = Queue::fill(plan, options.messages, options.size, stop)?;
+    let queue = Queue::fill(plan, messages, options.size, stop)?;
     let deadline = Instant::now() + options.patience;
-    let peer = Peer::start(options.port, options.messages, !options.data, stop)?;
+    let peer = Peer::start(options.port, messages, !options.data, stop)?;
     let started = unix_nanos();
     let running: Running = queue.start(stop)?;
-    let (found, peer_cpu) = peer.finish(options.messages, deadline, stop)?;
+    let (found, peer_cpu) = peer.finish(messages, deadline, stop)?;
     rest(&running.group);
     let first = found.first_unix_nanos.unwrap_or(started);
     Ok(Figures {
         kind: kind.name(),
         round,
-        messages_per_second: rate(&found, options.messages)?,
-        server_cpu_ms: per_message(running.group.cpu(), options),
-        peer_cpu_ms: per_message(peer_cpu, options),
+        messages,
+        messages_per_second: rate(&found, messages)?,
+        server_cpu_ms: per_message(running.group.cpu(), messages),
+        peer_cpu_ms: per_message(peer_cpu, messages),
         connections: found.connections,
         repeats: found.repeats,
         first_seconds: first.saturating_sub(started) as f64 / 1e9,
@@ -190,17 +198,18 @@ fn limit(options: &Options, round: usize, stop: &Stop) -> Result<Figures> {
     Ok(Figures {
         kind: Kind::Limit.name(),
         round,
+        messages: options.messages,
         messages_per_second: rate(&found, options.messages)?,
         server_cpu_ms: 0.0,
-        peer_cpu_ms: per_message(peer_cpu, options),
+        peer_cpu_ms: per_message(peer_cpu, options.messages),
         connections: found.connections,
         repeats: found.repeats,
         first_seconds: 0.0,
     })
 }
 
-fn per_message(time: Duration, options: &Options) -> f64 {
-    time.as_secs_f64() * 1e3 / options.messages as f64
+fn per_message(time: Duration, messages: u64) -> f64 {
+    time.as_secs_f64() * 1e3 / messages as f64
 }
 
 fn unix_nanos() -> u64 {
@@ -213,9 +222,21 @@ fn report(options: &Options, all: &[Figures], obstacle: Option<&str>) -> String 
         let values: Vec<f64> = all.iter().filter(|one| one.kind == kind.name()).map(of).collect();
         figures::median(&values)
     };
-    let heads = ["", "messages/s", "CPU ms", "peer CPU ms", "first after s", "connections", "twice"];
+    let heads = [
+        "",
+        "messages",
+        "seconds",
+        "messages/s",
+        "CPU ms",
+        "peer CPU ms",
+        "first after s",
+        "connections",
+        "twice",
+    ];
     let mut rows = vec![heads.map(str::to_owned).to_vec()];
-    let columns: [fn(&Figures) -> f64; 6] = [
+    let columns: [fn(&Figures) -> f64; 8] = [
+        |one| one.messages as f64,
+        |one| one.messages as f64 / one.messages_per_second,
         |one| one.messages_per_second,
         |one| one.server_cpu_ms,
         |one| one.peer_cpu_ms,
@@ -231,9 +252,8 @@ fn report(options: &Options, all: &[Figures], obstacle: Option<&str>) -> String 
         rows.push(std::iter::once(kind.name().to_owned()).chain(cells).collect());
     }
     let mut text = format!(
-        "# A full queue empties\n\n{}\n\n{} messages of {} octets, peer {} CHUNKING, {} rounds, medians.\n\n{}\n",
+        "# A full queue empties\n\n{}\n\nMessages of {} octets, peer {} CHUNKING, {} rounds, medians.\n\n{}\n",
         place::sentence(options.machine.as_deref(), &options.dir),
-        options.messages,
         options.size,
         if options.data { "without" } else { "with" },
         options.rounds,

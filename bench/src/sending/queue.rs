@@ -93,6 +93,7 @@ impl Queue {
             text.replace("@CONFIG@", &path("config"))
                 .replace("@QUEUE@", &path("queue"))
                 .replace("@DATA@", &path("data"))
+                .replace("@LOG@", &path("maillog"))
                 .replace("@LISTEN@", &listen.to_string())
                 .replace("@PEER@", &next_hop.to_string())
         };

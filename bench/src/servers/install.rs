@@ -1,6 +1,6 @@
 //! What must be on the machine: Postfix with smtp-source and smtp-sink from its package; OpenSMTPD and Exim, whose
 //! packages Debian will not install beside it, unpacked into a directory; Haraka and all that it needs by npm into the
-//! same directory, each in one version.
+//! same directory, each in one version that runs on the Node.js of Debian 12; openssl, which makes the certificates.
 
 use super::Kind;
 use anyhow::{Context as _, Result, ensure};
@@ -30,7 +30,8 @@ pub fn provide(servers: &[Kind], ends: bool, unpacked: &Path) -> Result<()> {
     ensure!(is_root() || !(ends || wanted(&Kind::ALL[1..])), "--install must be run as root");
     fs::create_dir_all(unpacked).with_context(|| format!("cannot create {}", unpacked.display()))?;
     type Install<'a> = &'a dyn Fn() -> Result<()>;
-    let tries: [(bool, &str, Install<'_>); 4] = [
+    let tries: [(bool, &str, Install<'_>); 5] = [
+        (true, "OpenSSL", &openssl),
         (ends || wanted(&Kind::POSTFIX), "Postfix", &postfix),
         (wanted(&[Kind::OpenSmtpd]), "OpenSMTPD", &|| unpack(unpacked, OPENSMTPD, OPENSMTPD_NEEDS)),
         (wanted(&[Kind::Exim]), "Exim", &|| unpack(unpacked, EXIM, EXIM_NEEDS)),
@@ -42,6 +43,24 @@ pub fn provide(servers: &[Kind], ends: bool, unpacked: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// For the certificate of a run.
+fn openssl() -> Result<()> {
+    if has_program("openssl") {
+        return Ok(());
+    }
+    apt_get(&["update"])?;
+    apt_get(&["install", "-y", "--no-install-recommends", "openssl"])
+}
+
+/// Whether it can be run by its name.
+fn has_program(name: &str) -> bool {
+    let mut command = Command::new(name);
+    // What openssl calls its version is no option.
+    command.arg(if name == "openssl" { "version" } else { "--version" });
+    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
 }
 
 fn postfix() -> Result<()> {
@@ -79,6 +98,10 @@ fn unpack(unpacked: &Path, package: &str, libraries: &[&str]) -> Result<()> {
 }
 
 fn haraka(unpacked: &Path) -> Result<()> {
+    if !has_program("node") || !has_program("npm") {
+        apt_get(&["update"])?;
+        apt_get(&["install", "-y", "--no-install-recommends", "nodejs", "npm"])?;
+    }
     let to = unpacked.join(HARAKA);
     let listed = to.join("package.json");
     let complete = to.join("complete");

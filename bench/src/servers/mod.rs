@@ -9,9 +9,11 @@ mod certificate;
 pub mod install;
 mod namespace;
 mod prepare;
+mod queued;
 pub mod rest;
 
 pub use certificate::{Certificate, NAME};
+pub use queued::queued;
 pub use rest::{WorkDirectory, accepts, await_free, rest};
 
 use crate::process::{self, Group};
@@ -86,9 +88,7 @@ impl Kind {
             Kind::OpenSmtpd => "nothing: it calls fsync for no message, and has no setting for it",
             Kind::Bare => "one data-sync write for a group of messages",
             Kind::Exim => "fsync of both files of a message (and again for each delivery)",
-            Kind::Haraka => {
-                "nothing: it means to sync each queue file, in a method that Node.js 20 does not call"
-            }
+            Kind::Haraka => "fsync of its queue file, by the comparison's plugin: it means to, and does not",
         }
     }
 }

@@ -95,6 +95,7 @@ fn postfix(setup: &Setup, processes: Option<&str>) -> Result<Prepared> {
         .replace("@CONFIG@", &text(&config))
         .replace("@QUEUE@", &text(&queue))
         .replace("@DATA@", &text(&data))
+        .replace("@LOG@", &text(&setup.directory.join("maillog")))
         .replace("@NEXT_HOP@", &setup.next_hop.to_string());
     if let Some(processes) = processes {
         main += POSTFIX_LOAD;

@@ -16,18 +16,19 @@ const REST_WAIT: Duration = Duration::from_secs(5);
 /// Longest time until the port of a server that has ended is free.
 const FREE_WAIT: Duration = Duration::from_secs(10);
 
-/// Waits until the group has stopped working.
-pub fn rest(group: &Group) {
+/// Waits until the group has stopped working; since when it has.
+pub fn rest(group: &Group) -> Instant {
     let deadline = Instant::now() + REST_WAIT;
-    let mut before = group.cpu();
-    while Instant::now() < deadline {
+    let (mut since, mut before) = (Instant::now(), group.cpu());
+    while since < deadline {
         std::thread::sleep(REST_WINDOW);
         let now = group.cpu();
         if now.saturating_sub(before) < REST_CPU {
-            return;
+            return since;
         }
-        before = now;
+        (since, before) = (Instant::now(), now);
     }
+    since
 }
 
 /// Whether something accepts connections on the loopback address.
