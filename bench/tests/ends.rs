@@ -200,3 +200,41 @@ fn the_sink_announces_when_so_many_recipients_have_come() {
     sink.child.kill().unwrap();
     sink.child.wait().unwrap();
 }
+
+#[test]
+fn the_bare_program_moves_every_message_whole_and_lets_its_port_go() {
+    if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
+        println!("SKIPPED: the bare program wants two CPUs");
+        return;
+    }
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let mut sink = Sink::start(&["--expect", "400"]);
+    let mut bare = Command::new(PROGRAM)
+        .args(["bare", "--bind", &address.to_string(), "--next", &sink.address, "--dir"])
+        .arg(directory.path())
+        .spawn()
+        .unwrap();
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while std::net::TcpStream::connect(address).is_err() {
+        assert!(std::time::Instant::now() < until && bare.try_wait().unwrap().is_none());
+    }
+    let output = Command::new(PROGRAM)
+        .args(["source", "--target", &address.to_string(), "--messages", "400", "--sizes", "1024:1,100000:1"])
+        .args(["--dots", "--messages-per-connection", "10"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let mut text = String::new();
+    sink.child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    assert!(sink.child.wait().unwrap().success(), "{text}");
+    let report: sink::Report = serde_json::from_str(&text).unwrap();
+    assert_eq!((report.distinct, report.damaged, report.repeats), (400, 0, 0));
+    let killed =
+        Command::new("/bin/sh").args(["-c", "kill -TERM \"$0\"", &bare.id().to_string()]).status().unwrap();
+    assert!(killed.success() && bare.wait().unwrap().success());
+    // As a server binds: SO_REUSEADDR, not SO_REUSEPORT.
+    std::net::TcpListener::bind(address).unwrap();
+}

@@ -134,8 +134,9 @@ fn postfix(setup: &Setup, processes: Option<&str>) -> Result<Prepared> {
 /// the column of master.cf: the number, or that main.cf's is enough.
 fn smtpd_processes(main: Option<&str>, clients: usize) -> String {
     let said = main.into_iter().flat_map(str::lines);
-    let limit = said.filter_map(|line| line.strip_prefix("default_process_limit = ")?.trim().parse().ok());
-    match limit.last().unwrap_or(POSTFIX_PROCESSES) {
+    let mut limit =
+        said.filter_map(|line| line.strip_prefix("default_process_limit = ")?.trim().parse().ok());
+    match limit.next().unwrap_or(POSTFIX_PROCESSES) {
         limit if limit < clients => clients.to_string(),
         _ => "-".to_owned(),
     }
