@@ -79,6 +79,7 @@ async fn run(service: Service, events: Sender<Happening>) -> std::io::Result<()>
     tokio::spawn(watch_load(service.state.clone()));
     tokio::spawn(async {
         loop {
+            log::written().await;
             tokio::time::sleep(LOG_FLUSH).await;
             log::flush();
         }
