@@ -56,6 +56,8 @@ pub struct Candidate {
     pub secure: bool,
     /// The host's name at the end of its aliases, where it has some.
     pub canonical: Option<Arc<str>>,
+    /// The recipients' domain at the end of its aliases, where it has some and the MX records are there.
+    pub expanded: Option<Arc<str>>,
 }
 
 type Key = (usize, Arc<str>);
@@ -171,7 +173,7 @@ impl Lookup {
             let addresses = match (name.parse::<IpAddr>(), resolver) {
                 _ if host.socket().is_some() => {
                     let peer = Peer::of_socket(name);
-                    found.push(Ok(vec![Candidate { peer, rank: 0, secure: false, canonical: None }]));
+                    found.push(Ok(vec![Candidate { peer, rank: 0, secure: false, canonical: None, expanded: None }]));
                     continue;
                 }
                 (Ok(address), _) => Ok(Addresses { list: vec![address], secure: false, canonical: None }),
@@ -180,7 +182,7 @@ impl Lookup {
                 }
                 (Err(_), None) => Err(without_resolver(name)),
             };
-            found.push(addresses.map(|addresses| of_host(name, *port, 0, true, addresses).collect()));
+            found.push(addresses.map(|addresses| of_host(name, *port, 0, &Way::CONFIGURED, addresses).collect()));
         }
         found
     }
@@ -201,17 +203,17 @@ impl Lookup {
         let lasts = |host: &mx::MxHost| host.found.as_ref().err().is_none_or(|error| error.kind.is_lasting());
         let is_whole = answer.result.as_ref().is_ok_and(|found| found.hosts.iter().all(lasts));
         let chosen = answer.result.and_then(|found| {
-            let secure = found.secure;
-            choose(domain, found, &allowed).map(|hosts| (hosts, secure))
+            let way = Way { secure: found.secure, expanded: found.canonical.as_deref().map(Into::into) };
+            choose(domain, found, &allowed).map(|hosts| (hosts, way))
         });
-        let (mut hosts, secure) =
+        let (mut hosts, way) =
             chosen.map_err(|error| NotFound { lasting: error.kind.is_lasting(), trouble: told(&error) })?;
         // A kept answer has one order; equal hosts share the load all the same.
         self.attempts.set(self.attempts.get().wrapping_add(1));
         mx::order_hosts(&mut hosts, self.attempts.get());
         let candidates = hosts.into_iter().flat_map(|host| {
             let found = host.found.expect("a host that was chosen has addresses");
-            of_host(&host.name, port, host.preference.into(), secure, found)
+            of_host(&host.name, port, host.preference.into(), &way, found)
         });
         Ok((candidates.take(CANDIDATES_MAX).collect(), is_whole))
     }
@@ -313,14 +315,27 @@ fn weight_of_error(error: &ResolveError) -> usize {
     1 + error.text.len() / TEXT_UNIT_BYTES
 }
 
+/// What led to a host's name.
+struct Way {
+    secure: bool,
+    /// As in [`Candidate`].
+    expanded: Option<Arc<str>>,
+}
+
+impl Way {
+    /// The configuration names the host.
+    const CONFIGURED: Self = Self { secure: true, expanded: None };
+}
+
 fn of_host(
     name: &str,
     port: u16,
     rank: usize,
-    way_is_secure: bool,
+    way: &Way,
     found: Addresses,
 ) -> impl Iterator<Item = Candidate> + use<> {
-    let secure = way_is_secure && found.secure;
+    let secure = way.secure && found.secure;
+    let expanded = way.expanded.clone();
     let canonical: Option<Arc<str>> = found.canonical.map(Into::into);
     let name = name.to_owned();
     found.list.into_iter().map(move |address| Candidate {
@@ -328,6 +343,7 @@ fn of_host(
         rank,
         secure,
         canonical: canonical.clone(),
+        expanded: expanded.clone(),
     })
 }
 
@@ -445,7 +461,7 @@ mod tests {
 
     fn candidate(host: &str, address: &str) -> Candidate {
         let peer = Peer { name: host.into(), address: SocketAddr::new(address.parse().unwrap(), 25) };
-        Candidate { peer, rank: 0, secure: false, canonical: None }
+        Candidate { peer, rank: 0, secure: false, canonical: None, expanded: None }
     }
 
     fn admitted_of(

@@ -31,8 +31,12 @@ pub struct MxRecord {
 pub struct MailHosts {
     /// By preference; at least one, at most [`HOSTS_MAX`], also those whose name leads nowhere.
     pub hosts: Vec<MxHost>,
-    /// The MX records are authentic (DNSSEC). For an implicit MX what the addresses are.
+    /// The MX records and the aliases that led to them are authentic (DNSSEC). For an implicit MX what the addresses
+    /// are.
     pub secure: bool,
+    /// The domain at the end of its aliases, where the MX records are; `None` when it has no alias, or no MX record.
+    /// For DANE (RFC 7672 section 3.2.2).
+    pub canonical: Option<String>,
 }
 
 /// A host that takes mail for a domain.
