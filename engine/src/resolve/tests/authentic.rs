@@ -22,7 +22,8 @@ async fn verdicts(resolvers: &Resolvers, domain: &str) -> String {
         Err(error) => format!("{} {:?}", host.name, error.kind),
     };
     let hosts = found.hosts.iter().map(host).collect::<Vec<_>>().join(", ");
-    format!("{}: {hosts}", found.secure)
+    let canonical = found.canonical.map(|name| format!(" at {name}")).unwrap_or_default();
+    format!("{}{canonical}: {hosts}", found.secure)
 }
 
 fn of_mode(dnssec: Dnssec, server: SocketAddr) -> Resolvers {
@@ -42,7 +43,7 @@ fn the_ad_bit_counts_only_where_the_server_is_trusted() {
             ("two.test", "a.two.test true \"\", b.two.test true \"\"", true),
             ("implicit.test", "implicit.test true \"\"", true),
             ("mixed.test", "unsigned.test false \"\"", true),
-            ("alias.two.test", "a.two.test true \"\", b.two.test true \"\"", true),
+            ("alias.implicit.test", "alias.implicit.test true \"implicit.test\"", true),
             ("aliased.test", "alias.implicit.test true \"implicit.test\"", true),
             ("unsigned.test", "a.two.test true \"\"", false),
         ];
@@ -53,6 +54,16 @@ fn the_ad_bit_counts_only_where_the_server_is_trusted() {
             assert_eq!(verdicts(&trusting, domain).await, format!("{secure}: {hosts}"), "{domain}");
             let none = format!("false: {}", hosts.replace("true", "false"));
             assert_eq!(verdicts(&off, domain).await, none, "{domain}");
+        }
+        // The domain is an alias. An answer about a link says where it leads and no more, and what is there is known
+        // already.
+        for domain in ["alias.two.test", "link.two.test", "link.link.two.test", "LINK.link.two.test"] {
+            let hosts = "a.two.test true \"\", b.two.test true \"\"";
+            assert_eq!(verdicts(&trusting, domain).await, format!("true at two.test: {hosts}"), "{domain}");
+        }
+        for domain in ["unsigned.link.two.test", "link.unsigned.link.two.test"] {
+            let hosts = "a.two.test true \"\", b.two.test true \"\"";
+            assert_eq!(verdicts(&trusting, domain).await, format!("false at two.test: {hosts}"), "{domain}");
         }
         let tlsa = TlsaRecords { records: expected_tlsa(), secure: true };
         assert_eq!(trusting.tlsa(0, "A.two.test", 25).await.result, Ok(tlsa.clone()));
