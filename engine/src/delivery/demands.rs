@@ -10,8 +10,13 @@ use super::verdict::Status;
 use crate::mta_sts;
 use crate::shard::links::NextHop;
 use crate::tls::demand::{Demand, Refused, TlsaFound, demand};
-use futures_util::future::join_all;
+use futures_util::StreamExt;
+use futures_util::stream;
 use std::sync::Arc;
+
+/// Hosts of one next hop that are asked about side by side. Prevents one domain with many hosts, whose TLSA records
+/// nobody answers for, from taking every place of the resolver.
+const HOSTS_AT_ONCE: usize = 4;
 
 /// What a host demands, or why it is passed over.
 pub type Demanded = Result<Demand, Unfit>;
@@ -33,7 +38,8 @@ pub async fn of_candidates(
     if !is_raised(shard, next_hop) {
         return candidates.iter().map(|_| Ok(Demand::Route)).collect();
     }
-    join_all(candidates.iter().map(|candidate| of_candidate(shard, next_hop, candidate))).await
+    let asking = candidates.iter().map(|candidate| of_candidate(shard, next_hop, candidate));
+    stream::iter(asking).buffered(HOSTS_AT_ONCE).collect().await
 }
 
 /// Of one.

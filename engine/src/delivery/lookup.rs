@@ -173,7 +173,13 @@ impl Lookup {
             let addresses = match (name.parse::<IpAddr>(), resolver) {
                 _ if host.socket().is_some() => {
                     let peer = Peer::of_socket(name);
-                    found.push(Ok(vec![Candidate { peer, rank: 0, secure: false, canonical: None, expanded: None }]));
+                    found.push(Ok(vec![Candidate {
+                        peer,
+                        rank: 0,
+                        secure: false,
+                        canonical: None,
+                        expanded: None,
+                    }]));
                     continue;
                 }
                 (Ok(address), _) => Ok(Addresses { list: vec![address], secure: false, canonical: None }),
@@ -182,7 +188,9 @@ impl Lookup {
                 }
                 (Err(_), None) => Err(without_resolver(name)),
             };
-            found.push(addresses.map(|addresses| of_host(name, *port, 0, &Way::CONFIGURED, addresses).collect()));
+            found.push(
+                addresses.map(|addresses| of_host(name, *port, 0, &Way::CONFIGURED, addresses).collect()),
+            );
         }
         found
     }

@@ -21,7 +21,8 @@ pub(super) fn keep_relevant(name: &Name, answer: &mut Message) {
     let is_above = |owner: &Name| names.iter().any(|name| owner.zone_of(name));
     // An alias may be made of a DNAME record of a name above (RFC 6672).
     answer.answers.retain(|record| {
-        names.contains(&record.name) || record.record_type() == RecordType::DNAME && is_above(&record.name)
+        names.contains(&record.name)
+            || record.record_type() == RecordType::DNAME && is_above(&record.name)
             || signer(record).is_some_and(is_above) && is_above(&record.name)
     });
     let signed: Vec<(Name, RecordType)> = answer
@@ -59,7 +60,11 @@ pub(super) fn aliases<'a>(
 ///
 /// # Errors
 /// Where they end before, for want of a record.
-pub(super) fn way<'a>(name: &'a Name, owner: &Name, records: &'a [Record]) -> Result<Vec<&'a Record>, &'a Name> {
+pub(super) fn way<'a>(
+    name: &'a Name,
+    owner: &Name,
+    records: &'a [Record],
+) -> Result<Vec<&'a Record>, &'a Name> {
     let (mut way, mut end) = (Vec::new(), name);
     let mut links = aliases(name, records);
     while end != owner {
@@ -98,8 +103,8 @@ mod tests {
     use hickory_resolver::proto::dnssec::rdata::sig::SigInput;
     use hickory_resolver::proto::dnssec::rdata::{NSEC, RRSIG};
     use hickory_resolver::proto::op::OpCode;
-    use hickory_resolver::proto::rr::rdata::{A, CNAME, SOA};
     use hickory_resolver::proto::rr::SerialNumber;
+    use hickory_resolver::proto::rr::rdata::{A, CNAME, SOA};
 
     fn name(text: &str) -> Name {
         Name::from_ascii(format!("{}.", text.trim_end_matches('.'))).unwrap()
@@ -143,26 +148,48 @@ mod tests {
             ("a.good.test A; evil.test A", "", "a.good.test A", ""),
             ("evil.test A; b.a.good.test A; good.test A", "", "", ""),
             ("a.good.test CNAME b.test; b.test A", "", "a.good.test CNAME b.test; b.test A", ""),
-            ("c.test A; b.test CNAME c.test; a.good.test CNAME b.test; d.test A", "",
-             "c.test A; b.test CNAME c.test; a.good.test CNAME b.test", ""),
+            (
+                "c.test A; b.test CNAME c.test; a.good.test CNAME b.test; d.test A",
+                "",
+                "c.test A; b.test CNAME c.test; a.good.test CNAME b.test",
+                "",
+            ),
             ("evil.test CNAME c.test; c.test A", "", "", ""),
-            ("a.good.test A; a.good.test RRSIG A good.test", "", "a.good.test A; a.good.test RRSIG A good.test", ""),
+            (
+                "a.good.test A; a.good.test RRSIG A good.test",
+                "",
+                "a.good.test A; a.good.test RRSIG A good.test",
+                "",
+            ),
             ("evil.test A; evil.test RRSIG A evil.test", "", "", ""),
             // An absence.
-            ("", "good.test SOA; good.test RRSIG SOA good.test", "", "good.test SOA; good.test RRSIG SOA good.test"),
+            (
+                "",
+                "good.test SOA; good.test RRSIG SOA good.test",
+                "",
+                "good.test SOA; good.test RRSIG SOA good.test",
+            ),
             ("", "test SOA", "", "test SOA"),
             ("", "evil.test SOA; evil.test A", "", ""),
             ("", "b.a.good.test SOA", "", ""),
-            ("", "Z.good.test NSEC; z.good.test RRSIG NSEC good.test", "",
-             "Z.good.test NSEC; z.good.test RRSIG NSEC good.test"),
+            (
+                "",
+                "Z.good.test NSEC; z.good.test RRSIG NSEC good.test",
+                "",
+                "Z.good.test NSEC; z.good.test RRSIG NSEC good.test",
+            ),
             // Without a signature of its own zone.
             ("", "z.good.test NSEC", "", ""),
             ("", "evil.test NSEC; evil.test RRSIG NSEC evil.test", "", ""),
             ("", "evil.test NSEC; good.test RRSIG NSEC good.test", "", "good.test RRSIG NSEC good.test"),
             ("", "evil.test NSEC; evil.test RRSIG SOA test", "", "evil.test RRSIG SOA test"),
             // At the end of an alias.
-            ("a.good.test CNAME x.other.test", "other.test SOA; evil.test SOA", "a.good.test CNAME x.other.test",
-             "other.test SOA"),
+            (
+                "a.good.test CNAME x.other.test",
+                "other.test SOA; evil.test SOA",
+                "a.good.test CNAME x.other.test",
+                "other.test SOA",
+            ),
         ];
         for (answers, authorities, expected, expected_authorities) in table {
             let mut message = Message::response(1, OpCode::Query);
@@ -180,7 +207,8 @@ mod tests {
     fn aliases_are_followed_in_any_order_and_circles_end() {
         let follow = |start: &str, text: &str| {
             let (start, records) = (name(start), records(text));
-            let names: Vec<String> = aliases(&start, &records).map(|(_, target)| target.to_string()).collect();
+            let names: Vec<String> =
+                aliases(&start, &records).map(|(_, target)| target.to_string()).collect();
             names.join(" ")
         };
         assert_eq!(follow("a", "a A"), "");

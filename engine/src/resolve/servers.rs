@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 use hickory_resolver::config::{
     ConnectionConfig, NameServerConfig, ProtocolConfig, ResolveHosts, ResolverConfig,
 };
+use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::NetError;
 use hickory_resolver::proto::dnssec::TrustAnchors;
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
-use hickory_resolver::lookup::Lookup;
 use hickory_resolver::proto::serialize::txt::ParseError;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::authentic::Listening;
@@ -116,13 +116,7 @@ impl Servers {
 
     /// The records of a name, or why there are none, with what each server that was asked said.
     pub async fn look_up(&self, name: &Name, of_type: RecordType) -> Result<Found, Missing> {
-        let Ok(permit) = timeout(TURN_PATIENCE, self.permits.acquire()).await else {
-            let seconds = TURN_PATIENCE.as_secs();
-            let said = format!("was not asked: {LOOKUPS_MAX} other look-ups were under way for {seconds} seconds");
-            let text = format!("{}{said}", self.text(name, of_type, ""));
-            return Err(Missing { reason: MissingReason::Failed, text, valid_for: FAILURE_VALID });
-        };
-        let _permit = permit.expect("the semaphore is never closed");
+        let _turn = self.turn(name, of_type, TURN_PATIENCE).await?;
         let started = Instant::now();
         let first = self.preferred.load(Ordering::Relaxed);
         let mut failures = Vec::new();
@@ -149,6 +143,25 @@ impl Servers {
         }
         let text = self.text(name, of_type, &failures.join("; "));
         Err(Missing { reason: MissingReason::Failed, text, valid_for: FAILURE_VALID })
+    }
+
+    /// A place among [`LOOKUPS_MAX`], in the order of asking.
+    pub async fn turn(
+        &self,
+        name: &Name,
+        of_type: RecordType,
+        patience: Duration,
+    ) -> Result<SemaphorePermit<'_>, Missing> {
+        let Ok(permit) = timeout(patience, self.permits.acquire()).await else {
+            let seconds = patience.as_secs();
+            let text = format!(
+                "looking up {of_type} of {} with resolver {}: no turn within {seconds} seconds, because {LOOKUPS_MAX} other look-ups were under way",
+                host_name(name),
+                self.name
+            );
+            return Err(Missing { reason: MissingReason::Failed, text, valid_for: FAILURE_VALID });
+        };
+        Ok(permit.expect("the semaphore is never closed"))
     }
 
     fn text(&self, name: &Name, of_type: RecordType, said: &str) -> String {

@@ -197,7 +197,8 @@ impl OneResolver {
                 let canonical = found.canonical.as_ref().map(host_name);
                 match exchange(records, self.seed.fetch_add(1, Ordering::Relaxed)) {
                     Exchange::Hosts(records) => {
-                        let Answer { result: hosts, valid_for } = self.find_hosts(records, found.valid_for).await;
+                        let Answer { result: hosts, valid_for } =
+                            self.find_hosts(records, found.valid_for).await;
                         let whole = |hosts| MailHosts { hosts, secure: found.secure, canonical };
                         Answer { result: hosts.map(whole), valid_for }
                     }

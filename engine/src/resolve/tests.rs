@@ -1,6 +1,8 @@
 //! The service against a DNS server on loopback that answers from a table and counts questions.
 
 mod authentic;
+mod bound;
+mod forged;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -9,7 +11,7 @@ use std::time::Duration;
 
 use hickory_resolver::proto::op::{Message, OpCode, ResponseCode};
 use hickory_resolver::proto::rr::rdata::tlsa::{CertUsage, Matching, Selector};
-use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, MX, SOA, TLSA};
+use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, MX, NS, SOA, TLSA};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
@@ -63,6 +65,8 @@ fn zone(question: &str, of_type: RecordType) -> Result<Vec<RData>, ResponseCode>
         "onlynumeric.test" => vec![mx(10, "192.0.2.1")],
         "looping.test" => vec![mx(10, "relay.test"), mx(10, "a.two.test"), mx(20, "b.two.test")],
         "backup.test" => vec![mx(10, "a.two.test"), mx(20, "relay.test"), mx(30, "b.two.test")],
+        // Without keys, as the records of its parent prove.
+        "unsigned-zone.test" => vec![RData::NS(NS(name("ns.test")))],
         "private.test" => vec![mx(10, "inner.test"), mx(20, "b.two.test")],
         "onlyprivate.test" => vec![mx(10, "inner.test")],
         "inner.test" => vec![a("10.0.0.1"), a("::1")],

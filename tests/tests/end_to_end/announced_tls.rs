@@ -216,6 +216,9 @@ fn aliases_names_of_the_domain_and_hosts_without_tls() {
     dns.mx("next.test", 10, "unnamed.real.test").loopback("unnamed.real.test", 1);
     dns.tlsa_record("unnamed.real.test", port, [2, 0, 1], &issuer);
     dns.mx("stranger.real.test", 10, "unnamed.real.test");
+    // So it does for the domain behind the one that the recipient's address has (section 3.2.2), and not for another.
+    dns.cname("short.real.test", "next.test").cname("farther.real.test", "short.real.test");
+    dns.cname("strange.real.test", "stranger.real.test");
     // A better host that does not comply gives way to the next.
     dns.tlsa("mx.back.test", port, &key).mx("back.test", 5, "bad.back.test").loopback("bad.back.test", 1);
     dns.tlsa("bad.back.test", port, &[9; 32]);
@@ -223,12 +226,17 @@ fn aliases_names_of_the_domain_and_hosts_without_tls() {
     let plain = Inbox::bind(SocketAddr::from(([127, 0, 0, 2], port)), |_| Answer::Accept);
     dns.mx("plain.test", 10, "mx.plain.test").loopback("mx.plain.test", 2).tlsa("mx.plain.test", port, &key);
     // None of these domains is one of the peer's: what is refused there was handed over within TLS.
-    for to in ["x@behind.real.test", "x@before.real.test", "x@next.test"] {
+    let accepted =
+        ["behind.real.test", "before.real.test", "next.test", "short.real.test", "farther.real.test"];
+    for to in accepted.map(|domain| format!("x@{domain}")) {
+        let to = to.as_str();
         let line = world.outcome(to, &["status=bounced"]);
         assert!(line.contains("/dane, ") && line.contains("5.7.1"), "{line}");
     }
-    let line = world.outcome("x@stranger.real.test", &["status=deferred"]);
-    assert!(line.contains("dsn=4.7.5") && line.contains("no TLSA record"), "{line}");
+    for to in ["x@stranger.real.test", "x@strange.real.test"] {
+        let line = world.outcome(to, &["status=deferred"]);
+        assert!(line.contains("dsn=4.7.5") && line.contains("no TLSA record"), "{line}");
+    }
     let line = world.outcome("x@back.test", &["status=sent"]);
     assert!(line.contains("relay=mx.back.test[127.0.0.1]") && line.contains("/dane,"), "{line}");
     let line = world.outcome("x@plain.test", &["status=deferred"]);
