@@ -18,7 +18,7 @@ use hickory_resolver::proto::dnssec::Proof;
 use hickory_resolver::proto::op::{DnsRequest, DnsResponse};
 use hickory_resolver::{ConnectionProvider, PoolContext};
 
-use super::relevant::keep_relevant;
+use super::relevant::{keep_briefly_if_large, keep_relevant};
 
 /// Makes the connections to a server.
 #[derive(Clone)]
@@ -74,6 +74,8 @@ impl DnsHandle for Exchange {
             if let Some(name) = &name {
                 keep_relevant(name, &mut response);
             }
+            let bytes = response.as_buffer().len();
+            keep_briefly_if_large(bytes, &mut response);
             if trust_ad && response.metadata.authentic_data {
                 response.answers.iter_mut().for_each(|record| record.proof = Proof::Secure);
             }

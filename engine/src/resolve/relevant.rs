@@ -12,6 +12,20 @@ use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 /// Aliases that are followed from one name. Prevents a chain, or a circle, without an end.
 pub(super) const ALIASES_MAX: usize = 16;
 
+/// Records of an answer, and its octets, up to which it is kept by hickory-resolver, whose bound counts answers and
+/// not what they hold. Prevents a stranger with large record sets from taking all memory.
+const KEPT_RECORDS_MAX: usize = 64;
+const KEPT_BYTES_MAX: usize = 4_096;
+
+/// A large answer is good for whoever has asked, and not kept. `bytes`: as it came.
+pub(super) fn keep_briefly_if_large(bytes: usize, answer: &mut Message) {
+    let mut sections = [&mut answer.answers, &mut answer.authorities];
+    let records: usize = sections.iter().map(|section| section.len()).sum();
+    if records > KEPT_RECORDS_MAX || bytes > KEPT_BYTES_MAX {
+        sections.iter_mut().flat_map(|section| section.iter_mut()).for_each(|record| record.ttl = 0);
+    }
+}
+
 /// Takes out of an answer what does not belong to the question about this name.
 pub(super) fn keep_relevant(name: &Name, answer: &mut Message) {
     let names: Vec<Name> = {
@@ -200,6 +214,20 @@ mod tests {
             assert_eq!(message.answers, records(expected), "{answers}");
             assert_eq!(message.authorities, records(expected_authorities), "{authorities}");
             assert!(message.additionals.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_large_answer_is_not_kept() {
+        for (count, bytes, expected) in
+            [(1, 100, 60), (64, 4_096, 60), (65, 100, 0), (1, 4_097, 0), (4_000, 65_535, 0)]
+        {
+            let mut message = Message::response(1, OpCode::Query);
+            message.answers = vec![record("a.good.test A"); count - 1];
+            message.authorities = vec![record("good.test SOA")];
+            keep_briefly_if_large(bytes, &mut message);
+            let all = message.answers.iter().chain(&message.authorities);
+            assert!(all.map(|record| record.ttl).all(|ttl| ttl == expected), "{count} {bytes}");
         }
     }
 

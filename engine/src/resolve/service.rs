@@ -22,8 +22,8 @@ use tokio::sync::Semaphore;
 use super::error::{ResolveError, ResolveErrorKind};
 use super::lookup::{Missing, MissingReason, host_name, parse_name};
 use super::mx::{
-    Addresses, Exchange, MailHosts, MxHost, MxRecord, TLSA_RECORDS_MAX, TlsaRecords, exchange, literal,
-    order_addresses,
+    Addresses, Exchange, MailHosts, MxHost, MxRecord, TlsaRecords, exchange, literal, order_addresses,
+    order_tlsa,
 };
 use super::servers::{
     FAILURE_VALID, Found, LOOKUPS_MAX, NEGATIVE_VALID_MAX, POSITIVE_VALID_MAX, Servers, TRY_PATIENCE,
@@ -289,7 +289,7 @@ impl OneResolver {
         let Some(name) = parse_name(&name) else { return bad_name(&name) };
         match self.look_up(&name, RecordType::TLSA).await {
             Ok(found) => {
-                let records = found.records.iter().filter_map(tlsa_record).take(TLSA_RECORDS_MAX).collect();
+                let records = order_tlsa(found.records.iter().filter_map(tlsa_record).collect());
                 Answer {
                     result: Ok(TlsaRecords { records, secure: found.secure }),
                     valid_for: found.valid_for,

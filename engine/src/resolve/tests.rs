@@ -278,6 +278,23 @@ fn the_same_question_is_asked_once() {
 }
 
 #[test]
+fn an_answer_is_kept_unless_it_is_large() {
+    run(async {
+        let (resolvers, _, counts) = serve().await;
+        let asked = |question: &str| counts.lock().unwrap()[question];
+        for (domain, is_kept) in [("two.test", true), ("many.test", false)] {
+            let question = format!("{domain} MX");
+            let first = resolvers.mx(0, domain).await.result;
+            let before = asked(&question);
+            let mut again = resolvers.mx(0, domain).await.result.unwrap();
+            again.hosts.sort_by_key(|host| host.preference);
+            assert_eq!(Ok(again), first, "{domain}");
+            assert_eq!(asked(&question) == before, is_kept, "{domain}");
+        }
+    });
+}
+
+#[test]
 fn a_host_of_many_domains_is_asked_for_once() {
     run(async {
         let (resolvers, _, counts) = serve().await;

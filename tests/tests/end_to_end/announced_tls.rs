@@ -244,6 +244,33 @@ fn aliases_names_of_the_domain_and_hosts_without_tls() {
     assert!(plain.is_empty());
 }
 
+/// RFC 7672 section 3.1.1: a key is good for all domains of its host, whatever names the certificate has; behind an
+/// authority each domain is looked for in it.
+#[test]
+fn domains_of_one_host_share_its_connections_where_its_key_vouches() {
+    const COUNT: u64 = 8;
+    let of = |kind: &str, number: u64| format!("{kind}{number}.test");
+    let next_hops: Vec<String> = (0..COUNT).map(|number| of("issuer", number)).collect();
+    let named: Vec<&str> = next_hops.iter().map(String::as_str).collect();
+    let world = world(&["real.test"], &named, "policy = \"may\"", "");
+    let (dns, port) = (&world.dns, world.port);
+    let issuer = digest(&world.authority.path("authority.pem"), false);
+    dns.loopback("key.real.test", 1).tlsa("key.real.test", port, &world.key());
+    dns.loopback("issuer.real.test", 1).tlsa_record("issuer.real.test", port, [2, 0, 1], &issuer);
+    let handshakes = |kind: &str| {
+        let before = world.relay.metric("tls_out_handshakes_total");
+        for number in 0..COUNT {
+            dns.mx(&of(kind, number), 10, &format!("{kind}.real.test"));
+            // None of these domains is one of the peer's.
+            world.outcome(&format!("x@{}", of(kind, number)), &["/dane,", "dsn=5.7.1", "status=bounced"]);
+        }
+        world.relay.metric("tls_out_handshakes_total") - before
+    };
+    let (by_key, by_authority) = (handshakes("key"), handshakes("issuer"));
+    assert!(by_key <= COUNT / 2, "{by_key} connections");
+    assert_eq!(by_authority, COUNT);
+}
+
 /// S31.
 #[test]
 fn a_route_can_demand_dane() {

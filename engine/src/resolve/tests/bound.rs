@@ -3,7 +3,7 @@
 use super::super::lookup::{MissingReason, parse_name};
 use super::super::servers::{Found, LOOKUPS_MAX, Servers};
 use super::*;
-use hickory_resolver::proto::rr::rdata::A;
+use hickory_resolver::proto::rr::rdata::{A, TXT};
 use std::net::Ipv4Addr;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
@@ -58,16 +58,20 @@ impl Holding {
     }
 }
 
-/// `n7.test` is at 10.0.0.7.
-fn numbered(question: &str, _: RecordType) -> Result<Vec<RData>, ResponseCode> {
-    let number: u32 = question.trim_start_matches('n').trim_end_matches(".test").parse().unwrap();
-    Ok(vec![RData::A(A(address(number as usize)))])
+/// `n7.test` is at 10.0.0.7, and its text is its name.
+fn numbered(question: &str, of_type: RecordType) -> Result<Vec<RData>, ResponseCode> {
+    let number: usize = question.trim_start_matches('n').trim_end_matches(".test").parse().unwrap();
+    Ok(match of_type {
+        RecordType::A => vec![RData::A(A(address(number)))],
+        _ => vec![RData::TXT(TXT::new(vec![question.to_owned()]))],
+    })
 }
 
 fn address(number: usize) -> Ipv4Addr {
     Ipv4Addr::from_bits((10 << 24) + number as u32)
 }
 
+/// One look-up, which ends when the task is ended.
 fn ask(servers: &Arc<Servers>, number: usize) -> JoinHandle<Vec<RData>> {
     let servers = servers.clone();
     tokio::spawn(async move {
@@ -77,39 +81,50 @@ fn ask(servers: &Arc<Servers>, number: usize) -> JoinHandle<Vec<RData>> {
     })
 }
 
+/// One question of one look-up.
+fn ask_for_text(resolvers: &Arc<Resolvers>, number: usize) -> JoinHandle<Vec<String>> {
+    let resolvers = resolvers.clone();
+    tokio::spawn(async move { resolvers.txt(0, &format!("n{number}.test")).await.result.unwrap() })
+}
+
 #[test]
 fn never_more_look_ups_than_the_bound_are_under_way_and_none_is_lost() {
     run(async {
         let mut server = Holding::start().await;
-        let (permits, other) = (Arc::new(Semaphore::new(LOOKUPS_MAX)), Arc::new(Semaphore::new(1)));
-        let servers = server.servers(&permits);
-        let all: Vec<_> = (0..LOOKUPS_MAX + OVER).map(|number| ask(&servers, number)).collect();
+        let [resolvers, others] = [(); 2].map(|()| {
+            let resolver = resolver("holding", vec![server.socket.local_addr().unwrap()]);
+            Arc::new(Resolvers::with_patience(&[resolver], 7, PATIENCE).unwrap())
+        });
+        let all: Vec<_> = (0..LOOKUPS_MAX + OVER).map(|number| ask_for_text(&resolvers, number)).collect();
         let mut held = Vec::new();
         for _ in 0..LOOKUPS_MAX {
             held.push(server.next().await);
         }
-        assert_eq!(permits.available_permits(), 0);
-        // What is asked beside the bound comes next, although so many were to be asked before it.
+        // What another resolver is asked comes next, although so many were to be asked before it.
         let outside = LOOKUPS_MAX + OVER;
-        let beside = ask(&server.servers(&other), outside);
+        let beside = ask_for_text(&others, outside);
         let question = server.next().await;
         assert_eq!(question.name(), format!("n{outside}.test"));
         server.answer(&question).await;
-        assert_eq!(beside.await.unwrap(), [RData::A(A(address(outside)))]);
-        // Each answer lets one more go.
-        for _ in 0..OVER {
+        assert_eq!(beside.await.unwrap(), [format!("n{outside}.test")]);
+        // Each answer lets one more go, and no more than one.
+        for more in 0..OVER {
             let answered = held.remove(held.len() / 2);
             server.answer(&answered).await;
             held.push(server.next().await);
-            assert_eq!((held.len(), permits.available_permits()), (LOOKUPS_MAX, 0));
+            let beside = ask_for_text(&others, outside + 1 + more);
+            let question = server.next().await;
+            assert_eq!(question.name(), format!("n{}.test", outside + 1 + more));
+            server.answer(&question).await;
+            beside.await.unwrap();
         }
         for question in &held {
             server.answer(question).await;
         }
         for (number, found) in all.into_iter().enumerate() {
-            assert_eq!(found.await.unwrap(), [RData::A(A(address(number)))], "n{number}.test");
+            assert_eq!(found.await.unwrap(), [format!("n{number}.test")]);
         }
-        assert_eq!(permits.available_permits(), LOOKUPS_MAX);
+        assert_eq!(resolvers.lookups_under_way(), 0);
         assert!(server.held.try_recv().is_err(), "nothing was asked twice");
     });
 }
