@@ -13,7 +13,8 @@ use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 pub(super) const ALIASES_MAX: usize = 16;
 
 /// Records of an answer, and its octets, up to which it is kept by hickory-resolver, whose bound counts answers and
-/// not what they hold. Prevents a stranger with large record sets from taking all memory.
+/// not what they hold; and signatures of an absence that are looked at. Prevents a stranger with large record sets
+/// from taking all memory, or much time.
 const KEPT_RECORDS_MAX: usize = 64;
 const KEPT_BYTES_MAX: usize = 4_096;
 
@@ -44,6 +45,7 @@ pub(super) fn keep_relevant(name: &Name, answer: &mut Message) {
         .iter()
         .filter(|record| signer(record).is_some_and(is_above))
         .filter_map(|record| Some((record.name.clone(), covered(record)?)))
+        .take(KEPT_RECORDS_MAX)
         .collect();
     answer.authorities.retain(|record| match record.record_type() {
         RecordType::RRSIG => signer(record).is_some_and(is_above),

@@ -142,8 +142,19 @@ async fn serve() -> (Resolvers, SocketAddr, Counts) {
     (Resolvers::with_patience(&[resolver], 7, PATIENCE).unwrap(), address, counts)
 }
 
+/// A port that is free for UDP need not be for TCP.
+async fn bind_both() -> (UdpSocket, TcpListener) {
+    for _ in 0..100 {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        if let Ok(listener) = TcpListener::bind(socket.local_addr().unwrap()).await {
+            return (socket, listener);
+        }
+    }
+    panic!("no port is free for both");
+}
+
 async fn spawn_server(zone: Zone) -> (SocketAddr, Counts) {
-    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let (socket, listener) = bind_both().await;
     let address = socket.local_addr().unwrap();
     let counts = Counts::default();
     let counting = Arc::clone(&counts);
@@ -157,7 +168,7 @@ async fn spawn_server(zone: Zone) -> (SocketAddr, Counts) {
             socket.send_to(&answer, client).await.unwrap();
         }
     });
-    let (listener, counting) = (TcpListener::bind(address).await.unwrap(), Arc::clone(&counts));
+    let counting = Arc::clone(&counts);
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             while let Ok(length) = stream.read_u16().await {

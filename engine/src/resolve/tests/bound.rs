@@ -168,7 +168,7 @@ fn who_waits_too_long_for_a_turn_is_told_so_and_nothing_is_asked() {
         let question = server.next().await;
         let name = parse_name("n2.test").unwrap();
         let missing =
-            servers.turn(&name, RecordType::A, Duration::from_millis(1)).await.err().expect("no turn");
+            servers.turn(&name, RecordType::A, Duration::from_millis(1)).await.expect_err("no turn");
         assert_eq!(missing.reason, MissingReason::Failed);
         let expected = "looking up A of n2.test with resolver holding: no turn within";
         assert!(missing.text.starts_with(expected), "{}", missing.text);
