@@ -218,7 +218,7 @@ async fn answer(mut questions: Receiver<Question>, mx: fn(&str) -> String) {
                 }),
             };
             let hosts = mx(&domain).split(' ').map(host).collect();
-            let found = MailHosts { hosts, secure: false };
+            let found = MailHosts { hosts, secure: false, canonical: None };
             drop(reply.send(Answer { result: Ok(found), valid_for: Duration::from_secs(86_400) }));
         }
     }
