@@ -4,6 +4,7 @@
 //! Lives on one delivery shard. A hop that answers at no address is *down*: its messages wait here without
 //! burning attempts, and one connection at a time probes it.
 
+use super::guest::Guests;
 use super::ready::Ready;
 use super::site::Site;
 use crate::shard::links::{Group, Luggage, NextHop};
@@ -67,6 +68,8 @@ pub struct Hop {
     /// The site that its hosts are, and their names; nobody knows before the first look-up.
     site: RefCell<Option<(Rc<Site>, Rc<str>)>>,
     ready: RefCell<Ready>,
+    /// Whose clients wait for a connection of this hop.
+    pub guests: Guests,
     /// Messages that came while the hop was down and of which log and spool do not know it yet.
     unannounced: RefCell<VecDeque<Item>>,
     /// A task goes through the messages that wait.
@@ -96,6 +99,7 @@ impl Hop {
             connections: Cell::new(0),
             site: RefCell::default(),
             ready: RefCell::default(),
+            guests: Guests::default(),
             unannounced: RefCell::default(),
             settling: Cell::new(false),
             probe_planned: Cell::new(false),
@@ -236,7 +240,7 @@ impl Hop {
 
     /// Nothing waits, nothing runs: the hop can be forgotten.
     pub fn is_unused(&self) -> bool {
-        self.is_empty() && self.connections.get() == 0
+        self.is_empty() && self.guests.is_empty() && self.connections.get() == 0
     }
 
     pub fn connections(&self) -> usize {
@@ -259,8 +263,10 @@ impl Hop {
         self.down.take().is_some()
     }
 
-    /// The hop answers at no address, as was found at `now_micros`. Returns how often in a row that was found.
+    /// The hop answers at no address, as was found at `now_micros`. Its guests do not wait for the end of that. Returns
+    /// how often in a row it was found.
     pub fn set_down(&self, trouble: Trouble, now_micros: u64) -> u32 {
+        self.guests.turn_away(&trouble.text);
         // Those that wait here have not been looked at yet.
         if self.down.borrow().is_none() {
             self.event_micros.set(0);

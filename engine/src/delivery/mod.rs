@@ -22,6 +22,7 @@ mod demands;
 mod down;
 pub mod extensions;
 pub mod failure;
+mod guest;
 mod hands;
 mod heed;
 mod hop;

@@ -6,6 +6,7 @@ use super::down::About;
 use super::failure::{Failure, Recipients, rule};
 use super::hop::{Hop, Trouble};
 use super::opening::{Tries, open_any};
+use super::places::NO_TURN;
 use super::serve::serve;
 use super::shard::DeliveryShard;
 use super::sorting;
@@ -61,7 +62,10 @@ async fn connect_and_serve(shard: &Rc<DeliveryShard>, serves: &RefCell<Rc<Hop>>)
     if let Err(at) = site.take_open(monotonic_millis()) {
         return match is_probe {
             true => shard.plan_probe(hop),
-            false => shard.wait_at(&site, hop, Some(at)),
+            false => {
+                hop.guests.turn_away(NO_TURN);
+                shard.wait_at(&site, hop, Some(at));
+            }
         };
     }
     let mut left = match shard.without_exhausted(&hop.next_hop, found) {
