@@ -135,7 +135,7 @@ impl DeliveryShard {
 
     /// A guest waits at the next hop, and no more are served than may be at a time.
     pub(super) fn has_guest(&self, hop: &Hop) -> bool {
-        !hop.guests.is_empty() && hop.guests.served() < self.cut_through.served_max
+        hop.guests.waiting() > 0 && hop.guests.served() < self.cut_through.served_max
     }
 
     /// The share that a message, or a question, is of smart hosts with weights.

@@ -52,11 +52,13 @@ impl Guest {
     }
 }
 
-/// The guests of one next hop: those that wait, in order, and the number of those that are served.
+/// The guests of one next hop, in order.
 #[derive(Default)]
 pub struct Guests {
     waiting: RefCell<VecDeque<Guest>>,
+    /// The number of the last one.
     last: Cell<u64>,
+    /// Those that are served.
     served: Cell<usize>,
 }
 
@@ -85,8 +87,8 @@ impl Guests {
         waiting.remove(place)
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.waiting.borrow().is_empty()
+    pub fn waiting(&self) -> usize {
+        self.waiting.borrow().len()
     }
 
     pub fn served(&self) -> usize {

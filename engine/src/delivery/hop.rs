@@ -65,6 +65,8 @@ pub struct Trouble {
 pub struct Hop {
     pub next_hop: NextHop,
     connections: Cell<usize>,
+    /// Of those, the ones that no host has greeted yet.
+    opening: Cell<usize>,
     /// The site that its hosts are, and their names; nobody knows before the first look-up.
     site: RefCell<Option<(Rc<Site>, Rc<str>)>>,
     ready: RefCell<Ready>,
@@ -97,6 +99,7 @@ impl Hop {
         Self {
             next_hop,
             connections: Cell::new(0),
+            opening: Cell::new(0),
             site: RefCell::default(),
             ready: RefCell::default(),
             guests: Guests::default(),
@@ -240,11 +243,15 @@ impl Hop {
 
     /// Nothing waits, nothing runs: the hop can be forgotten.
     pub fn is_unused(&self) -> bool {
-        self.is_empty() && self.guests.is_empty() && self.connections.get() == 0
+        self.is_empty() && self.guests.waiting() == 0 && self.connections.get() == 0
     }
 
     pub fn connections(&self) -> usize {
         self.connections.get()
+    }
+
+    pub fn opening(&self) -> usize {
+        self.opening.get()
     }
 
     /// A connection begins, or takes this next hop over from another of the site.
@@ -305,6 +312,22 @@ impl Hop {
             self.connection_began();
         }
         free
+    }
+}
+
+/// A connection of a hop is being opened until this is dropped.
+pub struct Opening(Rc<Hop>);
+
+impl Opening {
+    pub fn of(hop: &Rc<Hop>) -> Self {
+        hop.opening.set(hop.opening.get() + 1);
+        Self(hop.clone())
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        self.0.opening.set(self.0.opening.get() - 1);
     }
 }
 

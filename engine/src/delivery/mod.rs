@@ -52,4 +52,5 @@ mod transaction;
 mod transport;
 pub mod verdict;
 mod warm_up;
+pub mod warm_up_keeper;
 mod worker;

@@ -67,8 +67,13 @@ impl DeliveryShard {
         if site.idle.call(hop) {
             return;
         }
+        // Those that are being opened have their guests.
+        let opens_for_guest = has_guest && hop.guests.waiting() > hop.opening();
+        if hop.ready_len() == 0 && !opens_for_guest {
+            return;
+        }
         let now = monotonic_millis();
-        let is_few = !has_guest && hop.ready_len() < READY_PER_CONNECTION * hop.connections();
+        let is_few = !opens_for_guest && hop.ready_len() < READY_PER_CONNECTION * hop.connections();
         match site.look(now) {
             Ok(()) if is_few && !waited => self.wait_at(&site, hop, Some(now + MOMENT_MILLIS)),
             Ok(()) => self.open_or_wait(hop),

@@ -4,7 +4,7 @@
 
 use super::down::About;
 use super::failure::{Failure, Recipients, rule};
-use super::hop::{Hop, Trouble};
+use super::hop::{Hop, Opening, Trouble};
 use super::opening::{Tries, open_any};
 use super::places::NO_TURN;
 use super::serve::serve;
@@ -38,6 +38,7 @@ async fn connect_and_serve(shard: &Rc<DeliveryShard>, serves: &RefCell<Rc<Hop>>)
     if hop.next_hop.is_unsorted() {
         return sorting::sort(shard, hop).await;
     }
+    let opening = Opening::of(hop);
     let found = match shard.candidates(&hop.next_hop).await {
         Ok(candidates) => candidates,
         Err(found) if found.lasting => return shard.refuse_all(hop, found.trouble).await,
@@ -77,6 +78,7 @@ async fn connect_and_serve(shard: &Rc<DeliveryShard>, serves: &RefCell<Rc<Hop>>)
         if let Some(connection) = open_any(shard, hop, &mut left, &mut tries).await {
             let serving = site.greeted();
             shard.hop_answers(hop);
+            drop(opening);
             return serve(shard, serves, connection, &left, serving).await;
         }
     }

@@ -160,7 +160,7 @@ fn what_clients_send_counts_among_the_connections_of_a_minute() {
         assert!(why(&ended).contains("its site has had as much"), "{}", why(&ended));
         assert_eq!(world.asked("a.test", "who").await, Taken::Unknown);
         assert_eq!(world.opened(), 1);
-        world.until(10 * SECOND).await;
+        world.until(11 * SECOND).await;
         assert!(is_taken(&world.offered("a.test").await));
     });
 }
@@ -171,7 +171,7 @@ fn the_number_of_a_new_address_is_that_of_clients_and_queue_together() {
     let today = wall_micros() / DAY;
     let date = jiff::Timestamp::from_microsecond((today * DAY) as i64).unwrap().strftime("%Y-%m-%d");
     let settings =
-        format!("[[warm_up]]\nsource = \"127.0.0.1\"\nbegan = \"{date}\"\nschedule = \"1, 10, 10\"\n");
+        format!("[[warm_up]]\nsource = \"127.0.0.1\"\nbegan = \"{date}\"\nschedule = \"1, 10, 100\"\n");
     simulate(&server, &settings, one_site, |world| async move {
         // To the next midnight, so that the days of the test are whole.
         world.until(DAY - wall_micros() % DAY).await;
