@@ -102,7 +102,8 @@ impl Tried {
 
     /// By the next hop, for one of its recipients at least.
     pub fn is_any_taken(&self) -> bool {
-        let is_taken = |fate: &Fate| matches!(fate.disposition, Disposition::Delivered | Disposition::Relayed);
+        let is_taken =
+            |fate: &Fate| matches!(fate.disposition, Disposition::Delivered | Disposition::Relayed);
         self.fates.iter().any(is_taken)
     }
 

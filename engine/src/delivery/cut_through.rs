@@ -5,7 +5,7 @@
 //! is not asked again; who asks too gets the same answer.
 
 use super::balance;
-use super::guest::{Waits, Wants};
+use super::guest::{TOO_LATE, Waits, Wants};
 use super::hop::Hop;
 use super::shard::DeliveryShard;
 use super::sorting::{Server, server_of};
@@ -123,9 +123,10 @@ impl DeliveryShard {
     }
 
     /// A guest waits at the next hop. One that is down, or whose site is, turns it away at once.
-    fn receive(self: &Rc<Self>, next_hop: &NextHop, wants: Wants) -> Waits {
+    fn receive(self: &Rc<Self>, next_hop: &NextHop, wants: Wants, wait: Duration) -> Waits {
         let hop = self.hop(next_hop);
-        let waits = Waits { number: hop.guests.push(wants), hop };
+        let until_millis = monotonic_millis() + wait.as_millis() as u64;
+        let waits = Waits { number: hop.guests.push(wants, until_millis), hop };
         match waits.hop.trouble() {
             Some(trouble) => waits.turn_away(&trouble.text),
             None => self.feed(&waits.hop),
@@ -170,7 +171,7 @@ async fn find_out(shard: &Rc<DeliveryShard>, key: &Key, wait: Duration) -> Taken
         let point = BuildHasherDefault::<DefaultHasher>::default().hash_one(written);
         let next_hop = shard.share_of(next_hop, QueueId::from_bits(point));
         let (reply, answer) = oneshot::channel();
-        let _waits = shard.receive(&next_hop, Wants::Answer { key: key.clone(), address, reply });
+        let _waits = shard.receive(&next_hop, Wants::Answer { key: key.clone(), address, reply }, wait);
         answer.await.unwrap_or(Taken::Unknown)
     };
     let too_late = async {
@@ -200,7 +201,8 @@ async fn take_offer(shard: &Rc<DeliveryShard>, offer: Offer) {
     };
     let (next_hop, wait) = (shard.share_of(next_hop, offer.id), offer.wait);
     let (_over, mut over) = oneshot::channel();
-    let waits = shard.receive(&next_hop, Wants::Delivery { offer: Box::new(offer), begun: false, _over });
+    let wants = Wants::Delivery { offer: Box::new(offer), begun: false, _over };
+    let waits = shard.receive(&next_hop, wants, wait);
     let ended = async {
         let _ = (&mut over).await;
         true
@@ -210,7 +212,7 @@ async fn take_offer(shard: &Rc<DeliveryShard>, offer: Offer) {
         false
     };
     if !ended.or(too_late).await {
-        waits.turn_away("no connection could be had in time");
+        waits.turn_away(TOO_LATE);
         let _ = over.await;
     }
 }

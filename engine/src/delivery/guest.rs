@@ -30,9 +30,16 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
+/// To those that wait when the relay stops.
+pub const STOPS: &str = "the relay stops";
+/// To one whose time is over.
+pub const TOO_LATE: &str = "no connection could be had in time";
+
 /// One that waits, or is served.
 pub struct Guest {
     number: u64,
+    /// It waits no longer than until then, on the shard's monotonic clock.
+    until_millis: u64,
     wants: Wants,
 }
 
@@ -64,16 +71,19 @@ pub struct Guests {
 
 impl Guests {
     /// Returns its number.
-    pub fn push(&self, wants: Wants) -> u64 {
+    pub fn push(&self, wants: Wants, until_millis: u64) -> u64 {
         let number = self.last.get() + 1;
         self.last.set(number);
-        self.waiting.borrow_mut().push_back(Guest { number, wants });
+        self.waiting.borrow_mut().push_back(Guest { number, until_millis, wants });
         number
     }
 
-    /// One that was taken and is to be served by another connection.
-    pub fn push_front(&self, guest: Guest) {
-        self.waiting.borrow_mut().push_front(guest);
+    /// One that was taken is to be served by another connection, if its time is not over.
+    pub fn push_front(&self, guest: Guest, now: u64) {
+        match now < guest.until_millis {
+            true => self.waiting.borrow_mut().push_front(guest),
+            false => guest.turn_away(TOO_LATE),
+        }
     }
 
     pub fn take(&self) -> Option<Guest> {
@@ -97,6 +107,15 @@ impl Guests {
 
     pub fn turn_away(&self, why: &str) {
         self.waiting.take().into_iter().for_each(|guest| guest.turn_away(why));
+    }
+
+    /// The site's rates leave no turn before this moment. A message has the queue to go by; a question that can wait
+    /// so long does.
+    pub fn no_turn_before(&self, at: u64) {
+        let goes = |guest: &Guest| at >= guest.until_millis || matches!(guest.wants, Wants::Delivery { .. });
+        let (gone, stay): (VecDeque<_>, VecDeque<_>) = self.waiting.take().into_iter().partition(goes);
+        self.waiting.replace(stay);
+        gone.into_iter().for_each(|guest| guest.turn_away(&words(&NoTurn::Before(at))));
     }
 }
 
@@ -161,8 +180,9 @@ const NOTHING_TAKEN: Served = Served::Over { delivered: false };
 
 impl Table<'_> {
     pub async fn serve(&self, connection: &mut Connection, guest: Guest) -> Served {
-        let number = guest.number;
-        match guest.wants {
+        let Guest { number, until_millis, wants } = guest;
+        let elsewhere = |wants| Served::Elsewhere(Guest { number, until_millis, wants });
+        match wants {
             Wants::Answer { key, address, reply } => {
                 if reply.is_closed() {
                     return NOTHING_TAKEN;
@@ -175,7 +195,7 @@ impl Table<'_> {
                         }
                         NOTHING_TAKEN
                     }
-                    None => Served::Elsewhere(Guest { number, wants: Wants::Answer { key, address, reply } }),
+                    None => elsewhere(Wants::Answer { key, address, reply }),
                 }
             }
             Wants::Delivery { offer, begun, _over } => {
@@ -188,10 +208,7 @@ impl Table<'_> {
                         drop(offer.reply.send(ended));
                         Served::Over { delivered }
                     }
-                    None => Served::Elsewhere(Guest {
-                        number,
-                        wants: Wants::Delivery { offer, begun: true, _over },
-                    }),
+                    None => elsewhere(Wants::Delivery { offer, begun: true, _over }),
                 }
             }
         }
@@ -241,7 +258,13 @@ impl Table<'_> {
         if self.has_had_its_fill(connection) {
             return None;
         }
-        Some(Ended::Tried(Box::new(self.tried(connection, &message, &offer.recipients, &fates, began_micros))))
+        Some(Ended::Tried(Box::new(self.tried(
+            connection,
+            &message,
+            &offer.recipients,
+            &fates,
+            began_micros,
+        ))))
     }
 
     /// The message as it goes out in one transaction; `Err`: why it cannot.
@@ -355,7 +378,7 @@ fn words(why: &NoTurn) -> String {
         NoTurn::Before(at) => {
             let wait = Duration::from_millis(at.saturating_sub(monotonic_millis()));
             let at = mail_date(wall_micros() + wait.as_micros() as u64);
-            format!("its site has no turn for a message before {at}")
+            format!("its site has no turn before {at}")
         }
         NoTurn::Exhausted => "the source address is being warmed up and has sent today's number".into(),
     }
@@ -418,6 +441,8 @@ mod tests {
     use super::*;
     use crate::delivery::reply::Reply;
     use crate::delivery::verdict::Status;
+    use crate::shard::links::{Budget, NextHop};
+    use sluice_queue::{ContentFlags, QueueId};
 
     #[test]
     fn only_what_is_said_of_the_mailbox_counts() {
@@ -453,6 +478,75 @@ mod tests {
         assert_eq!(taken(Fate::Delivered(reply)), Taken::Yes);
         let failure = Failure::local(Scope::Recipient, Status::BAD_RECIPIENT_SYNTAX, "x".into());
         assert_eq!(taken(Fate::Failed(failure)), Taken::Unknown);
+    }
+
+    fn question(guests: &Guests, until_millis: u64) -> oneshot::Receiver<Taken> {
+        let (reply, taken) = oneshot::channel();
+        let key = (NextHop::of_route(0), "a@b.test".into());
+        guests.push(Wants::Answer { key, address: "a@b.test".into(), reply }, until_millis);
+        taken
+    }
+
+    fn offer(guests: &Guests, until_millis: u64) -> oneshot::Receiver<Ended> {
+        let (reply, ended) = oneshot::channel();
+        let offer = Offer {
+            id: QueueId::from_bits(1),
+            next_hop: NextHop::of_route(0),
+            recipients: vec![0],
+            envelope: Arc::default(),
+            content: Budget::new(1).hold(Arc::default()).unwrap(),
+            flags: ContentFlags::default(),
+            wait: Duration::ZERO,
+            claim: Arc::default(),
+            reply,
+        };
+        let wants = Wants::Delivery { offer: Box::new(offer), begun: false, _over: oneshot::channel().0 };
+        guests.push(wants, until_millis);
+        ended
+    }
+
+    #[test]
+    fn without_a_turn_messages_go_by_the_queue_and_questions_wait_as_long_as_they_can() {
+        let guests = Guests::default();
+        let (mut long, mut short) = (question(&guests, 2_000), question(&guests, 1_000));
+        let mut message = offer(&guests, 2_000);
+        guests.no_turn_before(1_000);
+        assert_eq!(guests.waiting(), 1);
+        assert!(long.try_recv().is_err());
+        assert_eq!(short.try_recv(), Ok(Taken::Unknown));
+        let Ok(Ended::Untried(why)) = message.try_recv() else { panic!("it has its end") };
+        assert!(why.starts_with("its site has no turn before "), "{why}");
+    }
+
+    #[test]
+    fn one_that_is_to_be_served_elsewhere_comes_first_and_waits_no_longer_than_it_would_have() {
+        let guests = Guests::default();
+        let (mut first, _second) = (offer(&guests, 1_000), offer(&guests, 2_000));
+        let taken = guests.take().unwrap();
+        guests.push_front(taken, 999);
+        let taken = guests.take().unwrap();
+        assert_eq!(taken.until_millis, 1_000, "the first");
+        guests.push_front(taken, 1_000);
+        assert_eq!(guests.waiting(), 1);
+        assert!(matches!(first.try_recv(), Ok(Ended::Untried(why)) if why == TOO_LATE));
+    }
+
+    #[test]
+    fn one_whose_client_is_gone_waits_no_more() {
+        let hop = Rc::new(Hop::new(NextHop::of_route(0)));
+        let _taken = question(&hop.guests, 1_000);
+        let number = hop.guests.push(
+            Wants::Answer {
+                key: (NextHop::of_route(0), "c@d.test".into()),
+                address: "c@d.test".into(),
+                reply: oneshot::channel().0,
+            },
+            1_000,
+        );
+        drop(Waits { hop: hop.clone(), number });
+        assert_eq!(hop.guests.waiting(), 1);
+        assert!(hop.guests.take_back(number).is_none());
+        assert!(!hop.is_unused());
     }
 
     #[test]

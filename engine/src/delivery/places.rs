@@ -30,9 +30,6 @@ const READY_PER_CONNECTION: usize = 4;
 /// beside what a connection that hangs would cost them.
 const MOMENT_MILLIS: u64 = 200;
 
-/// Why a guest does not wait for a site whose rates leave no turn now.
-pub const NO_TURN: &str = "its site has had as much as its rates allow for now";
-
 /// Why no message may begin over a connection now.
 pub enum NoTurn {
     /// The site's rate has none before this moment of the shard's monotonic clock.
@@ -81,7 +78,7 @@ impl DeliveryShard {
                 // A connection to other hosts of the site is not to hold the place.
                 match later {
                     None => drop(site.idle.evict()),
-                    Some(_) => hop.guests.turn_away(NO_TURN),
+                    Some(at) => hop.guests.no_turn_before(at),
                 }
                 self.wait_at(&site, hop, later);
             }

@@ -8,7 +8,7 @@
 
 use super::client::Event;
 use super::connection::Connection;
-use super::guest::{AtTable, Served, Table};
+use super::guest::{AtTable, STOPS, Served, Table};
 use super::hop::{Hop, Item};
 use super::idle::Call;
 use super::lookup::Candidate;
@@ -247,8 +247,14 @@ impl<'a> Lane<'a> {
         match table.serve(&mut self.connection, guest).await {
             Served::Over { delivered } => self.has_delivered |= delivered,
             Served::Elsewhere(guest) => {
-                hop.guests.push_front(guest);
+                hop.guests.push_front(guest, monotonic_millis());
                 self.is_worn = true;
+                // It may have become so meanwhile.
+                match hop.trouble() {
+                    Some(trouble) => hop.guests.turn_away(&trouble.text),
+                    None if shard.is_stopping() => hop.guests.turn_away(STOPS),
+                    None => {}
+                }
             }
         }
         drop(at_table);

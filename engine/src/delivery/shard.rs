@@ -9,6 +9,7 @@ use super::client::ClientSettings;
 use super::connect::Sources;
 use super::connection::Scratch;
 use super::cut_through::CutThroughState;
+use super::guest::STOPS;
 use super::hands::Hands;
 use super::hop::{Hop, Item};
 use super::idle::IdleOfShard;
@@ -391,7 +392,7 @@ pub async fn serve_inbox(shard: Rc<DeliveryShard>, mut inbox: Receiver<ToDeliver
             ToDelivery::Troubles { reply } => drop(reply.send(shard.troubles())),
             ToDelivery::Stop => {
                 shard.stopping.set(true);
-                shard.hops.borrow().values().for_each(|hop| hop.guests.turn_away("the relay stops"));
+                shard.hops.borrow().values().for_each(|hop| hop.guests.turn_away(STOPS));
                 shard.sites.borrow().values().for_each(|site| site.idle.call_all());
                 return;
             }

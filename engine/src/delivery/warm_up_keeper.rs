@@ -88,8 +88,8 @@ impl WarmUpKeeper {
 
 fn read(path: &Path, warm_ups: &WarmUps) {
     let mut octets = Vec::new();
-    let read = std::fs::File::open(path)
-        .and_then(|file| file.take(FILE_OCTETS_MAX + 1).read_to_end(&mut octets));
+    let read =
+        std::fs::File::open(path).and_then(|file| file.take(FILE_OCTETS_MAX + 1).read_to_end(&mut octets));
     let restored = match read {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return,
         Err(error) => Err(error.to_string()),

@@ -6,7 +6,6 @@ use super::down::About;
 use super::failure::{Failure, Recipients, rule};
 use super::hop::{Hop, Opening, Trouble};
 use super::opening::{Tries, open_any};
-use super::places::NO_TURN;
 use super::serve::serve;
 use super::shard::DeliveryShard;
 use super::sorting;
@@ -64,7 +63,7 @@ async fn connect_and_serve(shard: &Rc<DeliveryShard>, serves: &RefCell<Rc<Hop>>)
         return match is_probe {
             true => shard.plan_probe(hop),
             false => {
-                hop.guests.turn_away(NO_TURN);
+                hop.guests.no_turn_before(at);
                 shard.wait_at(&site, hop, Some(at));
             }
         };
