@@ -48,6 +48,7 @@ mod simulation;
 mod site;
 mod sorting;
 mod steer;
+mod table;
 mod transaction;
 mod transport;
 pub mod verdict;

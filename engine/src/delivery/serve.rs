@@ -8,7 +8,7 @@
 
 use super::client::Event;
 use super::connection::Connection;
-use super::guest::{AtTable, STOPS, Served, Table};
+use super::guest::{AtTable, STOPS};
 use super::hop::{Hop, Item};
 use super::idle::Call;
 use super::lookup::Candidate;
@@ -19,6 +19,7 @@ use super::settle::{Attempted, Tells, Timing, put_off_faulty, settle_attempt};
 use super::shard::DeliveryShard;
 use super::site::Serving;
 use super::steer::InHands;
+use super::table::{Served, Table};
 use super::verdict::{Fate, Outcome, Peer, Verdict};
 use crate::clock::{monotonic_millis, wall_micros};
 use crate::config::RouteLimits;

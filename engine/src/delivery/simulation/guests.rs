@@ -333,5 +333,7 @@ fn a_connection_that_is_used_up_or_was_closed_costs_a_client_nothing() {
             assert!(is_taken(&world.offered("a.test").await));
         }
         assert_eq!(world.opened(), 5);
+        assert_eq!(world.asked("a.test", "who").await, Taken::Yes);
+        assert_eq!(world.opened(), 6);
     });
 }
