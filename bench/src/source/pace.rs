@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 /// as not sent. Keeps a run against a server that cannot follow from going on for ever.
 pub const OVERDUE_MAX: Duration = Duration::from_secs(60);
 /// Of the gaps; any number but 0.
-const SEED: u64 = 0x5eed_0f_6a75;
+const SEED: u64 = 0x005e_ed0f_6a75;
 
 /// How the messages of an open loop are spread over its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
