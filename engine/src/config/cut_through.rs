@@ -55,7 +55,7 @@ pub struct CutThrough {
     pub answers_max: usize,
     /// Larger messages are queued. Default 10 MiB.
     pub message_bytes_max: u64,
-    /// Connections to one next hop, over all shards, beside those of the queue.
+    /// Clients that are served at a time at one next hop, over all shards.
     pub connections_max: usize,
 }
 

@@ -82,6 +82,8 @@ pub struct Tried {
     pub fates: Vec<Fate>,
     /// Of the first recipient that was refused.
     pub said: Option<Said>,
+    /// What the next hop asked those to wait that it put off.
+    pub wait: Option<Duration>,
     /// `host[ip]:port`.
     pub relay: String,
     pub tls: Option<PeerTls>,
@@ -96,6 +98,13 @@ impl Tried {
     /// By all of its recipients' next hop, and the sender is owed no notice.
     pub fn is_taken(&self) -> bool {
         !self.fates.is_empty() && self.fates.iter().all(|fate| fate.disposition == Disposition::Delivered)
+    }
+
+    /// By the next hop, for one of its recipients at least.
+    pub fn is_any_taken(&self) -> bool {
+        let is_taken =
+            |fate: &Fate| matches!(fate.disposition, Disposition::Delivered | Disposition::Relayed);
+        self.fates.iter().any(is_taken)
     }
 
     /// For all recipients.

@@ -177,11 +177,6 @@ impl Connection {
         Tells { success: extensions.dsn, delay: extensions.deliver_by.is_some() }
     }
 
-    /// Transactions that came to an end on it.
-    pub fn transactions(&self) -> u32 {
-        self.client.transactions()
-    }
-
     /// The last message that came to its end was put off at MAIL.
     pub fn is_put_off_at_mail(&self) -> bool {
         self.client.is_put_off_at_mail()

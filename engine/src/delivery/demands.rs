@@ -10,8 +10,13 @@ use super::verdict::Status;
 use crate::mta_sts;
 use crate::shard::links::NextHop;
 use crate::tls::demand::{Demand, Refused, TlsaFound, demand};
-use futures_util::future::join_all;
+use futures_util::StreamExt;
+use futures_util::stream;
 use std::sync::Arc;
+
+/// Hosts of one next hop that are asked about side by side. Prevents one domain with many hosts, whose TLSA records
+/// nobody answers for, from taking every place of the resolver.
+const HOSTS_AT_ONCE: usize = 4;
 
 /// What a host demands, or why it is passed over.
 pub type Demanded = Result<Demand, Unfit>;
@@ -33,7 +38,8 @@ pub async fn of_candidates(
     if !is_raised(shard, next_hop) {
         return candidates.iter().map(|_| Ok(Demand::Route)).collect();
     }
-    join_all(candidates.iter().map(|candidate| of_candidate(shard, next_hop, candidate))).await
+    let asking = candidates.iter().map(|candidate| of_candidate(shard, next_hop, candidate));
+    stream::iter(asking).buffered(HOSTS_AT_ONCE).collect().await
 }
 
 /// Of one.
@@ -49,8 +55,7 @@ pub async fn of_candidate(shard: &DeliveryShard, next_hop: &NextHop, candidate: 
         TlsaFound::Failed(_) => Ok(None),
         _ => sts(shard, next_hop).await,
     };
-    let mut further: Vec<Arc<str>> = next_hop.domain.iter().cloned().collect();
-    further.push(peer.name.as_str().into());
+    let further = further_names(next_hop.domain.as_ref(), candidate);
     let demanded = match &sts {
         Ok(sts) => demand(tls.rule, tlsa, sts.as_ref(), &peer.name, &further),
         Err(why) => Err(Refused::Policy(why.clone())),
@@ -80,6 +85,15 @@ pub async fn of_candidate(shard: &DeliveryShard, next_hop: &NextHop, candidate: 
         let failure = Failure::local(Scope::Session, Status::TLS_FAILED, text).cut();
         Unfit { failure, why, sts: sts.clone().ok().flatten() }
     })
+}
+
+/// The names besides the one of the TLSA records that a certificate may have where an authority vouches for it
+/// (RFC 7672 section 3.2.2): the recipients' domain, as it stands in their addresses and at the end of its aliases,
+/// and the host as the MX record or the configuration names it. Only for a way that is authentic all along; on
+/// another no TLSA record is asked for.
+fn further_names(domain: Option<&Arc<str>>, candidate: &Candidate) -> Vec<Arc<str>> {
+    let host = Arc::from(candidate.peer.name.as_str());
+    domain.into_iter().chain(&candidate.expanded).cloned().chain([host]).collect()
 }
 
 /// Whether there is anything to ask.
@@ -129,4 +143,31 @@ async fn sts(shard: &DeliveryShard, next_hop: &NextHop) -> Result<Option<Arc<mta
     let Some(domain) = next_hop.domain.as_ref().filter(is_asked) else { return Ok(None) };
     let answer = shard.lookup.sts(domain, next_hop.route.into(), &shard.links).await;
     answer.result.map(|found| found.policy).map_err(|error| error.text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::verdict::Peer;
+
+    /// RFC 7672 section 3.2.2.
+    #[test]
+    fn a_certificate_may_have_the_domain_as_written_the_one_behind_its_aliases_and_the_name_of_the_host() {
+        // Domain, domain behind aliases, host; the host's own alias is the base or counts for nothing.
+        for (domain, expanded, expected) in [
+            (Some("a.test"), None, "a.test mx.b.test"),
+            (Some("a.test"), Some("b.test"), "a.test b.test mx.b.test"),
+            (None, None, "mx.b.test"),
+        ] {
+            let candidate = Candidate {
+                peer: Peer { name: "mx.b.test".into(), address: ([192, 0, 2, 1], 25).into() },
+                rank: 0,
+                secure: true,
+                canonical: Some("host.c.test".into()),
+                expanded: expanded.map(Arc::from),
+            };
+            let names = further_names(domain.map(Arc::from).as_ref(), &candidate);
+            assert_eq!(names.join(" "), expected);
+        }
+    }
 }

@@ -148,9 +148,10 @@ impl DeliveryShard {
         }
     }
 
-    /// The next hop can never be reached: everything that is ready for it bounces.
+    /// The next hop can never be reached: everything that is ready for it bounces, and guests are turned away.
     pub async fn refuse_all(self: &Rc<Self>, hop: &Rc<Hop>, trouble: Trouble) {
         hop.set_up();
+        hop.guests.turn_away(&trouble.text);
         for _ in 0..hop.ready_len() {
             let Some(item) = hop.take() else { return };
             let _hands = self.in_hands(&item);

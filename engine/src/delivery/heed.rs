@@ -9,7 +9,7 @@ use super::failure::{Failure, Scope};
 use super::hop::{Hop, Trouble};
 use super::shard::DeliveryShard;
 use super::site::Slow;
-use super::verdict::{Peer, Status};
+use super::verdict::{Fate, Peer, Status};
 use crate::clock::{mail_date, monotonic_millis, wall_micros};
 use crate::observe::log;
 use std::rc::Rc;
@@ -20,6 +20,24 @@ use std::time::Duration;
 const DOUBLINGS_MAX: u32 = 3;
 
 impl DeliveryShard {
+    /// Heeds what a host has said of a recipient. `heeded`: what it has said of those of the same transaction before,
+    /// since a session that ended has one reason for all of them.
+    pub fn heed_fate(
+        self: &Rc<Self>,
+        hop: &Rc<Hop>,
+        peer: &Peer,
+        fate: &Fate,
+        heeded: &mut Option<Failure>,
+    ) -> Option<Duration> {
+        match fate {
+            Fate::Failed(failure) if heeded.as_ref() != Some(failure) => {
+                *heeded = Some(failure.clone());
+                self.heed(hop, peer, failure)
+            }
+            _ => None,
+        }
+    }
+
     /// Heeds what a host has said. Returns for how long the message concerned should wait, when it said so.
     pub fn heed(self: &Rc<Self>, hop: &Rc<Hop>, peer: &Peer, failure: &Failure) -> Option<Duration> {
         let reply = failure.reply.as_ref()?;

@@ -4,6 +4,7 @@
 //! Lives on one delivery shard. A hop that answers at no address is *down*: its messages wait here without
 //! burning attempts, and one connection at a time probes it.
 
+use super::guest::Guests;
 use super::ready::Ready;
 use super::site::Site;
 use crate::shard::links::{Group, Luggage, NextHop};
@@ -64,9 +65,13 @@ pub struct Trouble {
 pub struct Hop {
     pub next_hop: NextHop,
     connections: Cell<usize>,
+    /// Of those, the ones that no host has greeted yet.
+    opening: Cell<usize>,
     /// The site that its hosts are, and their names; nobody knows before the first look-up.
     site: RefCell<Option<(Rc<Site>, Rc<str>)>>,
     ready: RefCell<Ready>,
+    /// Whose clients wait for a connection of this hop.
+    pub guests: Guests,
     /// Messages that came while the hop was down and of which log and spool do not know it yet.
     unannounced: RefCell<VecDeque<Item>>,
     /// A task goes through the messages that wait.
@@ -94,8 +99,10 @@ impl Hop {
         Self {
             next_hop,
             connections: Cell::new(0),
+            opening: Cell::new(0),
             site: RefCell::default(),
             ready: RefCell::default(),
+            guests: Guests::default(),
             unannounced: RefCell::default(),
             settling: Cell::new(false),
             probe_planned: Cell::new(false),
@@ -236,11 +243,15 @@ impl Hop {
 
     /// Nothing waits, nothing runs: the hop can be forgotten.
     pub fn is_unused(&self) -> bool {
-        self.is_empty() && self.connections.get() == 0
+        self.is_empty() && self.guests.waiting() == 0 && self.connections.get() == 0
     }
 
     pub fn connections(&self) -> usize {
         self.connections.get()
+    }
+
+    pub fn opening(&self) -> usize {
+        self.opening.get()
     }
 
     /// A connection begins, or takes this next hop over from another of the site.
@@ -259,8 +270,10 @@ impl Hop {
         self.down.take().is_some()
     }
 
-    /// The hop answers at no address, as was found at `now_micros`. Returns how often in a row that was found.
+    /// The hop answers at no address, as was found at `now_micros`. Its guests do not wait for the end of that. Returns
+    /// how often in a row it was found.
     pub fn set_down(&self, trouble: Trouble, now_micros: u64) -> u32 {
+        self.guests.turn_away(&trouble.text);
         // Those that wait here have not been looked at yet.
         if self.down.borrow().is_none() {
             self.event_micros.set(0);
@@ -299,6 +312,22 @@ impl Hop {
             self.connection_began();
         }
         free
+    }
+}
+
+/// A connection of a hop is being opened until this is dropped.
+pub struct Opening(Rc<Hop>);
+
+impl Opening {
+    pub fn of(hop: &Rc<Hop>) -> Self {
+        hop.opening.set(hop.opening.get() + 1);
+        Self(hop.clone())
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        self.0.opening.set(self.0.opening.get() - 1);
     }
 }
 

@@ -56,6 +56,8 @@ pub struct Candidate {
     pub secure: bool,
     /// The host's name at the end of its aliases, where it has some.
     pub canonical: Option<Arc<str>>,
+    /// The recipients' domain at the end of its aliases, where it has some and the MX records are there.
+    pub expanded: Option<Arc<str>>,
 }
 
 type Key = (usize, Arc<str>);
@@ -147,16 +149,14 @@ impl Lookup {
         let (resolver, host) = (resolver.unwrap_or(0), Arc::<str>::from(host));
         let key = (resolver, format!("_{port}._tcp.{host}").into());
         let question = |reply| Question::Tlsa { resolver, host, port, reply };
-        self.tlsa.ask(key, links, question, |tlsa| 1 + 2 * tlsa.records.len()).await
+        self.tlsa.ask(key, links, question, weight_of_tlsa).await
     }
 
     /// The MTA-STS policy of a domain, by the resolver of its route.
     pub async fn sts(&self, domain: &Arc<str>, route: usize, links: &Links) -> Answer<mta_sts::Found> {
         let key = (route, domain.clone());
         let question = |reply| Question::MtaSts { route, domain: domain.clone(), reply };
-        let weigh =
-            |found: &mta_sts::Found| 1 + found.policy.as_ref().map_or(0, |policy| 2 * policy.mx.len());
-        self.sts.ask(key, links, question, weigh).await
+        self.sts.ask(key, links, question, weight_of_sts).await
     }
 
     /// The addresses of each host, in the order given.
@@ -171,7 +171,13 @@ impl Lookup {
             let addresses = match (name.parse::<IpAddr>(), resolver) {
                 _ if host.socket().is_some() => {
                     let peer = Peer::of_socket(name);
-                    found.push(Ok(vec![Candidate { peer, rank: 0, secure: false, canonical: None }]));
+                    found.push(Ok(vec![Candidate {
+                        peer,
+                        rank: 0,
+                        secure: false,
+                        canonical: None,
+                        expanded: None,
+                    }]));
                     continue;
                 }
                 (Ok(address), _) => Ok(Addresses { list: vec![address], secure: false, canonical: None }),
@@ -180,7 +186,9 @@ impl Lookup {
                 }
                 (Err(_), None) => Err(without_resolver(name)),
             };
-            found.push(addresses.map(|addresses| of_host(name, *port, 0, true, addresses).collect()));
+            found.push(
+                addresses.map(|addresses| of_host(name, *port, 0, &Way::CONFIGURED, addresses).collect()),
+            );
         }
         found
     }
@@ -201,17 +209,17 @@ impl Lookup {
         let lasts = |host: &mx::MxHost| host.found.as_ref().err().is_none_or(|error| error.kind.is_lasting());
         let is_whole = answer.result.as_ref().is_ok_and(|found| found.hosts.iter().all(lasts));
         let chosen = answer.result.and_then(|found| {
-            let secure = found.secure;
-            choose(domain, found, &allowed).map(|hosts| (hosts, secure))
+            let way = Way { secure: found.secure, expanded: found.canonical.as_deref().map(Into::into) };
+            choose(domain, found, &allowed).map(|hosts| (hosts, way))
         });
-        let (mut hosts, secure) =
+        let (mut hosts, way) =
             chosen.map_err(|error| NotFound { lasting: error.kind.is_lasting(), trouble: told(&error) })?;
         // A kept answer has one order; equal hosts share the load all the same.
         self.attempts.set(self.attempts.get().wrapping_add(1));
         mx::order_hosts(&mut hosts, self.attempts.get());
         let candidates = hosts.into_iter().flat_map(|host| {
             let found = host.found.expect("a host that was chosen has addresses");
-            of_host(&host.name, port, host.preference.into(), secure, found)
+            of_host(&host.name, port, host.preference.into(), &way, found)
         });
         Ok((candidates.take(CANDIDATES_MAX).collect(), is_whole))
     }
@@ -219,7 +227,7 @@ impl Lookup {
     async fn addresses_of(&self, host: Arc<str>, resolver: usize, links: &Links) -> Answer<Addresses> {
         let key = (resolver, host.clone());
         let question = |reply| Question::Addresses { resolver, host, reply };
-        self.addresses.ask(key, links, question, |found| 1 + found.list.len()).await
+        self.addresses.ask(key, links, question, weight_of_addresses).await
     }
 
     /// The next look-up asks again for what was not found.
@@ -288,10 +296,11 @@ impl<T: Clone + 'static> Asked<T> {
             same && under_way.remove(&key).is_some()
         };
         if is_first {
-            let weight = match &answer.result {
-                Ok(found) => weigh(found),
-                Err(error) => weight_of_error(error),
-            };
+            let weight = weight_of_text(&key.1)
+                + match &answer.result {
+                    Ok(found) => weigh(found),
+                    Err(error) => weight_of_error(error),
+                };
             let now = monotonic_millis();
             let valid = u64::try_from(answer.valid_for.as_millis()).unwrap_or(u64::MAX);
             let until = now.saturating_add(valid);
@@ -302,25 +311,59 @@ impl<T: Clone + 'static> Asked<T> {
 }
 
 fn weight_of_hosts(found: &MailHosts) -> usize {
-    let host = |host: &mx::MxHost| match &host.found {
-        Ok(found) => 1 + found.list.len(),
-        Err(error) => 1 + weight_of_error(error),
+    let host = |host: &mx::MxHost| {
+        1 + weight_of_text(&host.name)
+            + match &host.found {
+                Ok(found) => weight_of_addresses(found),
+                Err(error) => weight_of_error(error),
+            }
     };
-    1 + found.hosts.iter().map(host).sum::<usize>()
+    1 + found.canonical.as_deref().map_or(0, weight_of_text) + found.hosts.iter().map(host).sum::<usize>()
+}
+
+fn weight_of_addresses(found: &Addresses) -> usize {
+    1 + found.list.len() + found.canonical.as_deref().map_or(0, weight_of_text)
+}
+
+/// The key or the certificate may stand there in full.
+fn weight_of_tlsa(found: &TlsaRecords) -> usize {
+    1 + found.records.iter().map(|record| 1 + record.data.len().div_ceil(TEXT_UNIT_BYTES)).sum::<usize>()
+}
+
+fn weight_of_sts(found: &mta_sts::Found) -> usize {
+    let hosts = found.policy.iter().flat_map(|policy| &policy.mx);
+    1 + hosts.map(|host| 1 + weight_of_text(host)).sum::<usize>()
 }
 
 fn weight_of_error(error: &ResolveError) -> usize {
-    1 + error.text.len() / TEXT_UNIT_BYTES
+    1 + weight_of_text(&error.text)
+}
+
+fn weight_of_text(text: &str) -> usize {
+    text.len() / TEXT_UNIT_BYTES
+}
+
+/// What led to a host's name.
+struct Way {
+    secure: bool,
+    /// As in [`Candidate`].
+    expanded: Option<Arc<str>>,
+}
+
+impl Way {
+    /// The configuration names the host.
+    const CONFIGURED: Self = Self { secure: true, expanded: None };
 }
 
 fn of_host(
     name: &str,
     port: u16,
     rank: usize,
-    way_is_secure: bool,
+    way: &Way,
     found: Addresses,
 ) -> impl Iterator<Item = Candidate> + use<> {
-    let secure = way_is_secure && found.secure;
+    let secure = way.secure && found.secure;
+    let expanded = way.expanded.clone();
     let canonical: Option<Arc<str>> = found.canonical.map(Into::into);
     let name = name.to_owned();
     found.list.into_iter().map(move |address| Candidate {
@@ -328,6 +371,7 @@ fn of_host(
         rank,
         secure,
         canonical: canonical.clone(),
+        expanded: expanded.clone(),
     })
 }
 
@@ -445,7 +489,7 @@ mod tests {
 
     fn candidate(host: &str, address: &str) -> Candidate {
         let peer = Peer { name: host.into(), address: SocketAddr::new(address.parse().unwrap(), 25) };
-        Candidate { peer, rank: 0, secure: false, canonical: None }
+        Candidate { peer, rank: 0, secure: false, canonical: None, expanded: None }
     }
 
     fn admitted_of(
@@ -488,6 +532,47 @@ mod tests {
         let none = ordered(vec![missing()], [0].into_iter()).unwrap_err();
         assert!(!none.lasting && none.trouble.dsn.starts_with("4."), "{none:?}");
         assert!(!ordered(vec![], [].into_iter()).unwrap_err().lasting);
+    }
+
+    /// A zone's owner chooses how long its names are, and how much a record holds.
+    #[test]
+    fn what_is_kept_weighs_as_much_as_it_holds() {
+        let name = |octets: usize| "n".repeat(octets);
+        let addresses = |octets, count| Addresses {
+            list: vec!["192.0.2.1".parse().unwrap(); count],
+            secure: true,
+            canonical: Some(name(octets)),
+        };
+        let hosts = |octets, count| {
+            let host = mx::MxHost { name: name(octets), preference: 1, found: Ok(addresses(octets, 1)) };
+            MailHosts { hosts: vec![host; count], secure: true, canonical: Some(name(octets)) }
+        };
+        let tlsa = |octets, count| {
+            let record = crate::tls::dane::Tlsa { usage: 3, selector: 0, matching: 0, data: vec![0; octets] };
+            TlsaRecords { records: vec![record; count], secure: true }
+        };
+        let sts = |octets, count| {
+            let policy = mta_sts::Policy {
+                mode: mta_sts::policy::Mode::Enforce,
+                mx: vec![name(octets); count],
+                max_age_seconds: 1,
+            };
+            mta_sts::Found { policy: Some(policy.into()), trouble: None }
+        };
+        for (octets, count) in [(1, 1), (100, 1), (250, 16), (1_000, 32)] {
+            for (weight, held) in [
+                (weight_of_addresses(&addresses(octets, count)), octets + 17 * count),
+                (weight_of_hosts(&hosts(octets, count)), octets * (2 * count + 1)),
+                (weight_of_tlsa(&tlsa(octets, count)), octets * count),
+                (weight_of_sts(&sts(octets, count)), octets * count),
+            ] {
+                let (least, most) = (held / TEXT_UNIT_BYTES, 4 * count + 2 + held / TEXT_UNIT_BYTES);
+                assert!(
+                    (least..=most).contains(&weight),
+                    "{octets} {count}: {weight}, not {least} to {most}"
+                );
+            }
+        }
     }
 
     #[test]

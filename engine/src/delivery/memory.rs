@@ -92,6 +92,7 @@ mod tests {
             rank,
             secure: false,
             canonical: None,
+            expanded: None,
         };
         let mut all: Vec<Candidate> = [(1, 10), (2, 10), (3, 20)].map(candidate).into();
         memory.order(&mut all, now);

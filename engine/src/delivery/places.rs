@@ -30,16 +30,25 @@ const READY_PER_CONNECTION: usize = 4;
 /// beside what a connection that hangs would cost them.
 const MOMENT_MILLIS: u64 = 200;
 
+/// Why no message may begin over a connection now.
+pub enum NoTurn {
+    /// The site's rate has none before this moment of the shard's monotonic clock.
+    Before(u64),
+    /// The source address is being warmed up and has sent its number for today.
+    Exhausted,
+}
+
 impl DeliveryShard {
-    /// Gives ready messages to connections, as far as there may be some. A few messages wait for a moment for the
-    /// connections that are there: a new one costs more than they do.
+    /// Gives ready messages and guests to connections, as far as there may be some. A few messages wait for a moment
+    /// for the connections that are there: a new one costs more than they do. A guest does not.
     pub fn feed(self: &Rc<Self>, hop: &Rc<Hop>) {
         self.feed_as(hop, false);
     }
 
     /// `waited`: it has had its moment.
     fn feed_as(self: &Rc<Self>, hop: &Rc<Hop>, waited: bool) {
-        if self.is_stopping() || hop.ready_len() == 0 || hop.is_down() {
+        let has_guest = self.has_guest(hop);
+        if self.is_stopping() || (hop.ready_len() == 0 && !has_guest) || hop.is_down() {
             return;
         }
         let Some(site) = hop.site() else {
@@ -55,15 +64,21 @@ impl DeliveryShard {
         if site.idle.call(hop) {
             return;
         }
+        // Those that are being opened have their guests.
+        let opens_for_guest = has_guest && hop.guests.waiting() > hop.opening();
+        if hop.ready_len() == 0 && !opens_for_guest {
+            return;
+        }
         let now = monotonic_millis();
-        let is_few = hop.ready_len() < READY_PER_CONNECTION * hop.connections();
+        let is_few = !opens_for_guest && hop.ready_len() < READY_PER_CONNECTION * hop.connections();
         match site.look(now) {
             Ok(()) if is_few && !waited => self.wait_at(&site, hop, Some(now + MOMENT_MILLIS)),
             Ok(()) => self.open_or_wait(hop),
             Err(later) => {
                 // A connection to other hosts of the site is not to hold the place.
-                if later.is_none() {
-                    site.idle.evict();
+                match later {
+                    None => drop(site.idle.evict()),
+                    Some(at) => hop.guests.no_turn_before(at),
                 }
                 self.wait_at(&site, hop, later);
             }
@@ -97,19 +112,6 @@ impl DeliveryShard {
     /// Whether one more connection may be opened, of all that there may be.
     pub(super) fn has_place(&self) -> bool {
         self.connections.get() < self.connections_total_max
-    }
-
-    /// Takes one place for a connection that is no hop's.
-    pub(super) fn take_place(&self) -> bool {
-        let free = self.has_place();
-        self.connections.set(self.connections.get() + usize::from(free));
-        free
-    }
-
-    /// Gives it back, to a hop that had to wait for one.
-    pub(super) fn leave_place(self: &Rc<Self>) {
-        self.connections.set(self.connections.get() - 1);
-        self.feed_starved();
     }
 
     /// Starts the task of a connection that counts at its hop already.
@@ -257,8 +259,20 @@ impl DeliveryShard {
         if left.is_empty() { Err(warm_up::next_day_micros(now)) } else { Ok(left) }
     }
 
+    /// Takes the site's and the source address's turn for a message that is about to begin.
+    pub fn take_turn(&self, hop: &Hop, source: Option<IpAddr>) -> Result<(), NoTurn> {
+        if !self.may_send_from(&hop.next_hop, source, false) {
+            return Err(NoTurn::Exhausted);
+        }
+        hop.site().map_or(Ok(()), |site| site.take_message(monotonic_millis())).map_err(NoTurn::Before)?;
+        match self.may_send_from(&hop.next_hop, source, true) {
+            true => Ok(()),
+            false => Err(NoTurn::Exhausted),
+        }
+    }
+
     /// Whether a message may go out over a connection from this address, as far as its warm-up is concerned.
-    pub fn may_send_from(&self, next_hop: &NextHop, source: Option<IpAddr>, take: bool) -> bool {
+    fn may_send_from(&self, next_hop: &NextHop, source: Option<IpAddr>, take: bool) -> bool {
         let Some(source) = source.filter(|_| !self.common.warm_ups.is_empty()) else { return true };
         if !self.sources_of(next_hop).contains(&source) {
             return true;

@@ -8,16 +8,18 @@
 
 use super::client::Event;
 use super::connection::Connection;
+use super::guest::{AtTable, STOPS};
 use super::hop::{Hop, Item};
 use super::idle::Call;
 use super::lookup::Candidate;
 use super::message::Message;
 use super::opening::open_one;
-use super::places::TURN_MESSAGES;
+use super::places::{NoTurn, TURN_MESSAGES};
 use super::settle::{Attempted, Tells, Timing, put_off_faulty, settle_attempt};
 use super::shard::DeliveryShard;
 use super::site::Serving;
 use super::steer::InHands;
+use super::table::{Served, Table};
 use super::verdict::{Fate, Outcome, Peer, Verdict};
 use crate::clock::{monotonic_millis, wall_micros};
 use crate::config::RouteLimits;
@@ -118,6 +120,8 @@ struct Lane<'a> {
     is_worn: bool,
     /// Of those, the ones since it took its hop over, or since nobody else waited.
     turn: usize,
+    /// What it did last was for a guest.
+    served_guest: bool,
     limits: RouteLimits,
     /// It goes to a host that took over from another one.
     is_detour: bool,
@@ -162,12 +166,20 @@ impl<'a> Lane<'a> {
             has_delivered: false,
             is_worn: false,
             turn: 0,
+            served_guest: false,
             limits,
             is_detour,
         }
     }
 
     async fn step(&mut self) -> Step {
+        if self.guest_is_next() {
+            if self.flights.is_empty() {
+                return self.serve_guest().await;
+            }
+            let event = self.connection.next_event().await;
+            return self.handle(event).await;
+        }
         let over = match self.turn_for_a_message() {
             Ok(()) => match self.hop.take() {
                 Some(item) => {
@@ -203,14 +215,52 @@ impl<'a> Lane<'a> {
             }
             self.turn = 0;
         }
-        if !shard.may_send_from(&hop.next_hop, self.connection.source, false) {
-            return Err(Step::UsedUp);
+        shard.take_turn(hop, self.connection.source).map_err(|why| match why {
+            NoTurn::Before(at) => Step::Paced(at),
+            NoTurn::Exhausted => Step::UsedUp,
+        })
+    }
+
+    /// A client waits: it comes before the next message, but not before every message.
+    fn guest_is_next(&self) -> bool {
+        let (shard, hop) = (self.shard, &self.hop);
+        shard.has_guest(hop)
+            && (!self.served_guest || hop.ready_len() == 0)
+            && (self.turn < TURN_MESSAGES || !shard.is_wanted(hop))
+            && self.has_room()
+            && !hop.is_down()
+            && !self.serving.must_leave()
+    }
+
+    async fn serve_guest(&mut self) -> Step {
+        let (shard, hop) = (self.shard, &self.hop.clone());
+        let Some(guest) = hop.guests.take() else { return Step::On };
+        let at_table = AtTable::of(hop);
+        shard.feed(hop);
+        (self.served_guest, self.begun, self.turn) = (true, self.begun + 1, self.turn + 1);
+        let table = Table {
+            shard,
+            hop,
+            last_host: self.backups.is_empty(),
+            setup_micros: std::mem::take(&mut self.setup_micros),
+            has_delivered: self.has_delivered,
+        };
+        match table.serve(&mut self.connection, guest).await {
+            Served::Over { delivered } => self.has_delivered |= delivered,
+            Served::Elsewhere(guest) => {
+                hop.guests.push_front(guest, monotonic_millis());
+                self.is_worn = true;
+                // It may have become so meanwhile.
+                match hop.trouble() {
+                    Some(trouble) => hop.guests.turn_away(&trouble.text),
+                    None if shard.is_stopping() => hop.guests.turn_away(STOPS),
+                    None => {}
+                }
+            }
         }
-        hop.site().map_or(Ok(()), |site| site.take_message(monotonic_millis())).map_err(Step::Paced)?;
-        match shard.may_send_from(&hop.next_hop, self.connection.source, true) {
-            true => Ok(()),
-            false => Err(Step::UsedUp),
-        }
+        drop(at_table);
+        shard.feed(hop);
+        if self.connection.is_closed() { Step::Broken } else { Step::On }
     }
 
     /// A wait for the rate's turn that is no longer than an unused connection is kept.
@@ -301,6 +351,7 @@ impl<'a> Lane<'a> {
         shard.transaction_began();
         self.begun += 1;
         self.turn += 1;
+        self.served_guest = false;
         self.connection.begin(&message, &now);
         self.flights.push_back(Flight { item, message, recipients: now, timing, hands });
         let event = self.connection.event_at_hand();
@@ -430,14 +481,7 @@ impl Flight {
         let mut attempted = Vec::with_capacity(fates.len());
         let mut heeded = None;
         for (&recipient, fate) in asked.iter().zip(&fates) {
-            let wait = match fate {
-                // A session that ended has one reason for all its recipients.
-                Fate::Failed(failure) if heeded.as_ref() != Some(failure) => {
-                    heeded = Some(failure.clone());
-                    shard.heed(hop, peer, failure)
-                }
-                _ => None,
-            };
+            let wait = shard.heed_fate(hop, peer, fate, &mut heeded);
             if let Some(verdict) = Verdict::of(fate, Some(peer), last_host) {
                 let (relay, tls) = (peer.to_string(), tls.clone());
                 attempted.push(Attempted { recipient, verdict, relay, tls, tells, wait });

@@ -9,6 +9,7 @@ use super::client::ClientSettings;
 use super::connect::Sources;
 use super::connection::Scratch;
 use super::cut_through::CutThroughState;
+use super::guest::STOPS;
 use super::hands::Hands;
 use super::hop::{Hop, Item};
 use super::idle::IdleOfShard;
@@ -336,7 +337,6 @@ impl DeliveryShard {
 
     /// What a ticker does a few times a second. Counting a million next hops would take a good part of that.
     pub fn tick(&self) {
-        self.sweep_cut_through();
         self.counters.connections_out.set(self.connections.get() as u64);
         let uncounted = self.uncounted.get();
         if uncounted > 0 {
@@ -392,6 +392,7 @@ pub async fn serve_inbox(shard: Rc<DeliveryShard>, mut inbox: Receiver<ToDeliver
             ToDelivery::Troubles { reply } => drop(reply.send(shard.troubles())),
             ToDelivery::Stop => {
                 shard.stopping.set(true);
+                shard.hops.borrow().values().for_each(|hop| hop.guests.turn_away(STOPS));
                 shard.sites.borrow().values().for_each(|site| site.idle.call_all());
                 return;
             }

@@ -425,6 +425,7 @@ pub(super) mod tests {
             rank: 0,
             secure: false,
             canonical: None,
+            expanded: None,
         };
         let one = [candidate("mx2.example", 1), candidate("MX1.example", 2), candidate("mx1.example", 3)];
         assert_eq!(&*names_of(&one), "mx1.example,mx2.example");

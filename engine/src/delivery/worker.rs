@@ -4,7 +4,7 @@
 
 use super::down::About;
 use super::failure::{Failure, Recipients, rule};
-use super::hop::{Hop, Trouble};
+use super::hop::{Hop, Opening, Trouble};
 use super::opening::{Tries, open_any};
 use super::serve::serve;
 use super::shard::DeliveryShard;
@@ -37,6 +37,7 @@ async fn connect_and_serve(shard: &Rc<DeliveryShard>, serves: &RefCell<Rc<Hop>>)
     if hop.next_hop.is_unsorted() {
         return sorting::sort(shard, hop).await;
     }
+    let opening = Opening::of(hop);
     let found = match shard.candidates(&hop.next_hop).await {
         Ok(candidates) => candidates,
         Err(found) if found.lasting => return shard.refuse_all(hop, found.trouble).await,
@@ -61,7 +62,10 @@ async fn connect_and_serve(shard: &Rc<DeliveryShard>, serves: &RefCell<Rc<Hop>>)
     if let Err(at) = site.take_open(monotonic_millis()) {
         return match is_probe {
             true => shard.plan_probe(hop),
-            false => shard.wait_at(&site, hop, Some(at)),
+            false => {
+                hop.guests.no_turn_before(at);
+                shard.wait_at(&site, hop, Some(at));
+            }
         };
     }
     let mut left = match shard.without_exhausted(&hop.next_hop, found) {
@@ -73,6 +77,7 @@ async fn connect_and_serve(shard: &Rc<DeliveryShard>, serves: &RefCell<Rc<Hop>>)
         if let Some(connection) = open_any(shard, hop, &mut left, &mut tries).await {
             let serving = site.greeted();
             shard.hop_answers(hop);
+            drop(opening);
             return serve(shard, serves, connection, &left, serving).await;
         }
     }

@@ -6,6 +6,7 @@
 
 use super::IngestShard;
 use super::outcomes::apply_report;
+use crate::clock::wall_micros;
 use crate::cut_through::{Ended, Tried};
 use crate::observe::line::{self, Delays};
 use crate::observe::log;
@@ -44,7 +45,7 @@ impl IngestShard {
     }
 
     /// What the next hop said of a message that is durable becomes its first attempt; what is left of its
-    /// recipients is handed over.
+    /// recipients is handed over, to be tried when the wait is over that the next hop asked for.
     pub(super) fn take_up(
         self: &Rc<Self>,
         id: QueueId,
@@ -54,12 +55,15 @@ impl IngestShard {
         ended: Ended,
     ) {
         let mut left: Vec<u32> = (0..).take(envelope.recipients.len()).collect();
+        let mut not_before_micros = None;
         match ended {
             Ended::Untried(why) => {
                 log::note("ingest", &format!("{id}: cut-through: not handed over: {why}; queued"));
             }
             Ended::Tried(tried) => {
                 log_tried(id, envelope, &tried);
+                not_before_micros =
+                    tried.wait.map(|wait| wall_micros().saturating_add(wait.as_micros() as u64));
                 let fates: Vec<Fate> = tried.fates.into_iter().filter(is_final).collect();
                 left.retain(|index| fates.iter().all(|fate| fate.recipient != *index));
                 if !fates.is_empty() {
@@ -67,7 +71,9 @@ impl IngestShard {
                 }
             }
         }
-        self.hand_over_held(id, envelope, Some(content), flags, |index| left.contains(&index));
+        self.hand_over_held(id, envelope, Some(content), flags, not_before_micros, |index| {
+            left.contains(&index)
+        });
     }
 }
 

@@ -136,7 +136,7 @@ impl IngestShard {
         flags: ContentFlags,
     ) {
         let content = content.and_then(|content| self.budget.hold(content));
-        self.hand_over_held(id, envelope, content, flags, |_| true);
+        self.hand_over_held(id, envelope, content, flags, None, |_| true);
     }
 
     /// The same for some of its recipients; what is held is counted already.
@@ -146,6 +146,7 @@ impl IngestShard {
         envelope: &Arc<Envelope>,
         content: Option<HeldContent>,
         flags: ContentFlags,
+        not_before_micros: Option<u64>,
         wanted: impl Fn(u32) -> bool,
     ) {
         self.steering.has_arrived(id);
@@ -166,7 +167,7 @@ impl IngestShard {
                 attempts: 0,
                 notified: false,
                 arrived_micros: began_micros(envelope.arrived_micros, &schedule),
-                release_micros: schedule.release_micros,
+                release_micros: schedule.release_micros.max(not_before_micros),
                 priority: schedule.priority,
                 tried_micros: None,
                 luggage: Luggage::new(fresh, schedule.deliver_by),

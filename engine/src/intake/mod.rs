@@ -110,6 +110,8 @@ pub struct IngestShard {
     /// What found a delivery shard's mailbox full, in order; `None` in front while that one is on its way.
     overflow: RefCell<VecDeque<(usize, Option<ToDelivery>)>>,
     overflow_grew: Event,
+    /// Something waits for the next tick.
+    pub stirred: Event,
     steering: Steering,
     turn: Turn,
     notices: notices::Notices,
@@ -165,6 +167,7 @@ impl IngestShard {
             buffers: Buffers::default(),
             overflow: RefCell::default(),
             overflow_grew: Event::default(),
+            stirred: Event::default(),
             steering: Steering::default(),
             turn: Turn::default(),
             notices: notices::Notices::default(),

@@ -40,8 +40,14 @@ pub fn apply_report(shard: &Rc<IngestShard>, report: Report) {
         })
         .detach();
     } else {
-        spool.record(report.id, outcomes(&report.fates, now));
+        record(shard, &spool, &report, now);
     }
+}
+
+/// Written with the next batch, or after the next tick.
+fn record(shard: &IngestShard, spool: &ShardSpool, report: &Report, now: u64) {
+    spool.record(report.id, outcomes(&report.fates, now));
+    shard.stirred.raise();
 }
 
 /// The sender hears of it, if there is one, unless NOTIFY says otherwise.
@@ -126,7 +132,7 @@ pub async fn tell(shard: &IngestShard, spool: &ShardSpool, report: Report, now: 
         Ok(message) => message,
         Err(error) => {
             log::note("ingest", &format!("{}: error: no DSN, cannot be read: {error}", report.id));
-            return spool.record(report.id, outcomes(&report.fates, now));
+            return record(shard, spool, &report, now);
         }
     };
     let whole = wants_whole(shard, &message, &report);
@@ -141,7 +147,7 @@ pub async fn tell(shard: &IngestShard, spool: &ShardSpool, report: Report, now: 
         false => compose(shard, &message, &report, returned, now, To::Sender),
     };
     let Some(dsn) = made else {
-        spool.record(report.id, outcomes(&report.fates, now));
+        record(shard, spool, &report, now);
         return copy_to_postmaster(shard, spool, &message, &report, &header, now, has).await;
     };
     loop {

@@ -339,7 +339,7 @@ impl SessionTask<'_> {
                 Step::Insert(octets) => self.append(octets).await,
                 Step::Abandon => (self.draft, self.share) = (None, None),
                 Step::Commit => {
-                    self.commit().await?;
+                    self.commit(used == input.len()).await?;
                     now = self.after_a_wait();
                 }
                 Step::Authenticate => {

@@ -9,9 +9,11 @@ use crate::clock;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
+use std::future::poll_fn;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::task::{Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -48,12 +50,15 @@ struct Target {
 static TARGET: OnceLock<Target> = OnceLock::new();
 
 thread_local! {
-    static BUFFER: RefCell<Buffer> = const { RefCell::new(Buffer { lines: Vec::new(), dropped: 0 }) };
+    static BUFFER: RefCell<Buffer> =
+        const { RefCell::new(Buffer { lines: Vec::new(), dropped: 0, flusher: None }) };
 }
 
 struct Buffer {
     lines: Vec<u8>,
     dropped: u64,
+    /// Waits for a line; see [`written`].
+    flusher: Option<Waker>,
 }
 
 /// The log thread; [`LogThread::finish`] at the very end, so that no line is lost.
@@ -95,13 +100,13 @@ pub fn reopen() {
 /// Gathers one line: `TIME HOST sluice/PART[PID]: TEXT`. The text holds no line end.
 pub fn write(part: &str, text: impl FnOnce(&mut Vec<u8>)) {
     let Some(target) = TARGET.get() else { return };
-    BUFFER.with_borrow_mut(|buffer| {
+    let flusher = BUFFER.with_borrow_mut(|buffer| {
         if buffer.lines.len() >= BLOCK_BYTES {
             buffer.hand_over(target);
         }
         if buffer.lines.len() >= BUFFER_BYTES_MAX {
             buffer.dropped += 1;
-            return;
+            return None;
         }
         if buffer.dropped > 0 {
             let dropped = std::mem::take(&mut buffer.dropped);
@@ -109,7 +114,12 @@ pub fn write(part: &str, text: impl FnOnce(&mut Vec<u8>)) {
             append_line(&mut buffer.lines, target, "log", |line| line.extend_from_slice(note.as_bytes()));
         }
         append_line(&mut buffer.lines, target, part, text);
+        buffer.flusher.take()
     });
+    // Waking may run foreign code, so the buffer is not borrowed meanwhile.
+    if let Some(flusher) = flusher {
+        flusher.wake();
+    }
 }
 
 /// A line from a text that is already there.
@@ -129,6 +139,20 @@ pub async fn room() {
         glommio::timer::sleep(ROOM_LOOK).await;
         flush();
     }
+}
+
+/// Waits until this thread has lines to hand over. For one task of a thread, which then calls [`flush`].
+pub async fn written() {
+    poll_fn(|context| {
+        BUFFER.with_borrow_mut(|buffer| {
+            if buffer.lines.is_empty() {
+                buffer.flusher = Some(context.waker().clone());
+                return Poll::Pending;
+            }
+            Poll::Ready(())
+        })
+    })
+    .await;
 }
 
 /// Hands the gathered lines of this thread to the log thread.
@@ -197,7 +221,12 @@ fn run(mut sink: Sink, incoming: Receiver<Message>) {
     let mut held: Vec<Vec<u8>> = Vec::new();
     let mut written = Instant::now();
     loop {
-        match incoming.recv_timeout(HELD / 2) {
+        // A log that nobody writes wakes nobody.
+        let message = match held.is_empty() {
+            true => incoming.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            false => incoming.recv_timeout(HELD / 2),
+        };
+        match message {
             Ok(Message::Block(block)) => {
                 held.extend(block.split_inclusive(|&octet| octet == b'\n').map(<[u8]>::to_vec));
                 if held.len() >= HELD_LINES_MAX {

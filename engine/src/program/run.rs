@@ -12,6 +12,7 @@ use super::{Failed, IO_ERROR, NO_PERMISSION, OS_ERROR, SOFTWARE, UNAVAILABLE};
 use crate::channel::mailbox;
 use crate::config::Config;
 use crate::delivery::shard::Common;
+use crate::delivery::warm_up_keeper::WarmUpKeeper;
 use crate::intake::Parts;
 use crate::intake::limits::Limiter;
 use crate::observe::log;
@@ -140,6 +141,7 @@ struct Relay {
     events: Receiver<Happening>,
     threads: Vec<JoinHandle<()>>,
     shards: usize,
+    warm_ups: Option<Arc<WarmUpKeeper>>,
 }
 
 impl Relay {
@@ -168,6 +170,8 @@ impl Relay {
             traces: AtomicUsize::new(0),
         });
         let space = state.space.clone();
+        let common = Common::new(config);
+        let warm_ups = WarmUpKeeper::open(config, &common);
         let mut threads = Vec::new();
         let mut relay = Self {
             config: config.clone(),
@@ -175,10 +179,11 @@ impl Relay {
             events,
             threads: Vec::new(),
             shards: ingest_cpus.len() + delivery_cpus.len(),
+            warm_ups: warm_ups.clone(),
         };
-        let service = Service { config: config.clone(), questions, admin, state: state.clone(), tickets };
+        let service =
+            Service { config: config.clone(), questions, admin, state: state.clone(), tickets, warm_ups };
         service::start(service, tell.clone())?;
-        let common = Common::new(config);
         for (index, inbox) in delivery_inboxes.into_iter().enumerate() {
             let counters = state.delivery[index].clone();
             let cpu = delivery_cpus[index];
@@ -277,6 +282,8 @@ impl Relay {
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
+        // Nothing begins any more.
+        self.warm_ups.iter().for_each(WarmUpKeeper::write_last);
         log::note("main", "stopped");
         Ok(())
     }

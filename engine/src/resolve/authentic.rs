@@ -2,7 +2,8 @@
 //! "trust-ad"` each question carries the AD bit (RFC 6840 section 5.7), and an answer that carries it is
 //! marked as authentic, record by record (RFC 4035 section 3.2.3).
 //!
-//! Lives on the service thread, between the resolver and its sockets; otherwise it passes everything on.
+//! Lives on the service thread, between the resolver and its sockets, and passes on what is
+//! [relevant](super::relevant).
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -16,6 +17,8 @@ use hickory_resolver::net::{DnsHandle, NetError};
 use hickory_resolver::proto::dnssec::Proof;
 use hickory_resolver::proto::op::{DnsRequest, DnsResponse};
 use hickory_resolver::{ConnectionProvider, PoolContext};
+
+use super::relevant::{keep_briefly_if_large, keep_relevant};
 
 /// Makes the connections to a server.
 #[derive(Clone)]
@@ -63,13 +66,17 @@ impl DnsHandle for Exchange {
     type Runtime = TokioRuntimeProvider;
 
     fn send(&self, mut request: DnsRequest) -> Self::Response {
-        if !self.trust_ad {
-            return Box::pin(self.inner.send(request));
-        }
-        request.metadata.authentic_data = true;
-        Box::pin(self.inner.send(request).map(|response| {
+        let trust_ad = self.trust_ad;
+        request.metadata.authentic_data |= trust_ad;
+        let name = request.queries.first().map(|query| query.name().clone());
+        Box::pin(self.inner.send(request).map(move |response| {
             let mut response = response?;
-            if response.metadata.authentic_data {
+            if let Some(name) = &name {
+                keep_relevant(name, &mut response);
+            }
+            let bytes = response.as_buffer().len();
+            keep_briefly_if_large(bytes, &mut response);
+            if trust_ad && response.metadata.authentic_data {
                 response.answers.iter_mut().for_each(|record| record.proof = Proof::Secure);
             }
             Ok(response)

@@ -174,7 +174,7 @@ mod tests {
             };
             MxHost { name: name.into(), preference: preference.parse().unwrap(), found }
         };
-        MailHosts { hosts: text.split_whitespace().map(host).collect(), secure: false }
+        MailHosts { hosts: text.split_whitespace().map(host).collect(), secure: false, canonical: None }
     }
 
     fn shown(chosen: Result<Vec<MxHost>, ResolveError>) -> String {

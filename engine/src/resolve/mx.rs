@@ -31,8 +31,12 @@ pub struct MxRecord {
 pub struct MailHosts {
     /// By preference; at least one, at most [`HOSTS_MAX`], also those whose name leads nowhere.
     pub hosts: Vec<MxHost>,
-    /// The MX records are authentic (DNSSEC). For an implicit MX what the addresses are.
+    /// The MX records and the aliases that led to them are authentic (DNSSEC). For an implicit MX what the addresses
+    /// are.
     pub secure: bool,
+    /// The domain at the end of its aliases, where the MX records are; `None` when it has no alias, or no MX record.
+    /// For DANE (RFC 7672 section 3.2.2).
+    pub canonical: Option<String>,
 }
 
 /// A host that takes mail for a domain.
@@ -62,7 +66,7 @@ pub struct Addresses {
 /// The TLSA records of a port of a host (RFC 6698).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsaRecords {
-    /// At most [`TLSA_RECORDS_MAX`]; none when the name or the type does not exist.
+    /// Sorted, each once, at most [`TLSA_RECORDS_MAX`]; none when the name or the type does not exist.
     pub records: Vec<Tlsa>,
     /// The records are authentic (DNSSEC); false when there is none.
     pub secure: bool,
@@ -101,6 +105,14 @@ pub fn exchange(mut records: Vec<MxRecord>, seed: u64) -> Exchange {
 /// Give every attempt another seed, so that the load is shared (RFC 5321 section 5.1).
 pub fn order_hosts(hosts: &mut [MxHost], seed: u64) {
     order(hosts, seed, |host| host.preference);
+}
+
+/// The records of one answer, whatever their order there.
+pub fn order_tlsa(mut records: Vec<Tlsa>) -> Vec<Tlsa> {
+    records.sort_unstable();
+    records.dedup();
+    records.truncate(TLSA_RECORDS_MAX);
+    records
 }
 
 fn order<T>(items: &mut [T], seed: u64, preference: impl Fn(&T) -> u16) {
@@ -258,6 +270,15 @@ mod tests {
         }
         let many = (0..u32::from(u16::MAX)).map(|n| IpAddr::from(n.to_be_bytes())).collect();
         assert_eq!(order_addresses(many).len(), ADDRESSES_MAX);
+    }
+
+    #[test]
+    fn tlsa_records_are_the_same_whatever_their_order() {
+        let tlsa = |usage, octet| Tlsa { usage, selector: 1, matching: 1, data: vec![octet; 32] };
+        let expected = [tlsa(2, 9), tlsa(3, 1), tlsa(3, 2)];
+        assert_eq!(order_tlsa(vec![tlsa(3, 2), tlsa(2, 9), tlsa(3, 1), tlsa(3, 2)]), expected);
+        assert_eq!(order_tlsa(vec![tlsa(3, 1), tlsa(3, 2), tlsa(2, 9)]), expected);
+        assert_eq!(order_tlsa((0..200).map(|octet| tlsa(3, octet)).collect()).len(), TLSA_RECORDS_MAX);
     }
 
     #[test]

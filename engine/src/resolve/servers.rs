@@ -13,15 +13,17 @@ use std::time::{Duration, Instant};
 use hickory_resolver::config::{
     ConnectionConfig, NameServerConfig, ProtocolConfig, ResolveHosts, ResolverConfig,
 };
+use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::NetError;
 use hickory_resolver::proto::dnssec::TrustAnchors;
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use hickory_resolver::proto::serialize::txt::ParseError;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::authentic::Listening;
 use super::lookup::{Missing, MissingReason, classify, host_name};
+use super::relevant::{ALIASES_MAX, way};
 use crate::config::{Dnssec, Resolver};
 
 /// Look-ups in flight with one resolver. Prevents a run of new domains from flooding the servers.
@@ -35,6 +37,10 @@ pub const RETRIES_MAX: usize = 1;
 
 /// One look-up with all its tries; prevents a question that is never answered.
 pub const LOOKUP_PATIENCE: Duration = Duration::from_secs(20);
+
+/// The wait for a place among [`LOOKUPS_MAX`]. Whoever asked would lose patience during the look-up itself.
+/// Prevents look-ups for which nobody waits any more from taking the places of those that are wanted.
+pub const TURN_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Answers that are kept for each server. Bounds the memory.
 pub const CACHE_ANSWERS_MAX: u64 = 8_192;
@@ -110,7 +116,7 @@ impl Servers {
 
     /// The records of a name, or why there are none, with what each server that was asked said.
     pub async fn look_up(&self, name: &Name, of_type: RecordType) -> Result<Found, Missing> {
-        let _permit = self.permits.acquire().await.expect("the semaphore is never closed");
+        let _turn = self.turn(name, of_type, TURN_PATIENCE).await?;
         let started = Instant::now();
         let first = self.preferred.load(Ordering::Relaxed);
         let mut failures = Vec::new();
@@ -139,6 +145,25 @@ impl Servers {
         Err(Missing { reason: MissingReason::Failed, text, valid_for: FAILURE_VALID })
     }
 
+    /// A place among [`LOOKUPS_MAX`], in the order of asking.
+    pub async fn turn(
+        &self,
+        name: &Name,
+        of_type: RecordType,
+        patience: Duration,
+    ) -> Result<SemaphorePermit<'_>, Missing> {
+        let Ok(permit) = timeout(patience, self.permits.acquire()).await else {
+            let seconds = patience.as_secs();
+            let text = format!(
+                "looking up {of_type} of {} with resolver {}: no turn within {seconds} seconds, because {LOOKUPS_MAX} other look-ups were under way",
+                host_name(name),
+                self.name
+            );
+            return Err(Missing { reason: MissingReason::Failed, text, valid_for: FAILURE_VALID });
+        };
+        Ok(permit.expect("the semaphore is never closed"))
+    }
+
     fn text(&self, name: &Name, of_type: RecordType, said: &str) -> String {
         format!("looking up {of_type} of {} with resolver {}, server {said}", host_name(name), self.name)
     }
@@ -151,27 +176,47 @@ impl Server {
         of_type: RecordType,
     ) -> Result<Told, (MissingReason, String, Option<Duration>)> {
         let lookup = self.dns.lookup(name.clone(), of_type).await.map_err(|error| classify(&error))?;
-        let wanted: Vec<&Record> =
-            lookup.answers().iter().filter(|record| record.record_type() == of_type).collect();
-        let Some(first) = wanted.first() else {
+        let is_wanted = |record: &&Record| record.record_type() == of_type;
+        let Some(owner) = lookup.answers().iter().find(is_wanted).map(|record| record.name.clone()) else {
             return Err((MissingReason::NoData, "no such record".to_owned(), None));
         };
+        let (answers, valid_until) = self.whole_way(name, &owner, &lookup).await?;
+        let aliases: Vec<bool> = way(name, &owner, &answers).into_iter().flatten().map(is_secure).collect();
         // Signatures are no part of what is asked; an alias that is not authentic spoils what it leads to.
-        let counts =
-            |record: &&Record| record.record_type() == of_type || record.record_type() == RecordType::CNAME;
-        let secure = lookup.answers().iter().filter(counts).all(|record| record.proof.is_secure());
-        let is_alias = |record: &Record| {
-            record.record_type() == RecordType::CNAME && record.name == *name && record.proof.is_secure()
-        };
-        let left = lookup.valid_until().saturating_duration_since(Instant::now());
+        let wanted = || answers.iter().filter(is_wanted).filter(|record| record.name == owner);
+        let left = valid_until.saturating_duration_since(Instant::now());
         Ok(Told {
-            records: wanted.iter().map(|record| record.data.clone()).collect(),
+            records: wanted().map(|record| record.data.clone()).collect(),
             valid_for: left.clamp(VALID_MIN, POSITIVE_VALID_MAX),
-            secure,
-            alias_secure: lookup.answers().iter().any(is_alias),
-            canonical: (first.name != *name).then(|| first.name.clone()),
+            secure: !aliases.contains(&false) && wanted().all(is_secure),
+            alias_secure: aliases.first() == Some(&true),
+            canonical: (owner != *name).then_some(owner),
         })
     }
+
+    /// The answer with every alias from the name to the owner of its records. What hickory-resolver has kept of the
+    /// owner comes without the aliases that led to it this time; and without them nobody knows whether they are
+    /// authentic.
+    async fn whole_way(
+        &self,
+        name: &Name,
+        owner: &Name,
+        lookup: &Lookup,
+    ) -> Result<(Vec<Record>, Instant), (MissingReason, String, Option<Duration>)> {
+        let (mut answers, mut valid_until) = (lookup.answers().to_vec(), lookup.valid_until());
+        for _ in 0..ALIASES_MAX {
+            let Err(end) = way(name, owner, &answers) else { return Ok((answers, valid_until)) };
+            let Ok(alias) = self.dns.lookup(end.clone(), RecordType::CNAME).await else { break };
+            valid_until = valid_until.min(alias.valid_until());
+            answers.extend_from_slice(alias.answers());
+        }
+        let said = format!("the answer is about {} and does not say why", host_name(owner));
+        Err((MissingReason::Failed, said, None))
+    }
+}
+
+fn is_secure(record: &Record) -> bool {
+    record.proof.is_secure()
 }
 
 /// Keys that the relay trusts without proof.

@@ -22,8 +22,8 @@ use tokio::sync::Semaphore;
 use super::error::{ResolveError, ResolveErrorKind};
 use super::lookup::{Missing, MissingReason, host_name, parse_name};
 use super::mx::{
-    Addresses, Exchange, MailHosts, MxHost, MxRecord, TLSA_RECORDS_MAX, TlsaRecords, exchange, literal,
-    order_addresses,
+    Addresses, Exchange, MailHosts, MxHost, MxRecord, TlsaRecords, exchange, literal, order_addresses,
+    order_tlsa,
 };
 use super::servers::{
     FAILURE_VALID, Found, LOOKUPS_MAX, NEGATIVE_VALID_MAX, POSITIVE_VALID_MAX, Servers, TRY_PATIENCE,
@@ -194,8 +194,14 @@ impl OneResolver {
         match self.look_up(&name, RecordType::MX).await {
             Ok(found) => {
                 let records = found.records.iter().filter_map(mx_record).collect();
+                let canonical = found.canonical.as_ref().map(host_name);
                 match exchange(records, self.seed.fetch_add(1, Ordering::Relaxed)) {
-                    Exchange::Hosts(hosts) => self.find_hosts(hosts, found.secure, found.valid_for).await,
+                    Exchange::Hosts(records) => {
+                        let Answer { result: hosts, valid_for } =
+                            self.find_hosts(records, found.valid_for).await;
+                        let whole = |hosts| MailHosts { hosts, secure: found.secure, canonical };
+                        Answer { result: hosts.map(whole), valid_for }
+                    }
                     Exchange::Implicit => implicit(&domain, self.find_addresses_of(&name).await),
                     Exchange::Null => null_mx(&domain, &found.said_by, found.valid_for),
                 }
@@ -208,12 +214,7 @@ impl OneResolver {
     }
 
     /// The addresses of all hosts of a domain, in the order of preference.
-    async fn find_hosts(
-        self: &Arc<Self>,
-        records: Vec<MxRecord>,
-        secure: bool,
-        valid: Duration,
-    ) -> Answer<MailHosts> {
+    async fn find_hosts(self: &Arc<Self>, records: Vec<MxRecord>, valid: Duration) -> Answer<Vec<MxHost>> {
         let mut answers = Vec::with_capacity(records.len());
         for some in records.chunks(HOSTS_AT_ONCE) {
             let found = some.iter().map(|record| self.find_exchange(&record.name));
@@ -225,8 +226,7 @@ impl OneResolver {
             preference: record.preference,
             found: answer.result,
         };
-        let hosts = records.into_iter().zip(answers).map(host).collect();
-        Answer { result: Ok(MailHosts { hosts, secure }), valid_for }
+        Answer { result: Ok(records.into_iter().zip(answers).map(host).collect()), valid_for }
     }
 
     /// An MX record names a host; an address in its place is a slip of the zone's owner (RFC 2181 section
@@ -289,7 +289,7 @@ impl OneResolver {
         let Some(name) = parse_name(&name) else { return bad_name(&name) };
         match self.look_up(&name, RecordType::TLSA).await {
             Ok(found) => {
-                let records = found.records.iter().filter_map(tlsa_record).take(TLSA_RECORDS_MAX).collect();
+                let records = order_tlsa(found.records.iter().filter_map(tlsa_record).collect());
                 Answer {
                     result: Ok(TlsaRecords { records, secure: found.secure }),
                     valid_for: found.valid_for,
@@ -392,6 +392,7 @@ fn implicit(name: &str, answer: Answer<Addresses>) -> Answer<MailHosts> {
     let hosts = |found: Addresses| MailHosts {
         secure: found.secure,
         hosts: vec![MxHost { name: name.to_owned(), preference: 0, found: Ok(found) }],
+        canonical: None,
     };
     Answer { result: answer.result.map(hosts), valid_for: answer.valid_for }
 }

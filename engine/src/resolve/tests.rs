@@ -1,6 +1,8 @@
 //! The service against a DNS server on loopback that answers from a table and counts questions.
 
 mod authentic;
+mod bound;
+mod forged;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -9,7 +11,7 @@ use std::time::Duration;
 
 use hickory_resolver::proto::op::{Message, OpCode, ResponseCode};
 use hickory_resolver::proto::rr::rdata::tlsa::{CertUsage, Matching, Selector};
-use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, MX, SOA, TLSA};
+use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, MX, NS, SOA, TLSA};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
@@ -63,6 +65,8 @@ fn zone(question: &str, of_type: RecordType) -> Result<Vec<RData>, ResponseCode>
         "onlynumeric.test" => vec![mx(10, "192.0.2.1")],
         "looping.test" => vec![mx(10, "relay.test"), mx(10, "a.two.test"), mx(20, "b.two.test")],
         "backup.test" => vec![mx(10, "a.two.test"), mx(20, "relay.test"), mx(30, "b.two.test")],
+        // Without keys, as the records of its parent prove.
+        "unsigned-zone.test" => vec![RData::NS(NS(name("ns.test")))],
         "private.test" => vec![mx(10, "inner.test"), mx(20, "b.two.test")],
         "onlyprivate.test" => vec![mx(10, "inner.test")],
         "inner.test" => vec![a("10.0.0.1"), a("::1")],
@@ -93,6 +97,13 @@ fn respond(question: &[u8], zone: Zone, counts: &Counts) -> Vec<u8> {
         let cname = RData::CNAME(CNAME(name(target)));
         answer.add_answer(Record::from_rdata(owner, 300, cname));
         owner = name(target);
+    }
+    // An alias whose answer says no more.
+    if let Some(target) = asked.trim_start_matches("unsigned.").strip_prefix("link.") {
+        let cname = RData::CNAME(CNAME(name(target)));
+        answer.add_answer(Record::from_rdata(owner, 300, cname));
+        answer.add_query(query);
+        return answer.to_vec().unwrap();
     }
     let records = zone(asked.trim_start_matches("alias."), query.query_type());
     if !matches!(&records, Ok(records) if !records.is_empty()) {
@@ -131,8 +142,19 @@ async fn serve() -> (Resolvers, SocketAddr, Counts) {
     (Resolvers::with_patience(&[resolver], 7, PATIENCE).unwrap(), address, counts)
 }
 
+/// A port that is free for UDP need not be for TCP.
+async fn bind_both() -> (UdpSocket, TcpListener) {
+    for _ in 0..100 {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        if let Ok(listener) = TcpListener::bind(socket.local_addr().unwrap()).await {
+            return (socket, listener);
+        }
+    }
+    panic!("no port is free for both");
+}
+
 async fn spawn_server(zone: Zone) -> (SocketAddr, Counts) {
-    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let (socket, listener) = bind_both().await;
     let address = socket.local_addr().unwrap();
     let counts = Counts::default();
     let counting = Arc::clone(&counts);
@@ -146,7 +168,7 @@ async fn spawn_server(zone: Zone) -> (SocketAddr, Counts) {
             socket.send_to(&answer, client).await.unwrap();
         }
     });
-    let (listener, counting) = (TcpListener::bind(address).await.unwrap(), Arc::clone(&counts));
+    let counting = Arc::clone(&counts);
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             while let Ok(length) = stream.read_u16().await {
@@ -262,6 +284,23 @@ fn the_same_question_is_asked_once() {
         // A datagram may be sent again when the machine is slow; 50 questions are not.
         for question in ["two.test MX", "a.two.test A", "a.two.test AAAA"] {
             assert!((1..=5).contains(&counts.lock().unwrap()[question]), "{question}");
+        }
+    });
+}
+
+#[test]
+fn an_answer_is_kept_unless_it_is_large() {
+    run(async {
+        let (resolvers, _, counts) = serve().await;
+        let asked = |question: &str| counts.lock().unwrap()[question];
+        for (domain, is_kept) in [("two.test", true), ("many.test", false)] {
+            let question = format!("{domain} MX");
+            let first = resolvers.mx(0, domain).await.result;
+            let before = asked(&question);
+            let mut again = resolvers.mx(0, domain).await.result.unwrap();
+            again.hosts.sort_by_key(|host| host.preference);
+            assert_eq!(Ok(again), first, "{domain}");
+            assert_eq!(asked(&question) == before, is_kept, "{domain}");
         }
     });
 }

@@ -7,6 +7,7 @@ use crate::admin;
 use crate::auth::Keeper;
 use crate::channel::Receiver;
 use crate::config::{Config, Recipients, Route, Table};
+use crate::delivery::warm_up_keeper::WarmUpKeeper;
 use crate::load;
 use crate::mta_sts;
 use crate::observe::{counters, log};
@@ -45,6 +46,7 @@ pub struct Service {
     pub state: Arc<admin::State>,
     /// The keys of TLS tickets, which a reload keeps.
     pub tickets: Arc<dyn ProducesTickets>,
+    pub warm_ups: Option<Arc<WarmUpKeeper>>,
 }
 
 /// Starts the thread. It ends only when it fails.
@@ -77,8 +79,12 @@ async fn run(service: Service, events: Sender<Happening>) -> std::io::Result<()>
     tokio::spawn(answer(hands, service.questions));
     tokio::spawn(watch_space(service.state.clone()));
     tokio::spawn(watch_load(service.state.clone()));
+    if let Some(warm_ups) = service.warm_ups {
+        tokio::spawn(warm_ups.write_changes());
+    }
     tokio::spawn(async {
         loop {
+            log::written().await;
             tokio::time::sleep(LOG_FLUSH).await;
             log::flush();
         }

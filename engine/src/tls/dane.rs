@@ -15,7 +15,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use webpki::EndEntityCert;
 
 /// One TLSA record (RFC 6698 section 2.1), its numbers as they came.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tlsa {
     pub usage: u8,
     pub selector: u8,
@@ -51,6 +51,11 @@ impl Tlsa {
             && matches!(self.selector, WHOLE_CERTIFICATE | PUBLIC_KEY)
     }
 
+    /// Whether an authority vouches, and the name of the certificate counts.
+    pub fn is_of_authority(&self) -> bool {
+        self.is_usable() && self.usage == DANE_TA
+    }
+
     /// Whether the record means this certificate.
     fn means(&self, certificate: &CertificateDer<'_>) -> bool {
         let selected = match self.selector {
@@ -80,32 +85,38 @@ pub fn vouches(
     now: UnixTime,
 ) -> bool {
     let Some((first, rest)) = chain.split_first() else { return false };
-    records.iter().filter(|record| record.is_usable()).any(|record| match record.usage {
-        DANE_EE => record.means(first),
-        _ => chain
-            .iter()
-            .filter(|certificate| record.means(certificate))
-            .any(|authority| leads_to(authority, (first, rest), names, provider, now)),
-    })
+    let means = |record: &Tlsa, usage, certificate: &CertificateDer<'_>| {
+        record.usage == usage && record.is_usable() && record.means(certificate)
+    };
+    if records.iter().any(|record| means(record, DANE_EE, first)) {
+        return true;
+    }
+    let authorities =
+        chain.iter().filter(|certificate| records.iter().any(|record| means(record, DANE_TA, certificate)));
+    leads_to(authorities, (first, rest), names, provider, now)
 }
 
-fn leads_to(
-    authority: &CertificateDer<'_>,
+/// To one of the authorities. Signatures are looked at once, whatever number of records, authorities and names the
+/// receiving side brings: they take time, and the shard waits.
+fn leads_to<'a>(
+    authorities: impl Iterator<Item = &'a CertificateDer<'a>>,
     (first, rest): (&CertificateDer<'_>, &[CertificateDer<'_>]),
     names: &[&str],
     provider: &Arc<CryptoProvider>,
     now: UnixTime,
 ) -> bool {
+    let Ok(parsed) = EndEntityCert::try_from(first) else { return false };
+    let names = names.iter().filter_map(|&name| ServerName::try_from(name).ok());
+    let fitting = names.into_iter().find(|name| parsed.verify_is_valid_for_subject_name(name).is_ok());
+    let Some(name) = fitting else { return false };
     let mut roots = RootCertStore::empty();
-    if roots.add(authority.clone().into_owned()).is_err() {
-        return false;
+    for authority in authorities {
+        // One that cannot be read vouches for nothing.
+        let _ = roots.add(authority.clone().into_owned());
     }
+    // Fails without a root.
     let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), provider.clone()).build();
-    let Ok(verifier) = verifier else { return false };
-    names.iter().any(|&name| {
-        ServerName::try_from(name)
-            .is_ok_and(|name| verifier.verify_server_cert(first, rest, &name, &[], now).is_ok())
-    })
+    verifier.is_ok_and(|verifier| verifier.verify_server_cert(first, rest, &name, &[], now).is_ok())
 }
 
 #[cfg(test)]

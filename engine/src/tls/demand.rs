@@ -41,7 +41,8 @@ pub struct Dane {
     /// Where the records are, and what the host is asked for by SNI (RFC 7672 section 8.1).
     pub base: Arc<str>,
     pub records: Vec<Tlsa>,
-    /// Of which the certificate must have one where an authority vouches (RFC 7672 section 3.2.2).
+    /// Of which the certificate must have one where an authority vouches (RFC 7672 section 3.2.2); none where only
+    /// keys do, so that such a demand is the same for all domains of the host.
     pub names: Vec<Arc<str>>,
 }
 
@@ -106,6 +107,9 @@ pub fn demand(
 }
 
 fn dane(base: Arc<str>, records: Vec<Tlsa>, further: &[Arc<str>]) -> Dane {
+    if !records.iter().any(Tlsa::is_of_authority) {
+        return Dane { base, records, names: Vec::new() };
+    }
     let mut names = vec![base.clone()];
     for name in further {
         if !names.contains(name) {
@@ -205,13 +209,22 @@ mod tests {
     }
 
     #[test]
-    fn the_names_for_an_authority_are_the_base_the_domain_and_the_name_before_an_alias_each_once() {
+    fn the_names_for_an_authority_are_the_base_and_the_further_ones_each_once_and_a_key_needs_none() {
         let further: Vec<Arc<str>> = ["a.test", "mx.a.test", "alias.test"].map(Arc::from).into();
-        let Ok(Demand::Dane(dane)) = demand(TlsRule::May, tlsa("usable"), None, "alias.test", &further)
-        else {
-            panic!("DANE")
-        };
-        assert_eq!(&*dane.base, "mx.a.test");
-        assert_eq!(dane.names, ["mx.a.test", "a.test", "alias.test"].map(Arc::from));
+        let all = ["mx.a.test", "a.test", "alias.test"].map(Arc::<str>::from);
+        let of_authority = |octets| Tlsa { usage: 2, selector: 0, matching: 1, data: vec![7; octets] };
+        for (records, expected) in [
+            (vec![record(3), of_authority(32)], &all[..]),
+            (vec![of_authority(32)], &all),
+            (vec![record(3), record(0)], &[]),
+            // An authority that cannot be used.
+            (vec![record(3), of_authority(31)], &[]),
+        ] {
+            let found = TlsaFound::Records("mx.a.test".into(), records.clone());
+            let Ok(Demand::Dane(dane)) = demand(TlsRule::May, found, None, "alias.test", &further) else {
+                panic!("DANE")
+            };
+            assert_eq!((&*dane.base, &*dane.names), ("mx.a.test", expected), "{records:?}");
+        }
     }
 }

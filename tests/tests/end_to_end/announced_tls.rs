@@ -216,6 +216,9 @@ fn aliases_names_of_the_domain_and_hosts_without_tls() {
     dns.mx("next.test", 10, "unnamed.real.test").loopback("unnamed.real.test", 1);
     dns.tlsa_record("unnamed.real.test", port, [2, 0, 1], &issuer);
     dns.mx("stranger.real.test", 10, "unnamed.real.test");
+    // So it does for the domain behind the one that the recipient's address has (section 3.2.2), and not for another.
+    dns.cname("short.real.test", "next.test").cname("farther.real.test", "short.real.test");
+    dns.cname("strange.real.test", "stranger.real.test");
     // A better host that does not comply gives way to the next.
     dns.tlsa("mx.back.test", port, &key).mx("back.test", 5, "bad.back.test").loopback("bad.back.test", 1);
     dns.tlsa("bad.back.test", port, &[9; 32]);
@@ -223,17 +226,50 @@ fn aliases_names_of_the_domain_and_hosts_without_tls() {
     let plain = Inbox::bind(SocketAddr::from(([127, 0, 0, 2], port)), |_| Answer::Accept);
     dns.mx("plain.test", 10, "mx.plain.test").loopback("mx.plain.test", 2).tlsa("mx.plain.test", port, &key);
     // None of these domains is one of the peer's: what is refused there was handed over within TLS.
-    for to in ["x@behind.real.test", "x@before.real.test", "x@next.test"] {
+    let accepted =
+        ["behind.real.test", "before.real.test", "next.test", "short.real.test", "farther.real.test"];
+    for to in accepted.map(|domain| format!("x@{domain}")) {
+        let to = to.as_str();
         let line = world.outcome(to, &["status=bounced"]);
         assert!(line.contains("/dane, ") && line.contains("5.7.1"), "{line}");
     }
-    let line = world.outcome("x@stranger.real.test", &["status=deferred"]);
-    assert!(line.contains("dsn=4.7.5") && line.contains("no TLSA record"), "{line}");
+    for to in ["x@stranger.real.test", "x@strange.real.test"] {
+        let line = world.outcome(to, &["status=deferred"]);
+        assert!(line.contains("dsn=4.7.5") && line.contains("no TLSA record"), "{line}");
+    }
     let line = world.outcome("x@back.test", &["status=sent"]);
     assert!(line.contains("relay=mx.back.test[127.0.0.1]") && line.contains("/dane,"), "{line}");
     let line = world.outcome("x@plain.test", &["status=deferred"]);
     assert!(line.contains("dsn=4.7.4") && line.contains("TLS is required"), "{line}");
     assert!(plain.is_empty());
+}
+
+/// RFC 7672 section 3.1.1: a key is good for all domains of its host, whatever names the certificate has; behind an
+/// authority each domain is looked for in it.
+#[test]
+fn domains_of_one_host_share_its_connections_where_its_key_vouches() {
+    // More than the connections that a new site has at first; only then it counts whether one can be shared.
+    const COUNT: u64 = 8;
+    let of = |kind: &str, number: u64| format!("{kind}{number}.test");
+    let next_hops: Vec<String> = (0..COUNT).map(|number| of("issuer", number)).collect();
+    let named: Vec<&str> = next_hops.iter().map(String::as_str).collect();
+    let world = world(&["real.test"], &named, "policy = \"may\"", "");
+    let (dns, port) = (&world.dns, world.port);
+    let issuer = digest(&world.authority.path("authority.pem"), false);
+    dns.loopback("key.real.test", 1).tlsa("key.real.test", port, &world.key());
+    dns.loopback("issuer.real.test", 1).tlsa_record("issuer.real.test", port, [2, 0, 1], &issuer);
+    let handshakes = |kind: &str| {
+        let before = world.relay.metric("tls_out_handshakes_total");
+        for number in 0..COUNT {
+            dns.mx(&of(kind, number), 10, &format!("{kind}.real.test"));
+            // None of these domains is one of the peer's.
+            world.outcome(&format!("x@{}", of(kind, number)), &["/dane,", "dsn=5.7.1", "status=bounced"]);
+        }
+        world.relay.metric("tls_out_handshakes_total") - before
+    };
+    let (by_key, by_authority) = (handshakes("key"), handshakes("issuer"));
+    assert!(by_key < COUNT, "{by_key} connections");
+    assert_eq!(by_authority, COUNT);
 }
 
 /// S31.

@@ -29,6 +29,7 @@ mod many_shards;
 mod notifications;
 mod other_shards;
 mod outward_tls;
+mod pacing;
 mod peer_limits;
 mod policy;
 mod postfix;

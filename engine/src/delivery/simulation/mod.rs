@@ -6,6 +6,7 @@
 //! reported. Nothing here decides anything; it counts.
 
 mod book;
+mod guests;
 mod pace;
 mod server;
 mod week;
@@ -123,13 +124,9 @@ impl World {
         let addresses: Vec<String> = recipients.iter().map(|name| format!("{name}@{domain}")).collect();
         let arrived_micros = wall_micros();
         self.book.enter(id, &addresses, arrived_micros);
-        let next_hop = match domain {
-            "inside.test" => NextHop::of_route(0),
-            _ => NextHop { domain: Some(domain.into()), ..NextHop::of_route(1) },
-        };
         let handover = Handover {
             id,
-            next_hop,
+            next_hop: next_hop(domain),
             group: Group::new((0..recipients.len() as u32).collect()),
             attempts: 0,
             notified: false,
@@ -190,6 +187,13 @@ impl World {
     }
 }
 
+fn next_hop(domain: &str) -> NextHop {
+    match domain {
+        "inside.test" => NextHop::of_route(0),
+        _ => NextHop { domain: Some(domain.into()), ..NextHop::of_route(1) },
+    }
+}
+
 thread_local! {
     static FAULTY: RefCell<Vec<QueueId>> = const { RefCell::new(Vec::new()) };
 }
@@ -218,7 +222,7 @@ async fn answer(mut questions: Receiver<Question>, mx: fn(&str) -> String) {
                 }),
             };
             let hosts = mx(&domain).split(' ').map(host).collect();
-            let found = MailHosts { hosts, secure: false };
+            let found = MailHosts { hosts, secure: false, canonical: None };
             drop(reply.send(Answer { result: Ok(found), valid_for: Duration::from_secs(86_400) }));
         }
     }

@@ -91,7 +91,11 @@ impl SessionTask<'_> {
     /// The same recipient is always asked about on the same delivery shard, which remembers the answer.
     async fn ask(&self, next_hop: NextHop, address: &str, wait: Duration) -> Taken {
         let mut hasher = DefaultHasher::new();
-        (&next_hop, address.to_ascii_lowercase()).hash(&mut hasher);
+        next_hop.hash(&mut hasher);
+        // A next hop of one shard is asked there, where its pace is known.
+        if next_hop.is_spread() {
+            address.to_ascii_lowercase().hash(&mut hasher);
+        }
         let shards = &self.shard.links.delivery;
         let shard = (hasher.finish() % shards.len() as u64) as usize;
         let (reply, answer) = oneshot::channel();

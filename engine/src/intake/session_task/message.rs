@@ -14,7 +14,7 @@ use crate::session::Refusal;
 use crate::space::Level;
 use futures_lite::FutureExt as _;
 use futures_lite::future::poll_once;
-use sluice_queue::{CommitError, ContentFlags, Draft, Envelope, QueueId, Reservation};
+use sluice_queue::{CommitError, ContentFlags, Draft, Envelope, QueueId, Reservation, Stored};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
@@ -164,7 +164,8 @@ impl SessionTask<'_> {
         .await
     }
 
-    pub(super) async fn commit(&mut self) -> io::Result<()> {
+    /// `is_last`: nothing that the client has sent follows, so its reply can go.
+    pub(super) async fn commit(&mut self, is_last: bool) -> io::Result<()> {
         // Replies to commands that came before must not wait for the disk.
         self.flush().await?;
         let envelope = self.session.take_envelope(clock::wall_micros());
@@ -200,11 +201,11 @@ impl SessionTask<'_> {
         match self.unless_it_hangs(committing).await {
             Ok(Ok(stored)) => {
                 self.log_accepted(stored.id, &envelope, stored.content_bytes);
-                match unfinished {
-                    None => self.shard.hand_over_fresh(stored.id, &envelope, stored.content, flags),
-                    Some(unfinished) => self.see_to(stored.id, &envelope, flags, unfinished),
-                }
                 self.session.committed(Ok(()), &mut self.out);
+                let Some(unfinished) = unfinished else {
+                    return self.reply_and_hand_over(stored, &envelope, flags, is_last).await;
+                };
+                self.see_to(stored.id, &envelope, flags, unfinished);
             }
             Ok(Err(error)) => {
                 self.shard.steering.has_arrived(id);
@@ -219,6 +220,24 @@ impl SessionTask<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The client waits, so it comes first; but a client that does not read holds nothing up.
+    async fn reply_and_hand_over(
+        &mut self,
+        stored: Stored,
+        envelope: &Arc<Envelope>,
+        flags: ContentFlags,
+        is_last: bool,
+    ) -> io::Result<()> {
+        let shard = self.shard;
+        let mut reply = pin!(async { if is_last { self.flush().await } else { Ok(()) } });
+        let replied = poll_once(&mut reply).await;
+        shard.hand_over_fresh(stored.id, envelope, stored.content, flags);
+        match replied {
+            Some(replied) => replied,
+            None => reply.await,
+        }
     }
 
     fn log_accepted(&self, id: QueueId, envelope: &Envelope, octets: u64) {

@@ -5,6 +5,7 @@ use hickory_resolver::proto::dnssec::rdata::sig::SigInput;
 use hickory_resolver::proto::dnssec::rdata::{DNSKEY, DNSSECRData, NSEC, RRSIG};
 use hickory_resolver::proto::dnssec::{Algorithm, DnssecSigner, SigningKey, TBS};
 use hickory_resolver::proto::rr::{DNSClass, SerialNumber};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::super::mx::TlsaRecords;
@@ -12,7 +13,7 @@ use super::*;
 use crate::tls::dane::Tlsa;
 
 /// Asks everything that DANE rests on: is it authentic?
-async fn verdicts(resolvers: &Resolvers, domain: &str) -> String {
+pub(super) async fn verdicts(resolvers: &Resolvers, domain: &str) -> String {
     let found = match resolvers.mx(0, domain).await.result {
         Ok(found) => found,
         Err(error) => return format!("{:?}: {}", error.kind, error.text),
@@ -22,7 +23,8 @@ async fn verdicts(resolvers: &Resolvers, domain: &str) -> String {
         Err(error) => format!("{} {:?}", host.name, error.kind),
     };
     let hosts = found.hosts.iter().map(host).collect::<Vec<_>>().join(", ");
-    format!("{}: {hosts}", found.secure)
+    let canonical = found.canonical.map(|name| format!(" at {name}")).unwrap_or_default();
+    format!("{}{canonical}: {hosts}", found.secure)
 }
 
 fn of_mode(dnssec: Dnssec, server: SocketAddr) -> Resolvers {
@@ -30,7 +32,7 @@ fn of_mode(dnssec: Dnssec, server: SocketAddr) -> Resolvers {
     Resolvers::with_patience(&[resolver], 7, PATIENCE).unwrap()
 }
 
-fn expected_tlsa() -> Vec<Tlsa> {
+pub(super) fn expected_tlsa() -> Vec<Tlsa> {
     vec![Tlsa { usage: 3, selector: 1, matching: 1, data: vec![7; 32] }]
 }
 
@@ -42,7 +44,7 @@ fn the_ad_bit_counts_only_where_the_server_is_trusted() {
             ("two.test", "a.two.test true \"\", b.two.test true \"\"", true),
             ("implicit.test", "implicit.test true \"\"", true),
             ("mixed.test", "unsigned.test false \"\"", true),
-            ("alias.two.test", "a.two.test true \"\", b.two.test true \"\"", true),
+            ("alias.implicit.test", "alias.implicit.test true \"implicit.test\"", true),
             ("aliased.test", "alias.implicit.test true \"implicit.test\"", true),
             ("unsigned.test", "a.two.test true \"\"", false),
         ];
@@ -53,6 +55,16 @@ fn the_ad_bit_counts_only_where_the_server_is_trusted() {
             assert_eq!(verdicts(&trusting, domain).await, format!("{secure}: {hosts}"), "{domain}");
             let none = format!("false: {}", hosts.replace("true", "false"));
             assert_eq!(verdicts(&off, domain).await, none, "{domain}");
+        }
+        // The domain is an alias. An answer about a link says where it leads and no more, and what is there is known
+        // already.
+        for domain in ["alias.two.test", "link.two.test", "link.link.two.test", "LINK.link.two.test"] {
+            let hosts = "a.two.test true \"\", b.two.test true \"\"";
+            assert_eq!(verdicts(&trusting, domain).await, format!("true at two.test: {hosts}"), "{domain}");
+        }
+        for domain in ["unsigned.link.two.test", "link.unsigned.link.two.test"] {
+            let hosts = "a.two.test true \"\", b.two.test true \"\"";
+            assert_eq!(verdicts(&trusting, domain).await, format!("false at two.test: {hosts}"), "{domain}");
         }
         let tlsa = TlsaRecords { records: expected_tlsa(), secure: true };
         assert_eq!(trusting.tlsa(0, "A.two.test", 25).await.result, Ok(tlsa.clone()));
@@ -75,7 +87,7 @@ fn no_tlsa_record_is_an_answer_and_a_failure_is_an_error() {
 }
 
 /// Signs as the root zone, with one key for everything.
-fn signer() -> DnssecSigner {
+pub(super) fn signer() -> DnssecSigner {
     let key = Ed25519SigningKey::from_pkcs8(&Ed25519SigningKey::generate_pkcs8().unwrap()).unwrap();
     let public = DNSKEY::from_key(&key.to_public_key().unwrap());
     DnssecSigner::new(public, Box::new(key), Name::root(), Duration::from_secs(3_600))
@@ -86,7 +98,7 @@ fn key_record(signer: &DnssecSigner) -> Record {
     Record::from_rdata(Name::root(), 300, RData::DNSSEC(DNSSECRData::DNSKEY(key)))
 }
 
-fn signature(signer: &DnssecSigner, set: &[Record]) -> Record {
+pub(super) fn sign(signer: &DnssecSigner, set: &[Record]) -> Record {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as u32;
     let owner = set[0].name.clone();
     let input = SigInput {
@@ -106,7 +118,7 @@ fn signature(signer: &DnssecSigner, set: &[Record]) -> Record {
 
 /// What [`respond`] says, signed; absence is proved by a record of the name's own (RFC 9824). Records at
 /// `forged.` carry a signature of something else.
-fn respond_signed(question: &[u8], signer: &DnssecSigner) -> Vec<u8> {
+pub(super) fn respond_signed(question: &[u8], signer: &DnssecSigner) -> Vec<u8> {
     let mut answer = Message::from_vec(&respond(question, zone, &Counts::default())).unwrap();
     let query = answer.queries[0].clone();
     if query.query_type() == RecordType::DNSKEY && query.name().is_root() {
@@ -124,12 +136,12 @@ fn respond_signed(question: &[u8], signer: &DnssecSigner) -> Vec<u8> {
         if set[0].name.to_ascii().starts_with("forged.") {
             signed[0].data = a("192.0.2.66");
         }
-        set.push(signature(signer, &signed));
+        set.push(sign(signer, &signed));
     }
     answer.answers = sets.into_iter().flatten().collect();
     if answer.answers.is_empty() && answer.metadata.response_code != ResponseCode::ServFail {
         let name = query.name().clone();
-        let all = [RecordType::MX, RecordType::A, RecordType::AAAA, RecordType::TLSA];
+        let all = [RecordType::MX, RecordType::A, RecordType::AAAA, RecordType::TLSA, RecordType::NS];
         let text = name.to_ascii().trim_end_matches('.').to_ascii_lowercase();
         let has = |of_type: &RecordType| zone(&text, *of_type).is_ok_and(|records| !records.is_empty());
         let types = all.into_iter().filter(has);
@@ -140,10 +152,26 @@ fn respond_signed(question: &[u8], signer: &DnssecSigner) -> Vec<u8> {
             [Record::from_rdata(Name::root(), 60, RData::SOA(soa)), Record::from_rdata(name, 60, proof)];
         answer.metadata.response_code = ResponseCode::NoError;
         answer.authorities =
-            sets.into_iter().flat_map(|record| [record.clone(), signature(signer, &[record])]).collect();
+            sets.into_iter().flat_map(|record| [record.clone(), sign(signer, &[record])]).collect();
     }
     answer.edns = Message::from_vec(question).unwrap().edns;
     answer.to_vec().unwrap()
+}
+
+/// Trusts this key alone.
+pub(super) fn of_validation(server: SocketAddr, signer: &DnssecSigner) -> Resolvers {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let anchors = std::env::temp_dir().join(format!("sluice-anchors-{}-{number}", std::process::id()));
+    std::fs::write(&anchors, format!(". 300 IN DNSKEY {}\n", key_record(signer).data)).unwrap();
+    let resolver = Resolver {
+        dnssec: Dnssec::Validate,
+        trust_anchors: Some(anchors.clone()),
+        ..resolver("validating", vec![server])
+    };
+    let resolvers = Resolvers::with_patience(&[resolver], 7, PATIENCE).unwrap();
+    std::fs::remove_file(anchors).unwrap();
+    resolvers
 }
 
 fn name_of_server() -> Name {
@@ -156,9 +184,7 @@ fn validation_finds_what_is_signed_authentic_and_what_is_forged_not_there() {
         let signer = Arc::new(signer());
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let server = socket.local_addr().unwrap();
-        let anchors = std::env::temp_dir().join(format!("sluice-anchors-{}", std::process::id()));
-        let key = key_record(&signer);
-        std::fs::write(&anchors, format!(". 300 IN DNSKEY {}\n", key.data)).unwrap();
+        let resolvers = of_validation(server, &signer);
         tokio::spawn(async move {
             let mut buffer = [0; 4_096];
             while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
@@ -166,13 +192,6 @@ fn validation_finds_what_is_signed_authentic_and_what_is_forged_not_there() {
                 socket.send_to(&answer, client).await.unwrap();
             }
         });
-        let resolver = Resolver {
-            dnssec: Dnssec::Validate,
-            trust_anchors: Some(anchors.clone()),
-            ..resolver("validating", vec![server])
-        };
-        let resolvers = Resolvers::with_patience(&[resolver], 7, PATIENCE).unwrap();
-        std::fs::remove_file(anchors).unwrap();
         let table = [
             ("two.test", "true: a.two.test true \"\", b.two.test true \"\""),
             ("implicit.test", "true: implicit.test true \"\""),
