@@ -17,8 +17,17 @@ impl Config {
             cpus: &cpus,
             executors: ingest_cpus.len() + delivery_cpus.len(),
             sessions_max: self.limits.sessions_max.saturating_mul(ingest_cpus.len()),
-            files_besides: FILES_BESIDES.saturating_add(self.delivery.connections_total_max),
+            files_besides: self.files_besides(),
         })
+    }
+
+    fn files_besides(&self) -> usize {
+        FILES_BESIDES.saturating_add(self.delivery.connections_total_max)
+    }
+
+    /// Open files that all sessions of so many ingest shards and everything besides may need.
+    pub fn files_wanted(&self, ingest_shards: usize) -> usize {
+        self.limits.sessions_max.saturating_mul(ingest_shards).saturating_add(self.files_besides())
     }
 }
 

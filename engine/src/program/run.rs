@@ -152,8 +152,8 @@ impl Relay {
     ) -> std::io::Result<Self> {
         let ingest_cpus = &config.shards.ingest_cpus;
         let delivery_cpus = &config.shards.delivery_cpus;
-        let (ingest, ingest_inboxes) = mailboxes(ingest_cpus.len(), REPORTS_MAX);
-        let (delivery, delivery_inboxes) = mailboxes(delivery_cpus.len(), HANDOVERS_MAX);
+        let (ingest, ingest_inboxes) = mailboxes(ingest_cpus, REPORTS_MAX)?;
+        let (delivery, delivery_inboxes) = mailboxes(delivery_cpus, HANDOVERS_MAX)?;
         let (service, questions) = mailbox(QUESTIONS_MAX);
         let links = Arc::new(Links { ingest, delivery, service });
         let (tell, events) = unbounded();
@@ -311,11 +311,22 @@ impl Relay {
     }
 }
 
-fn mailboxes<T>(
-    count: usize,
+/// A mailbox for the shard on each of these CPUs. It is made there, by a thread that lives no longer, so that its places
+/// are in the memory that is near.
+fn mailboxes<T: Send>(
+    cpus: &[usize],
     capacity: usize,
-) -> (Vec<crate::channel::Sender<T>>, Vec<crate::channel::Receiver<T>>) {
-    (0..count).map(|_| mailbox(capacity)).unzip()
+) -> std::io::Result<(Vec<crate::channel::Sender<T>>, Vec<crate::channel::Receiver<T>>)> {
+    let make = |&cpu: &usize| {
+        std::thread::scope(|scope| {
+            let made = std::thread::Builder::new().name(format!("mailbox on CPU {cpu}")).spawn_scoped(scope, || {
+                sluice_tuning::pin(&[cpu])?;
+                Ok(mailbox(capacity))
+            })?;
+            made.join().expect("a mailbox is made without a fault")
+        })
+    };
+    cpus.iter().map(make).collect::<std::io::Result<Vec<_>>>().map(|boxes| boxes.into_iter().unzip())
 }
 
 /// A relay that has lost a part of itself must not look alive.
