@@ -4,7 +4,8 @@ use crate::host::Host;
 
 const ROOT: &str = "/sys/fs/cgroup";
 /// Where the relay may be, from the host's or the container's own root.
-const GROUPS: [&str; 4] = ["", "/sluice.slice", "/sluice.slice/sluice.service", "/system.slice/sluice.service"];
+const GROUPS: [&str; 4] =
+    ["", "/sluice.slice", "/sluice.slice/sluice.service", "/system.slice/sluice.service"];
 
 /// The CPUs of the container that this is; `None`: it is none, or has all of them.
 pub fn cpus(host: &Host) -> Option<Vec<usize>> {

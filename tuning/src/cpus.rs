@@ -95,7 +95,10 @@ mod tests {
         let online: Vec<usize> = (0..4).chain(1024..1026).collect();
         let table: [(&[usize], &str); 5] = [
             (&[0, 1, 0], ""),
-            (&[0, 7, 9, 7], "this host has no CPU 7,9: it has 0-3,1024-1025, and this process may run on 0-1,1024;"),
+            (
+                &[0, 7, 9, 7],
+                "this host has no CPU 7,9: it has 0-3,1024-1025, and this process may run on 0-1,1024;",
+            ),
             (&[2, 3], "this process cannot be pinned to CPU 2-3 (its cpuset): open to it are 0-1,1024;"),
             (&[3, 4], "this host has no CPU 4: it has 0-3,1024-1025, and this process may run on 0-1,1024;"),
             (&[1, 1024], "a shard cannot be pinned to CPU 1024: the numbers end at 1023;"),
@@ -120,8 +123,7 @@ mod tests {
             let cpus = wide.clone();
             let narrow = std::thread::spawn(move || {
                 sys::set_affinity(&[cpu]).expect("pinned");
-                let found =
-                    check(&Needs { cpus: &cpus, executors: 1, sessions_max: 1, files_besides: 1 });
+                let found = check(&Needs { cpus: &cpus, executors: 1, sessions_max: 1, files_besides: 1 });
                 (found, sys::affinity().expect("a mask"))
             });
             narrow.join().expect("no panic")

@@ -151,7 +151,10 @@ mod tests {
             assert_eq!((mount.point.as_str(), mount.kind.as_str()), (point, kind), "{directory}");
         }
         let var = of(&host, "/var").expect("a mount");
-        assert_eq!((&var.options[..], &var.of_file_system[1..]), (&["rw", "noatime"].map(Into::into)[..], &["attr2".into()][..]));
+        assert_eq!(
+            (&var.options[..], &var.of_file_system[1..]),
+            (&["rw", "noatime"].map(Into::into)[..], &["attr2".into()][..])
+        );
         assert_eq!(at(&host, "/var").map(|mount| mount.source).as_deref(), Some("/dev/mapper/v-var"));
         assert_eq!(at(&host, "/var/lib"), None);
     }
@@ -190,7 +193,8 @@ mod tests {
                 "/proc/self/mountinfo".to_owned(),
                 "1 0 0:27 / / rw,relatime - btrfs /dev/sda rw,compress=zstd:3".to_owned(),
             )];
-            files.extend(["sda", "sdb"].map(|disk| (format!("{}/queue/scheduler", sys(disk)), "none".into())));
+            files
+                .extend(["sda", "sdb"].map(|disk| (format!("{}/queue/scheduler", sys(disk)), "none".into())));
             files.extend(pool.iter().map(|disk| (format!("/sys/fs/btrfs/uuid/devices/{disk}/x"), "".into())));
             let (_directory, host) = played::host_of(&files);
             for disk in ["sda", "sdb"] {

@@ -116,7 +116,8 @@ impl Plan {
     pub fn of(host: &Host, wanted: Wanted) -> Self {
         let online = online(host);
         let profile = wanted.profile.unwrap_or_else(|| Profile::of(online.len()));
-        let (ingest, delivery, _) = Self::divide(profile, &Topology::of(host, &online, &wanted.spool).order());
+        let (ingest, delivery, _) =
+            Self::divide(profile, &Topology::of(host, &online, &wanted.spool).order());
         let mut left_out = Vec::new();
         let mut named = |cpus: Vec<usize>| {
             let (mut here, absent): (Vec<usize>, _) = cpus.into_iter().partition(|cpu| online.contains(cpu));
@@ -132,10 +133,8 @@ impl Plan {
         let beside = |own: &[usize], other: &[usize], taken: &[usize]| {
             or(or(free(own, taken), free(other, taken)), own.to_vec())
         };
-        let (for_ingest, for_delivery) = (
-            beside(&ingest, &delivery, &named_delivery),
-            beside(&delivery, &ingest, &named_ingest),
-        );
+        let (for_ingest, for_delivery) =
+            (beside(&ingest, &delivery, &named_delivery), beside(&delivery, &ingest, &named_ingest));
         let ingest = or(named_ingest, for_ingest);
         let delivery = or(named_delivery, for_delivery);
         let is_free = |cpu: &usize| !ingest.contains(cpu) && !delivery.contains(cpu);
@@ -214,7 +213,10 @@ mod tests {
     fn every_host_is_divided_so_that_each_role_has_a_cpu() {
         for count in 1..200 {
             let plan = played::plan(count);
-            assert!(!plan.ingest.is_empty() && !plan.delivery.is_empty() && !plan.service.is_empty(), "{count}");
+            assert!(
+                !plan.ingest.is_empty() && !plan.delivery.is_empty() && !plan.service.is_empty(),
+                "{count}"
+            );
             assert!(plan.ingest.len().abs_diff(plan.delivery.len()) <= 1, "{count}");
             assert_eq!(plan.has_shards_apart(), count > 2, "{count}");
             if plan.has_shards_apart() {

@@ -27,7 +27,8 @@ impl Topology {
     /// Of these CPUs. Where the host shows nothing, each is a core of its own, on node 0.
     pub fn of(host: &Host, cpus: &[usize], spool: &str) -> Self {
         let nodes = nodes(host);
-        let node_of = |cpu: usize| nodes.iter().find(|(_, cpus)| cpus.contains(&cpu)).map_or(0, |(node, _)| *node);
+        let node_of =
+            |cpu: usize| nodes.iter().find(|(_, cpus)| cpus.contains(&cpu)).map_or(0, |(node, _)| *node);
         let core_of = |cpu: usize| {
             let path = format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
             host.cpus(&path).and_then(|threads| threads.into_iter().min()).unwrap_or(cpu)
@@ -41,7 +42,9 @@ impl Topology {
     /// beside each other.
     pub fn order(&self) -> Vec<usize> {
         let mut cpus = self.cpus.clone();
-        cpus.sort_by_key(|cpu| (self.near.is_some_and(|near| near != cpu.node), cpu.node, cpu.core, cpu.number));
+        cpus.sort_by_key(|cpu| {
+            (self.near.is_some_and(|near| near != cpu.node), cpu.node, cpu.core, cpu.number)
+        });
         cpus.into_iter().map(|cpu| cpu.number).collect()
     }
 

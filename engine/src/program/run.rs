@@ -319,10 +319,13 @@ fn mailboxes<T: Send>(
 ) -> std::io::Result<(Vec<crate::channel::Sender<T>>, Vec<crate::channel::Receiver<T>>)> {
     let make = |&cpu: &usize| {
         std::thread::scope(|scope| {
-            let made = std::thread::Builder::new().name(format!("mailbox on CPU {cpu}")).spawn_scoped(scope, || {
-                sluice_tuning::pin(&[cpu])?;
-                Ok(mailbox(capacity))
-            })?;
+            let made = std::thread::Builder::new().name(format!("mailbox on CPU {cpu}")).spawn_scoped(
+                scope,
+                || {
+                    sluice_tuning::pin(&[cpu])?;
+                    Ok(mailbox(capacity))
+                },
+            )?;
             made.join().expect("a mailbox is made without a fault")
         })
     };
@@ -343,5 +346,18 @@ fn ended_too_early(happening: Happening) -> Result<(), Failed> {
             Err(Failed::new(SOFTWARE, format_args!("the service thread ended: {why}")))
         }
         Happening::Ready(_) | Happening::Drained(_) | Happening::Terminate => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mailbox_is_made_on_the_cpu_of_its_shard() {
+        let cpu = sluice_tuning::cpus_allowed()[0];
+        let (senders, mut receivers) = mailboxes::<u8>(&[cpu, cpu], 1).expect("made there");
+        assert_eq!((senders[1].try_send(7), receivers[1].try_receive()), (Ok(()), Some(7)));
+        assert!(mailboxes::<u8>(&[sluice_tuning::CPUS_MAX - 1], 1).is_err(), "nobody gets there");
     }
 }

@@ -23,7 +23,10 @@ fn check(host: &Host) -> Finding {
     let offered = host.read(&format!("{DIRECTORY}/available_clocksource")).unwrap_or_default();
     let better = offered.split_whitespace().find(|name| FAST.contains(name));
     let what = match better {
-        Some("tsc") => "boot with clocksource=tsc tsc=reliable where the CPU's is dependable (undo: take it out again)".into(),
+        Some("tsc") => {
+            "boot with clocksource=tsc tsc=reliable where the CPU's is dependable (undo: take it out again)"
+                .into()
+        }
         Some(better) => format!("boot with clocksource={better} (undo: take it out again)"),
         None => format!(
             "the kernel offers none that is faster ({offered}); a virtual machine gets one from its hypervisor, an x86 CPU whose TSC the kernel gave up says why in dmesg"

@@ -44,16 +44,17 @@ mod tests {
     #[test]
     fn the_governor_of_the_shards_cpus_is_changed_where_it_is_offered_and_of_no_others() {
         let path = |cpu: usize, file: &str| format!("/sys/devices/system/cpu/cpu{cpu}/cpufreq/{file}");
-        let files: Vec<_> = [(0, "powersave", ""), (1, "powersave", "performance powersave"), (2, "performance", "x")]
-            .into_iter()
-            .flat_map(|(cpu, found, offered)| {
-                [("scaling_governor", found), ("scaling_available_governors", offered)]
-                    .map(|(file, text)| (path(cpu, file), text.to_owned()))
-            })
-            .chain([(path(3, "scaling_governor"), "powersave".to_owned())])
-            .chain([(path(4, "scaling_governor"), "powersave".to_owned())])
-            .chain([(path(4, "scaling_available_governors"), "powersave schedutil".to_owned())])
-            .collect();
+        let files: Vec<_> =
+            [(0, "powersave", ""), (1, "powersave", "performance powersave"), (2, "performance", "x")]
+                .into_iter()
+                .flat_map(|(cpu, found, offered)| {
+                    [("scaling_governor", found), ("scaling_available_governors", offered)]
+                        .map(|(file, text)| (path(cpu, file), text.to_owned()))
+                })
+                .chain([(path(3, "scaling_governor"), "powersave".to_owned())])
+                .chain([(path(4, "scaling_governor"), "powersave".to_owned())])
+                .chain([(path(4, "scaling_available_governors"), "powersave schedutil".to_owned())])
+                .collect();
         let (_directory, host) = played::host_of(&files);
         let plan = Plan { ingest: vec![1, 2], delivery: vec![3, 4], ..Plan::default() };
         let findings = check(&host, &plan);

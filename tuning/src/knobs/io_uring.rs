@@ -32,13 +32,17 @@ fn check(host: &Host) -> Finding {
     match (switch.as_str(), own) {
         ("1", Some(own)) if own == group => Finding::Fine(format!("io_uring is open to the group {NAME}")),
         ("1", Some(own)) => Finding::Wrong {
-            sentence: format!("io_uring is closed to the group {NAME}: kernel.io_uring_group is {group}, should be {own}"),
+            sentence: format!(
+                "io_uring is closed to the group {NAME}: kernel.io_uring_group is {group}, should be {own}"
+            ),
             steps: vec![write(GROUP, &group, &own)],
         },
         (_, Some(own)) => {
             let steps = [write(GROUP, &group, &own), write(SWITCH, &switch, "1")];
             Finding::Wrong {
-                sentence: format!("io_uring is closed to everybody: should be open to the group {NAME} ({own})"),
+                sentence: format!(
+                    "io_uring is closed to everybody: should be open to the group {NAME} ({own})"
+                ),
                 steps: steps.into_iter().filter(|step| step.parts().1 != step.parts().2).collect(),
             }
         }
@@ -66,7 +70,8 @@ mod tests {
     #[test]
     fn io_uring_is_opened_to_the_relays_group_and_no_further() {
         const OWN: &str = "root:x:0:\nsluice:x:991:\nsluice2:x:5:";
-        type Row = (&'static str, &'static str, &'static str, Option<&'static [(&'static str, &'static str)]>);
+        type Row =
+            (&'static str, &'static str, &'static str, Option<&'static [(&'static str, &'static str)]>);
         let table: [Row; 8] = [
             ("0", "-1", OWN, None),
             ("1", "991", OWN, None),

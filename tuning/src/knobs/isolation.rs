@@ -58,7 +58,8 @@ mod tests {
 
     fn of(files: &[(&str, &str)], cpus: usize, service: &[usize]) -> Finding {
         let (_directory, host) = played::host(files);
-        let shards = Plan { ingest: vec![2, 3], delivery: vec![4, 5], service: service.to_vec(), ..plan(cpus) };
+        let shards =
+            Plan { ingest: vec![2, 3], delivery: vec![4, 5], service: service.to_vec(), ..plan(cpus) };
         check(&host, &shards)
     }
 

@@ -15,12 +15,18 @@ pub const KNOB: Knob = Knob {
 
 fn check(host: &Host, plan: &Plan) -> Vec<Finding> {
     let topology = Topology::of(host, &plan.online, &plan.spool);
-    let advice =
-        [absent(plan), division(plan, &topology), threads(plan, &topology), nodes(plan, &topology), time(host, plan)];
+    let advice = [
+        absent(plan),
+        division(plan, &topology),
+        threads(plan, &topology),
+        nodes(plan, &topology),
+        time(host, plan),
+    ];
     let mut findings: Vec<Finding> = advice.into_iter().flatten().map(Finding::Advice).collect();
     if findings.is_empty() {
         let (ingest, delivery) = (show(&plan.ingest), show(&plan.delivery));
-        findings.push(Finding::Fine(format!("ingest shards on CPU {ingest}, delivery shards on CPU {delivery}")));
+        findings
+            .push(Finding::Fine(format!("ingest shards on CPU {ingest}, delivery shards on CPU {delivery}")));
     }
     findings
 }
@@ -61,9 +67,9 @@ fn threads(plan: &Plan, topology: &Topology) -> Option<String> {
     let shards = plan.shards();
     let cores = topology.cores();
     let on = |core: &Vec<usize>| core.iter().filter(|cpu| shards.contains(cpu)).count();
-    let crowded: Vec<String> =
-        cores.iter().filter(|core| on(core) > 1).map(|core| show(core)).collect();
-    let free: Vec<usize> = cores.iter().filter(|core| on(core) == 0).filter_map(|core| core.first().copied()).collect();
+    let crowded: Vec<String> = cores.iter().filter(|core| on(core) > 1).map(|core| show(core)).collect();
+    let free: Vec<usize> =
+        cores.iter().filter(|core| on(core) == 0).filter_map(|core| core.first().copied()).collect();
     let spare = free.len() > plan.profile.kept().div_ceil(2);
     (!crowded.is_empty() && spare).then(|| {
         format!(
@@ -88,7 +94,11 @@ fn nodes(plan: &Plan, topology: &Topology) -> Option<String> {
     let best = topology.near.filter(fits).or_else(|| used.iter().copied().find(fits))?;
     let is_there = used == [best] || used.len() == 1 && topology.near.is_none();
     (!is_there).then(|| {
-        let why = if topology.near == Some(best) { ", which the network card or the spool's disk is on," } else { "" };
+        let why = if topology.near == Some(best) {
+            ", which the network card or the spool's disk is on,"
+        } else {
+            ""
+        };
         format!(
             "the shards are on the NUMA nodes {}, and node {best}{why} alone has enough CPUs: {}",
             show(&used),

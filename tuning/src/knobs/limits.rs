@@ -32,7 +32,9 @@ fn nofile(host: &Host, plan: &Plan) -> Finding {
 /// The hard limit counts: the relay raises the soft one by itself.
 fn check(host: &Host, name: &str, wanted: u64, setting: &str) -> Finding {
     let Some((pid, text)) = relay_limits(host) else {
-        return Finding::Absent(format!("no relay runs here whose limits could be seen; its unit wants {setting}"));
+        return Finding::Absent(format!(
+            "no relay runs here whose limits could be seen; its unit wants {setting}"
+        ));
     };
     let hard = text.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().nth(1));
     let found = match hard {
@@ -98,10 +100,16 @@ mod tests {
             ]);
             let plan = Plan { files: 40_400, ..plan(16) };
             let found = (memlock(&host, &plan), nofile(&host, &plan));
-            assert_eq!((word(&found.0), word(&found.1)), (memlock_is, nofile_is), "{command} {memory} {files}");
+            assert_eq!(
+                (word(&found.0), word(&found.1)),
+                (memlock_is, nofile_is),
+                "{command} {memory} {files}"
+            );
         }
         let (_directory, host) = played::host(&[]);
-        let Finding::Absent(text) = nofile(&host, &Plan { files: 40_400, ..plan(2) }) else { panic!("no relay") };
+        let Finding::Absent(text) = nofile(&host, &Plan { files: 40_400, ..plan(2) }) else {
+            panic!("no relay")
+        };
         assert!(text.contains("LimitNOFILE=40400"), "{text}");
     }
 }

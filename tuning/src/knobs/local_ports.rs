@@ -45,7 +45,8 @@ fn bounds(text: &str) -> Option<RangeInclusive<usize>> {
 
 /// Listeners in the range whose ports are not reserved.
 fn reserved(host: &Host, range: RangeInclusive<usize>) -> Option<Finding> {
-    let listeners: BTreeSet<usize> = listeners(host).into_iter().filter(|port| range.contains(port)).collect();
+    let listeners: BTreeSet<usize> =
+        listeners(host).into_iter().filter(|port| range.contains(port)).collect();
     let found = host.read(RESERVED)?;
     let before: BTreeSet<usize> = ports(&found);
     let missing: Vec<usize> = listeners.difference(&before).copied().collect();
@@ -146,7 +147,11 @@ mod tests {
                 let (path, found) = (RESERVED.to_owned(), reserved.to_owned());
                 Step::Write { path, found, wanted: wanted.into() }
             });
-            assert_eq!(steps.first().cloned().filter(|step| step.parts().0 == RESERVED), step, "{range} {reserved}");
+            assert_eq!(
+                steps.first().cloned().filter(|step| step.parts().0 == RESERVED),
+                step,
+                "{range} {reserved}"
+            );
         }
     }
 

@@ -20,7 +20,8 @@ fn check(mount: &Mount) -> Vec<Finding> {
         ));
     }
     if !matches!(mount.kind.as_str(), "xfs" | "ext4" | "btrfs") {
-        findings.push(Finding::Fine(format!("{} is {}, whose options are left alone", mount.point, mount.kind)));
+        findings
+            .push(Finding::Fine(format!("{} is {}, whose options are left alone", mount.point, mount.kind)));
     } else if mount.holds("noatime") {
         findings.push(Finding::Fine(format!("{} is mounted with noatime", mount.point)));
     } else {
@@ -44,13 +45,16 @@ fn told(mount: &Mount) -> impl Iterator<Item = Finding> {
     let options = mount.options.iter().chain(&mount.of_file_system);
     options.filter_map(move |option| {
         let Mount { point, kind, .. } = mount;
-        let told = |what: &str| format!("{point} is mounted with {option}: {what}; take it out of /etc/fstab");
+        let told =
+            |what: &str| format!("{point} is mounted with {option}: {what}; take it out of /etc/fstab");
         match (option.as_str(), kind.as_str()) {
             (option, _) if LOSES.contains(&option) => {
                 Some(Finding::Must(told("mail that was confirmed is lost at a power cut")))
             }
             ("ro", _) => Some(Finding::Must(format!("{point} is read-only: no mail can be taken"))),
-            ("sync" | "dirsync", _) => Some(Finding::Advice(told("each write waits for the device, and not once a batch"))),
+            ("sync" | "dirsync", _) => {
+                Some(Finding::Advice(told("each write waits for the device, and not once a batch")))
+            }
             ("data=journal", "ext4") => Some(Finding::Advice(told("each octet of mail is written twice"))),
             ("discard", "xfs" | "btrfs") => Some(Finding::Advice(told(
                 "each deleted segment waits for the device, which fstrim.timer does better",
@@ -70,7 +74,8 @@ mod tests {
     #[test]
     fn options_that_lose_mail_or_time_are_found() {
         // Of what is a must, advice, and remounted from what to what.
-        type Row = (&'static str, &'static str, &'static str, usize, usize, &'static [(&'static str, &'static str)]);
+        type Row =
+            (&'static str, &'static str, &'static str, usize, usize, &'static [(&'static str, &'static str)]);
         let table: [Row; 14] = [
             ("ext4", "rw,noatime", "rw", 0, 0, &[]),
             ("ext4", "rw,relatime", "rw", 0, 0, &[("relatime", "noatime")]),

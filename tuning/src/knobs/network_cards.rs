@@ -33,7 +33,8 @@ pub fn interrupts(host: &Host, card: &str) -> Vec<String> {
     let device = format!("/sys/class/net/{card}/device");
     // The interrupts of a virtio card are those of the device above it.
     let numbers = [format!("{device}/msi_irqs"), format!("{device}/../msi_irqs")];
-    let numbers = numbers.iter().map(|path| host.entries(path)).find(|found| !found.is_empty()).unwrap_or_default();
+    let numbers =
+        numbers.iter().map(|path| host.entries(path)).find(|found| !found.is_empty()).unwrap_or_default();
     let card = card.to_ascii_lowercase();
     let action = |irq: &String| {
         let actions = host.read(&format!("/sys/kernel/irq/{irq}/actions")).unwrap_or_default();

@@ -33,7 +33,8 @@ mod tests {
             let mut files = files(second).to_vec();
             files.push(("/proc/sys/kernel/numa_balancing".into(), "1".into()));
             let (_directory, host) = played::host_of(&files);
-            let wrong = check(&host).iter().filter(|finding| matches!(finding, Finding::Wrong { .. })).count();
+            let wrong =
+                check(&host).iter().filter(|finding| matches!(finding, Finding::Wrong { .. })).count();
             assert_eq!(wrong, changes, "{second}");
         }
     }

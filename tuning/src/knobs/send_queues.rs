@@ -22,7 +22,8 @@ fn check(host: &Host, plan: &Plan, card: &str) -> Vec<Finding> {
     let given = cpu_of_queue(plan, interrupts(host, card).len()).filter(|_| !is_balanced(host));
     let check = |(index, queue): (usize, &String)| {
         let path = format!("/sys/class/net/{card}/queues/{queue}/xps_cpus");
-        let turn = |cpus: &[usize]| cpus.iter().copied().skip(index).step_by(queues.len()).collect::<Vec<_>>();
+        let turn =
+            |cpus: &[usize]| cpus.iter().copied().skip(index).step_by(queues.len()).collect::<Vec<_>>();
         let Some(given) = &given else {
             return match host.read(&path) {
                 Some(found) if !same_mask(&found, "0") => {
@@ -31,7 +32,8 @@ fn check(host: &Host, plan: &Plan, card: &str) -> Vec<Finding> {
                 _ => Some(of_mask(host, &path, &turn(&plan.online))).filter(|_| index < plan.online.len()),
             };
         };
-        let mut cpus: Vec<usize> = given.get(index).copied().into_iter().chain(turn(&plan.delivery)).collect();
+        let mut cpus: Vec<usize> =
+            given.get(index).copied().into_iter().chain(turn(&plan.delivery)).collect();
         cpus.sort_unstable();
         cpus.dedup();
         (!cpus.is_empty()).then(|| of_mask(host, &path, &cpus))

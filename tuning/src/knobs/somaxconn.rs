@@ -26,11 +26,15 @@ mod tests {
 
     #[test]
     fn the_queue_fits_the_profile_and_a_running_relay_is_thought_of() {
-        for (found, cpus, fine) in [("4096", 2, true), ("4096", 64, false), ("65535", 64, true), ("128", 2, false)] {
+        for (found, cpus, fine) in
+            [("4096", 2, true), ("4096", 64, false), ("65535", 64, true), ("128", 2, false)]
+        {
             let (_directory, host) = played::host(&[(PATH, found)]);
             match check(&host, &plan(cpus)) {
                 Finding::Fine(_) => assert!(fine, "{found} {cpus}"),
-                Finding::Wrong { sentence, .. } => assert!(!fine && sentence.contains("restarted"), "{sentence}"),
+                Finding::Wrong { sentence, .. } => {
+                    assert!(!fine && sentence.contains("restarted"), "{sentence}")
+                }
                 other => panic!("{other:?}"),
             }
         }

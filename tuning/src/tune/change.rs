@@ -112,7 +112,8 @@ struct Refused {
 }
 
 fn write(host: &Host, path: &str, wanted: &str) -> Result<(), Refused> {
-    let refused = |is_managed, why| Refused { sentence: format!("{path} does not take {wanted}: {why}"), is_managed };
+    let refused =
+        |is_managed, why| Refused { sentence: format!("{path} does not take {wanted}: {why}"), is_managed };
     host.write(path, wanted).map_err(|error| {
         let is_managed = error.raw_os_error() == Some(libc::EIO) && path.starts_with("/proc/irq/");
         refused(is_managed, error.to_string())

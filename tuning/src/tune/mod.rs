@@ -108,9 +108,9 @@ fn within_reach(host: &Host, finding: Finding) -> Finding {
         Step::Remount { .. } => false,
     };
     match finding {
-        Finding::Wrong { sentence, steps } if steps.iter().any(is_read_only) => {
-            Finding::Advice(format!("{sentence}; it is read-only here, change it on the host of this container"))
-        }
+        Finding::Wrong { sentence, steps } if steps.iter().any(is_read_only) => Finding::Advice(format!(
+            "{sentence}; it is read-only here, change it on the host of this container"
+        )),
         other => other,
     }
 }

@@ -167,7 +167,11 @@ mod tests {
             (&["write\tk\t/a\t\t2", "write\tk\t/a\t2\t3"], &["write\tk\t/a\t\t3"]),
         ];
         for (lines, expected) in table {
-            assert_eq!(entries(lines), (expected.iter().map(ToString::to_string).collect(), vec![]), "{lines:?}");
+            assert_eq!(
+                entries(lines),
+                (expected.iter().map(ToString::to_string).collect(), vec![]),
+                "{lines:?}"
+            );
         }
     }
 

@@ -135,7 +135,10 @@ fn without_a_record_nothing_is_changed_and_that_is_told() {
     let file = directory.path().join("file");
     fs::write(&file, "").expect("a file");
     let done = look(&host).apply(&host, &file.join("record"));
-    assert!(matches!(&done[..], [Done::Failed(text)] if text.contains("nothing more is changed")), "{done:?}");
+    assert!(
+        matches!(&done[..], [Done::Failed(text)] if text.contains("nothing more is changed")),
+        "{done:?}"
+    );
     assert_eq!(host.number(SOMAXCONN), Some(128));
 }
 
@@ -161,7 +164,9 @@ fn a_setting_that_is_read_only_is_for_the_containers_host() {
     let report = look(&host);
     assert_eq!(report.steps().count(), 0);
     let table = report.table();
-    let told = table.lines().filter(|line| line.starts_with("BY HAND") && line.contains("on the host of this container"));
+    let told = table
+        .lines()
+        .filter(|line| line.starts_with("BY HAND") && line.contains("on the host of this container"));
     assert_eq!(told.count(), 2, "{table}");
 }
 
@@ -292,7 +297,8 @@ fn the_script_runs_on_the_host_that_it_was_made_for_and_a_name_is_no_command() {
 fn the_script_is_for_root() {
     let (directory, host) = played::host(&FILES);
     let script = Script::new(&look(&host), directory.path(), &name());
-    let text = fs::read_to_string(&script.file).expect("a script").replace("[ \"0\" -ne 0 ]", "[ 1000 -ne 0 ]");
+    let text =
+        fs::read_to_string(&script.file).expect("a script").replace("[ \"0\" -ne 0 ]", "[ 1000 -ne 0 ]");
     fs::write(&script.file, text).expect("written");
     assert_eq!((script.run("apply").0, values(&host)), (Some(77), (Some(128), Some(1))));
 }
