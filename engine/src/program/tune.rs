@@ -3,7 +3,7 @@
 //! The knobs are those of `sluice-tuning`; here is what the configuration tells them, and what is printed.
 
 use super::{CONFIGURATION, Failed, IO_ERROR, NO, USAGE, check, print};
-use crate::config::{Config, Shards};
+use crate::config::{Config, Delivery, Limits, Shards};
 use sluice_tuning::Severity;
 use sluice_tuning::host::Host;
 use sluice_tuning::plan::{Plan, Profile, Wanted};
@@ -103,8 +103,12 @@ fn plan(relay: &Relay, wishes: &Wishes) -> Result<Plan, Failed> {
         spool,
     };
     let mut plan = Plan::of(&Host::this(), wanted);
-    let files = relay.config.as_ref().unwrap_or(&Config::demonstration()).files_wanted(plan.ingest.len());
-    plan.files = files as u64;
+    let files =
+        |limits: &Limits, delivery: &Delivery| limits.files_wanted(delivery, plan.ingest.len()) as u64;
+    plan.files = match &relay.config {
+        Some(config) => files(&config.limits, &config.delivery),
+        None => files(&Limits::default(), &Delivery::default()),
+    };
     Ok(plan)
 }
 
@@ -139,7 +143,8 @@ fn start_checks(relay: &Relay, wishes: &Wishes) -> Result<(String, usize), Faile
     let findings = config.start_checks();
     let mut text = String::new();
     for finding in &findings {
-        let _ = writeln!(text, "{:<8} {:<20} {}", "START", finding.name, finding.sentence);
+        let word = if finding.severity == Severity::Fatal { "MUST" } else { "START" };
+        let _ = writeln!(text, "{word:<8} {:<20} {}", finding.name, finding.sentence);
     }
     Ok((text, findings.iter().filter(|finding| finding.severity == Severity::Fatal).count()))
 }

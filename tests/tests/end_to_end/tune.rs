@@ -23,8 +23,7 @@ fn the_script_is_one_that_a_shell_takes_and_names_what_the_check_names() {
     let table = String::from_utf8_lossy(&check.stdout);
     let changes: Vec<&str> = table.lines().filter(|line| line.starts_with("CHANGE")).collect();
     println!("{table}");
-    let to_do =
-        table.lines().any(|line| ["CHANGE", "MUST", "START"].iter().any(|word| line.starts_with(word)));
+    let to_do = table.lines().any(|line| ["CHANGE", "MUST"].iter().any(|word| line.starts_with(word)));
     assert_eq!(check.status.code(), Some(i32::from(to_do)), "{table}");
     let used = format!("configuration {}; profile ", relay.config().display());
     assert!(table.lines().any(|line| line.starts_with(&used)), "{table}");
@@ -129,6 +128,61 @@ fn a_remount_is_undone_and_changes_nothing_else() {
     let others = "options rw,nosuid,nodev";
     assert_eq!(shown, [&format!("{others},relatime"), others, &format!("{others},noatime")], "{told}");
     assert!(told.contains("is not mounted with relatime: somebody else"), "{told}");
+}
+
+/// On a file system of its own, in a file.
+#[test]
+fn a_spools_mount_options_are_changed_and_put_back_by_program_and_script() {
+    if !is_root() || sluice_tests::lacks("mkfs.ext4") {
+        return skipped("a mount namespace wants root, a file system e2fsprogs");
+    }
+    let directory = TempDir::new().expect("a directory");
+    let point = directory.path().join("mounted");
+    fs::create_dir(&point).expect("a directory");
+    let relay = prepared();
+    relay.edit_config(&relay.spool().display().to_string(), &point.join("spool").display().to_string());
+    let script = "set -eu\n\
+        cd \"$HERE\"; truncate -s 20M image; mkfs.ext4 -q image\n\
+        mount -o loop,nosuid,nodev,relatime,discard,commit=30 image mounted || { echo unmountable; exit 0; }\n\
+        mount -t tmpfs tmpfs /run\n\
+        show() { echo \"options $(findmnt -nro VFS-OPTIONS,FS-OPTIONS -M \"$POINT\")\"; }\n\
+        tune() { \"$SLUICE\" tune \"$@\" --config \"$CONFIG\" --only mount-options; }\n\
+        tune script > script; show\n\
+        tune apply; show; tune undo; show; sh script apply; show; sh script undo; show\n\
+        test ! -e /run/sluice-tune/record; umount mounted";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", script]).env("SLUICE", built("sluice"));
+    command.env("HERE", directory.path()).env("POINT", &point).env("CONFIG", relay.config());
+    let told = run_ok(&mut command, SOON);
+    println!("{told}");
+    if told.contains("unmountable") {
+        return skipped("no file can be mounted here");
+    }
+    let shown: Vec<&str> = told.lines().filter(|line| line.starts_with("options")).collect();
+    let found = "options rw,nosuid,nodev,relatime rw,discard,commit=30";
+    let wanted = "options rw,nosuid,nodev,noatime rw,commit=30";
+    assert_eq!(shown, [found, wanted, found, wanted, found], "{told}");
+}
+
+/// The relay asks for the longest queue that there is, so that the kernel's own bound is the only one.
+#[test]
+fn connections_wait_to_be_accepted_as_far_as_the_kernel_lets_them() {
+    if !is_root() {
+        return skipped("a network namespace wants root");
+    }
+    let relay = prepared();
+    let script = "set -eu\n\
+        ip link set lo up; echo 54321 > /proc/sys/net/core/somaxconn\n\
+        \"$SLUICE\" run --config \"$CONFIG\" & relay=$!\n\
+        listeners() { ss --listening --tcp --numeric --no-header \"sport = :$PORT\"; }\n\
+        for _ in $(seq 100); do [ -n \"$(listeners)\" ] && break; sleep 0.1; done\n\
+        listeners; kill $relay; wait $relay";
+    let mut command = Command::new("unshare");
+    command.args(["--net", "sh", "-c", script]).env("SLUICE", built("sluice"));
+    command.env("CONFIG", relay.config()).env("PORT", relay.outside().port().to_string());
+    let told = run_ok(&mut command, SOON);
+    let queue = told.lines().find_map(|line| line.strip_prefix("LISTEN")?.split_whitespace().nth(1));
+    assert_eq!(queue, Some("54321"), "{told}");
 }
 
 #[test]
