@@ -22,7 +22,7 @@ pub fn time(host: &Host) -> Option<(String, u64)> {
         let (Some(Ok(quota)), Some(Ok(period))) = (words.next(), words.next()) else { return None };
         Some((path, quota.saturating_mul(100) / period.max(1)))
     };
-    GROUPS.iter().filter_map(|group| bound(group)).min_by_key(|(_, hundredths)| *hundredths)
+    GROUPS.iter().filter_map(bound).min_by_key(|(_, hundredths)| *hundredths)
 }
 
 /// The CPUs that partitions keep for themselves (`cpuset.cpus.partition = isolated`); none where the kernel does not

@@ -29,7 +29,7 @@ fn check(host: &Host) -> Vec<Finding> {
     let shown = found.split_whitespace().collect::<Vec<_>>().join(" ");
     let range = bounds(&shown);
     let is_wide = range.as_ref().is_some_and(|range| range.end().saturating_sub(*range.start()) >= PORTS_MIN);
-    let taken = if is_wide { range.unwrap_or(1..=0) } else { FIRST_PORT..=LAST_PORT };
+    let taken = range.filter(|_| is_wide).unwrap_or(FIRST_PORT..=LAST_PORT);
     let mut findings: Vec<Finding> = reserved(host, taken).into_iter().collect();
     findings.push(match is_wide {
         true => Finding::Fine(format!("net.ipv4.ip_local_port_range is {shown}")),
