@@ -57,7 +57,8 @@ mod tests {
 
     #[test]
     fn the_narrowest_bound_on_time_counts() {
-        let table: [(&[(&str, &str)], Option<u64>); 4] = [
+        type Files = &'static [(&'static str, &'static str)];
+        let table: [(Files, Option<u64>); 4] = [
             (&[("", "max 100000")], None),
             (&[("", "150000 100000")], Some(150)),
             (&[("", "400000 100000"), ("/sluice.slice/sluice.service", "50000 100000")], Some(50)),

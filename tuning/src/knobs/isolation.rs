@@ -68,7 +68,8 @@ mod tests {
         const BOOTED: &str = "/sys/devices/system/cpu/isolated";
         const PARTITIONS: &str = "/sys/fs/cgroup/cpuset.cpus.isolated";
         const SYSTEM: &str = "/sys/fs/cgroup/system.slice/cpuset.cpus";
-        let table: [(&[(&str, &str)], usize, bool); 7] = [
+        type Files = &'static [(&'static str, &'static str)];
+        let table: [(Files, usize, bool); 7] = [
             (&[(BOOTED, "")], 16, false),
             (&[(BOOTED, "2-4")], 16, false),
             (&[(BOOTED, "2-5")], 16, true),
