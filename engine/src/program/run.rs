@@ -311,12 +311,12 @@ impl Relay {
     }
 }
 
+/// Both ends of each, in the order of the shards.
+type Mailboxes<T> = (Vec<crate::channel::Sender<T>>, Vec<crate::channel::Receiver<T>>);
+
 /// A mailbox for the shard on each of these CPUs. It is made there, by a thread that lives no longer, so that its places
 /// are in the memory that is near.
-fn mailboxes<T: Send>(
-    cpus: &[usize],
-    capacity: usize,
-) -> std::io::Result<(Vec<crate::channel::Sender<T>>, Vec<crate::channel::Receiver<T>>)> {
+fn mailboxes<T: Send>(cpus: &[usize], capacity: usize) -> std::io::Result<Mailboxes<T>> {
     let make = |&cpu: &usize| {
         std::thread::scope(|scope| {
             let made = std::thread::Builder::new().name(format!("mailbox on CPU {cpu}")).spawn_scoped(
