@@ -86,14 +86,15 @@ struct Tune {
     /// How large the host is meant to be; by the number of its CPUs unless given
     #[arg(long, value_enum)]
     profile: Option<TuneProfile>,
-    /// This knob only; may be repeated
+    /// This knob only, also of what is undone; may be repeated
     #[arg(long, value_name = "KNOB")]
     only: Vec<String>,
-    /// The configuration that names CPUs and spool; without one the best division of this host is assumed
-    #[arg(long, value_name = "FILE", default_value = "/etc/sluice/relay.toml")]
-    config: PathBuf,
+    /// The configuration that names CPUs and spool [default: /etc/sluice/relay.toml; where that is not there, the best
+    /// division of this host is assumed]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Where is written down what undoes the changes
-    #[arg(long, value_name = "FILE", default_value = "/var/lib/sluice/tune")]
+    #[arg(long, value_name = "FILE", default_value = sluice_tuning::tune::RECORD)]
     record: PathBuf,
     #[command(flatten)]
     cpus: Cpus,
@@ -333,6 +334,7 @@ Examples:
   sluice tune check
   sluice tune > tune.sh && less tune.sh && sudo sh tune.sh apply
   sudo sluice tune apply --only somaxconn --only local-ports
+  sudo sluice tune undo --only local-ports
   sudo sluice tune undo";
 
 const QUEUE_EXAMPLES: &str = "\
@@ -425,16 +427,16 @@ fn execute_tune(tune: Tune) -> Result<(), Failed> {
             TuneProfile::Large => Profile::Large,
         }),
         only: tune.only,
+        cpus: [tune.cpus.ingest_cpus, tune.cpus.delivery_cpus, tune.cpus.service_cpus],
     };
     if tune.command == TuneCommand::Undo {
-        return program::tune::undo(&tune.record);
+        return program::tune::undo(&tune.record, &wishes.only);
     }
-    let config = program::tune::config(&tune.config)?;
-    let config = config.map(|config| with_cpus(config, &tune.cpus)).transpose()?;
+    let relay = program::tune::relay(tune.config.as_deref())?;
     match tune.command {
-        TuneCommand::Script => program::tune::script(config, wishes),
-        TuneCommand::Check => program::tune::check(config, wishes),
-        TuneCommand::Apply | TuneCommand::Undo => program::tune::apply(config, wishes, &tune.record),
+        TuneCommand::Script => program::tune::script(&relay, &wishes),
+        TuneCommand::Check => program::tune::check(&relay, &wishes),
+        TuneCommand::Apply | TuneCommand::Undo => program::tune::apply(&relay, &wishes, &tune.record),
     }
 }
 

@@ -2,11 +2,14 @@
 //!
 //! Everything a knob knows it reads here, so that a host of any size can be played by a directory.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-/// Longer ones are not settings.
-const VALUE_BYTES_MAX: u64 = 64 * 1024;
+/// Longer ones are not settings; the list of mounts of a host full of containers is not as long.
+const VALUE_BYTES_MAX: u64 = 1024 * 1024;
+/// Of a list such as `/proc/net/tcp`: what follows is not looked at.
+const LINES_MAX: usize = 1_000_000;
 
 pub struct Host {
     root: PathBuf,
@@ -27,12 +30,24 @@ impl Host {
         self.root.join(path.trim_start_matches('/'))
     }
 
-    /// A file's text, white space before and after it cut off; `None`: it is not there, or not for us.
+    /// A file's text, white space before and after it cut off; `None`: it is not there, or not for us. Octets that
+    /// are not UTF-8 are replaced.
     pub fn read(&self, path: &str) -> Option<String> {
-        let path = self.path(path);
-        let length = std::fs::metadata(&path).ok()?.len();
-        let text = (length <= VALUE_BYTES_MAX).then(|| std::fs::read_to_string(path).ok())??;
-        Some(text.trim().to_owned())
+        let mut octets = Vec::new();
+        File::open(self.path(path)).ok()?.take(VALUE_BYTES_MAX + 1).read_to_end(&mut octets).ok()?;
+        let fits = octets.len() as u64 <= VALUE_BYTES_MAX;
+        fits.then(|| String::from_utf8_lossy(&octets).trim().to_owned())
+    }
+
+    /// The lines of a list that may be long; none where it is not there.
+    pub fn lines(&self, path: &str) -> impl Iterator<Item = String> {
+        let lines = File::open(self.path(path)).ok().map(|file| BufReader::new(file).lines());
+        lines.into_iter().flatten().map_while(Result::ok).take(LINES_MAX)
+    }
+
+    /// The set of CPUs that a file names; `None` where it is not there or names none.
+    pub fn cpus(&self, path: &str) -> Option<Vec<usize>> {
+        crate::cpus::parse(&self.read(path)?)
     }
 
     pub fn number(&self, path: &str) -> Option<u64> {
@@ -65,6 +80,27 @@ impl Host {
         let below = found.strip_prefix(root).ok()?;
         Some(Path::new("/").join(below).to_str()?.to_owned())
     }
+
+    /// Where a directory is or will be: links of that part of the path which is there are followed.
+    pub fn real(&self, path: &str) -> String {
+        let ancestors = Path::new(path).ancestors().filter_map(Path::to_str);
+        let found = ancestors.filter(|above| !above.is_empty()).find_map(|above| {
+            let rest = path.strip_prefix(above)?.trim_start_matches('/');
+            Some((self.resolve(above)?, rest))
+        });
+        match found {
+            Some((above, "")) => above,
+            Some((above, rest)) => format!("{}/{rest}", above.trim_end_matches('/')),
+            None => path.to_owned(),
+        }
+    }
+
+    /// The running programs of this name (15 octets of it at most), by their numbers.
+    pub fn processes(&self, name: &str) -> Vec<String> {
+        let is_number = |entry: &String| entry.bytes().all(|octet| octet.is_ascii_digit());
+        let is_it = |pid: &String| self.read(&format!("/proc/{pid}/comm")).is_some_and(|comm| comm == name);
+        self.entries("/proc").into_iter().filter(is_number).filter(is_it).collect()
+    }
 }
 
 /// `rx-10` comes after `rx-9`.
@@ -79,8 +115,22 @@ pub(crate) mod played {
     //! Hosts that are played.
 
     use super::Host;
+    use std::os::unix::fs::symlink;
     use std::path::Path;
     use tempfile::TempDir;
+
+    /// A link of the host, whose target is a path of the host too.
+    pub fn link(host: &Host, target: &str, link: &str) {
+        let link = host.path(link);
+        std::fs::create_dir_all(link.parent().expect("below the root")).expect("a directory");
+        symlink(host.path(target), link).expect("a link");
+    }
+
+    /// As [`host`], from texts that were made.
+    pub fn host_of(files: &[(String, String)]) -> (TempDir, Host) {
+        let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (&**path, &**text)).collect();
+        host(&files)
+    }
 
     /// A host with these files.
     pub fn host(files: &[(&str, &str)]) -> (TempDir, Host) {
@@ -113,5 +163,27 @@ mod tests {
         assert_eq!((host.number("/proc/sys/a"), host.number("/proc/sys/b")), (Some(12), None));
         assert_eq!(host.read("/proc/sys/c"), None);
         assert_eq!(host.resolve("/proc/sys/a").as_deref(), Some("/proc/sys/a"));
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_yet_will_be_behind_the_links_of_those_above_it() {
+        let (_directory, host) = played::host(&[("/data/a", "")]);
+        played::link(&host, "/data", "/var/spool");
+        let table = [
+            ("/var/spool/sluice/x", "/data/sluice/x"),
+            ("/var/spool", "/data"),
+            ("/var/lib/sluice", "/var/lib/sluice"),
+            ("/nothing/here", "/nothing/here"),
+        ];
+        for (path, real) in table {
+            assert_eq!(host.real(path), real, "{path}");
+        }
+    }
+
+    #[test]
+    fn octets_that_are_no_utf_8_hide_nothing() {
+        let (_directory, host) = played::host(&[]);
+        std::fs::write(host.path("/list"), b"a\xff\nb\n").expect("a file");
+        assert_eq!(host.read("/list").as_deref(), Some("a\u{fffd}\nb"));
     }
 }

@@ -39,12 +39,12 @@ fn judge(error: &io::Error, switch: Switch) -> Option<Finding> {
         }
         (Some(libc::EPERM), Switch::Closed) => {
             "io_uring is switched off for everybody (kernel.io_uring_disabled = 2): run `sysctl -w kernel.io_uring_disabled=0` \
-             and keep it in /etc/sysctl.d/60-sluice.conf"
+             and keep it in a file of /etc/sysctl.d"
                 .to_owned()
         }
         (Some(libc::EPERM), Switch::Privileged) => {
             "io_uring is reserved for privileged processes (kernel.io_uring_disabled = 1): set kernel.io_uring_group to the \
-             number of the relay's group, or run `sysctl -w kernel.io_uring_disabled=0`; keep it in /etc/sysctl.d/60-sluice.conf"
+             number of the relay's group, or run `sysctl -w kernel.io_uring_disabled=0`; keep it in a file of /etc/sysctl.d"
                 .to_owned()
         }
         (Some(libc::EPERM | libc::EACCES), _) => {

@@ -23,6 +23,8 @@ pub enum Finding {
     Wrong { sentence: String, steps: Vec<Step> },
     /// Not so, and only a person can change it: at boot, in fstab, in the hardware.
     Advice(String),
+    /// As [`Finding::Advice`]; until it is done mail can be lost, or the relay does not start.
+    Must(String),
     /// This host has no such setting.
     Absent(String),
 }
@@ -32,8 +34,26 @@ pub enum Finding {
 pub enum Step {
     /// A file of `/proc/sys` or `/sys`.
     Write { path: String, found: String, wanted: String },
-    /// Options of a mounted file system.
+    /// One option of a mounted file system, and the one that undoes it.
     Remount { mount: String, found: String, wanted: String },
+}
+
+impl Step {
+    /// What is changed, what was found there and what is to be there.
+    pub fn parts(&self) -> (&str, &str, &str) {
+        match self {
+            Self::Write { path, found, wanted } => (path, found, wanted),
+            Self::Remount { mount, found, wanted } => (mount, found, wanted),
+        }
+    }
+
+    /// The step that puts back what was there.
+    pub fn back(&self) -> Self {
+        match self.clone() {
+            Self::Write { path, found, wanted } => Self::Write { path, found: wanted, wanted: found },
+            Self::Remount { mount, found, wanted } => Self::Remount { mount, found: wanted, wanted: found },
+        }
+    }
 }
 
 impl Finding {
@@ -54,6 +74,14 @@ impl Finding {
                 Self::Fine(format!("{} is {found}", name_of(path)))
             }
             Some(found) => Self::wrong(path, found, &wanted.to_string()),
+        }
+    }
+
+    /// The same, with more to say where it is to be changed.
+    pub fn with(self, more: &str) -> Self {
+        match self {
+            Self::Wrong { sentence, steps } => Self::Wrong { sentence: format!("{sentence}; {more}"), steps },
+            other => other,
         }
     }
 

@@ -7,6 +7,7 @@
 //!
 //! **Knobs** ([`tune`], [`knob`]) are settings that a relay can run without: check, fix and undo.
 
+mod container;
 pub mod cpus;
 pub mod host;
 pub mod io_uring;
@@ -20,6 +21,7 @@ pub mod notify;
 pub mod plan;
 mod rlimit;
 mod sys;
+mod topology;
 pub mod tune;
 
 /// CPU numbers are below this; it bounds a list such as `"0-4000000000"` (the kernel's largest NR_CPUS is 8192; nobody relays mail on such a host).
@@ -76,13 +78,6 @@ pub fn cpus_allowed() -> Vec<usize> {
         Ok(cpus) if !cpus.is_empty() => cpus,
         _ => vec![0],
     }
-}
-
-/// The CPUs that the host has, whether this process may run on them or not; those it may run on where the kernel
-/// does not say.
-pub fn cpus_online() -> Vec<usize> {
-    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").ok();
-    online.and_then(|text| cpus::parse(text.trim())).unwrap_or_else(cpus_allowed)
 }
 
 /// Keeps the kernel from backing this process's memory with huge pages. An allocator that asks for them has far more

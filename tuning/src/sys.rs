@@ -61,6 +61,16 @@ pub fn affinity() -> io::Result<Vec<usize>> {
     Ok((0..crate::CPUS_MAX).filter(|cpu| mask[cpu / 64] & (1 << (cpu % 64)) != 0).collect())
 }
 
+/// The CPUs that this process can give itself, ascending: those of its cpuset. A thread of its own asks for all of
+/// them, so that the caller's mask stays as it is.
+pub fn affinity_widest() -> io::Result<Vec<usize>> {
+    let widened = std::thread::Builder::new().name("affinity".into()).spawn(|| {
+        set_affinity(&(0..crate::CPUS_MAX).collect::<Vec<_>>())?;
+        affinity()
+    })?;
+    widened.join().expect("setting a mask does not panic")
+}
+
 /// Lets the calling thread run on these CPUs only. Those past [`crate::CPUS_MAX`] are left out.
 pub fn set_affinity(cpus: &[usize]) -> io::Result<()> {
     const WORDS: usize = crate::CPUS_MAX / 64;

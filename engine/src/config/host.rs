@@ -2,7 +2,7 @@
 
 use sluice_tuning::{Finding, Needs, start_checks};
 
-use super::types::{Config, Shards};
+use super::types::{Config, Delivery, Limits, Shards};
 
 /// Files besides sessions and connections out: segments, sockets to the resolvers, the admin's.
 const FILES_BESIDES: usize = 2_048;
@@ -17,9 +17,20 @@ impl Config {
             cpus: &cpus,
             executors: ingest_cpus.len() + delivery_cpus.len(),
             sessions_max: self.limits.sessions_max.saturating_mul(ingest_cpus.len()),
-            files_besides: FILES_BESIDES.saturating_add(self.delivery.connections_total_max),
+            files_besides: files_besides(&self.delivery),
         })
     }
+}
+
+impl Limits {
+    /// Open files that all sessions of so many ingest shards and everything besides may need.
+    pub fn files_wanted(&self, delivery: &Delivery, ingest_shards: usize) -> usize {
+        self.sessions_max.saturating_mul(ingest_shards).saturating_add(files_besides(delivery))
+    }
+}
+
+fn files_besides(delivery: &Delivery) -> usize {
+    FILES_BESIDES.saturating_add(delivery.connections_total_max)
 }
 
 #[cfg(test)]

@@ -15,8 +15,9 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// Connections that the kernel completes before the relay takes them; net.core.somaxconn bounds it too.
-const BACKLOG: i32 = 4096;
+/// Connections that the kernel completes before the relay takes them: as many as net.core.somaxconn says, to which the
+/// kernel cuts this.
+const BACKLOG: i32 = i32::MAX;
 /// How long a shard stops accepting when it is out of descriptors, so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 

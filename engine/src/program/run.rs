@@ -154,8 +154,8 @@ impl Relay {
     ) -> std::io::Result<Self> {
         let ingest_cpus = &config.shards.ingest_cpus;
         let delivery_cpus = &config.shards.delivery_cpus;
-        let (ingest, ingest_inboxes) = mailboxes(ingest_cpus.len(), REPORTS_MAX);
-        let (delivery, delivery_inboxes) = mailboxes(delivery_cpus.len(), HANDOVERS_MAX);
+        let (ingest, ingest_inboxes) = mailboxes(ingest_cpus, REPORTS_MAX)?;
+        let (delivery, delivery_inboxes) = mailboxes(delivery_cpus, HANDOVERS_MAX)?;
         let (service, questions) = mailbox(QUESTIONS_MAX);
         let links = Arc::new(Links { ingest, delivery, service });
         let (tell, events) = unbounded();
@@ -318,11 +318,25 @@ impl Relay {
     }
 }
 
-fn mailboxes<T>(
-    count: usize,
-    capacity: usize,
-) -> (Vec<crate::channel::Sender<T>>, Vec<crate::channel::Receiver<T>>) {
-    (0..count).map(|_| mailbox(capacity)).unzip()
+/// Both ends of each, in the order of the shards.
+type Mailboxes<T> = (Vec<crate::channel::Sender<T>>, Vec<crate::channel::Receiver<T>>);
+
+/// A mailbox for the shard on each of these CPUs. It is made there, by a thread that lives no longer, so that its places
+/// are in the memory that is near.
+fn mailboxes<T: Send>(cpus: &[usize], capacity: usize) -> std::io::Result<Mailboxes<T>> {
+    let make = |&cpu: &usize| {
+        std::thread::scope(|scope| {
+            let made = std::thread::Builder::new().name(format!("mailbox on CPU {cpu}")).spawn_scoped(
+                scope,
+                || {
+                    sluice_tuning::pin(&[cpu])?;
+                    Ok(mailbox(capacity))
+                },
+            )?;
+            made.join().expect("a mailbox is made without a fault")
+        })
+    };
+    cpus.iter().map(make).collect::<std::io::Result<Vec<_>>>().map(|boxes| boxes.into_iter().unzip())
 }
 
 /// A relay that has lost a part of itself must not look alive.
@@ -339,5 +353,18 @@ fn ended_too_early(happening: Happening) -> Result<(), Failed> {
             Err(Failed::new(SOFTWARE, format_args!("the service thread ended: {why}")))
         }
         Happening::Ready(_) | Happening::Drained(_) | Happening::Terminate => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mailbox_is_made_on_the_cpu_of_its_shard() {
+        let cpu = sluice_tuning::cpus_allowed()[0];
+        let (senders, mut receivers) = mailboxes::<u8>(&[cpu, cpu], 1).expect("made there");
+        assert_eq!((senders[1].try_send(7), receivers[1].try_receive()), (Ok(()), Some(7)));
+        assert!(mailboxes::<u8>(&[sluice_tuning::CPUS_MAX - 1], 1).is_err(), "nobody gets there");
     }
 }

@@ -23,7 +23,10 @@ fn the_script_is_one_that_a_shell_takes_and_names_what_the_check_names() {
     let table = String::from_utf8_lossy(&check.stdout);
     let changes: Vec<&str> = table.lines().filter(|line| line.starts_with("CHANGE")).collect();
     println!("{table}");
-    assert_eq!(check.status.code(), Some(i32::from(!changes.is_empty())), "{table}");
+    let to_do = table.lines().any(|line| ["CHANGE", "MUST"].iter().any(|word| line.starts_with(word)));
+    assert_eq!(check.status.code(), Some(i32::from(to_do)), "{table}");
+    let used = format!("configuration {}; profile ", relay.config().display());
+    assert!(table.lines().any(|line| line.starts_with(&used)), "{table}");
     assert!(table.lines().any(|line| line.contains("somaxconn")), "{table}");
 
     let script = relay.sluice_ok(&["tune"]);
@@ -54,22 +57,142 @@ fn what_is_applied_holds_until_it_is_undone() {
     }
     let directory = TempDir::new().expect("a directory");
     let (program, record) = (built("sluice"), directory.path().join("record"));
-    let absent = directory.path().join("absent.toml");
+    let relay = prepared();
     let script = "set -eu\n\
-        tune() { \"$SLUICE\" tune \"$1\" --profile large --config \"$ABSENT\" --record \"$RECORD\" --only somaxconn --only slow-start; }\n\
+        only='--only somaxconn --only slow-start'\n\
+        tune() { \"$SLUICE\" tune \"$1\" --profile large --config \"$CONFIG\" --record \"$RECORD\" $only; }\n\
         show() { cat /proc/sys/net/core/somaxconn /proc/sys/net/ipv4/tcp_slow_start_after_idle; }\n\
-        show; tune check || echo \"code $?\"; tune apply; show; tune check; tune apply; tune undo; show; tune undo";
+        show; tune check || echo \"code $?\"; tune apply; show; tune check; tune apply\n\
+        only='--only swappiness'; tune undo; only='--only somaxconn'; tune undo; show; only=; tune undo; show; tune undo";
     let mut command = Command::new("unshare");
     command.args(["--net", "sh", "-c", script]);
-    command.env("SLUICE", program).env("RECORD", &record).env("ABSENT", absent);
+    command.env("SLUICE", program).env("RECORD", &record).env("CONFIG", relay.config());
     let told = run_ok(&mut command, SOON);
     println!("{told}");
     let settings: Vec<&str> = told.lines().filter(|line| line.parse::<u64>().is_ok()).collect();
-    assert_eq!(settings, ["4096", "1", "32768", "0", "4096", "1"], "{told}");
+    assert_eq!(settings, ["4096", "1", "32768", "0", "4096", "0", "4096", "1"], "{told}");
     assert!(told.contains("code 1"), "{told}");
     assert_eq!(told.matches("changed ").count(), 4, "{told}");
-    assert_eq!(told.matches("nothing to change").count(), 2, "{told}");
+    assert_eq!(told.matches("nothing to change").count(), 3, "{told}");
     assert!(!record.exists(), "what is undone needs no record");
+}
+
+/// The ports of services are reserved by what is read in the same namespace, and a list that was empty is so again.
+#[test]
+fn a_port_on_which_something_listens_is_kept_out_of_a_wider_range() {
+    if !is_root() {
+        return skipped("a network namespace wants root");
+    }
+    const LISTEN: &str = "import socket, subprocess, sys\n\
+        socket = socket.create_server(('0.0.0.0', 20000))\n\
+        sys.exit(subprocess.call(['sh', '-c', sys.argv[1]]))";
+    let directory = TempDir::new().expect("a directory");
+    let relay = prepared();
+    let script = "set -eu\n\
+        tune() { \"$SLUICE\" tune \"$1\" --config \"$CONFIG\" --record \"$RECORD\" --only local-ports; }\n\
+        show() { echo \"reserved $(cat /proc/sys/net/ipv4/ip_local_reserved_ports)\"; }\n\
+        show; tune apply; show; tune undo; show";
+    let mut command = Command::new("unshare");
+    command.args(["--net", "python3", "-c", LISTEN, script]).env("SLUICE", built("sluice"));
+    command.env("RECORD", directory.path().join("record")).env("CONFIG", relay.config());
+    let told = run_ok(&mut command, SOON);
+    println!("{told}");
+    let shown: Vec<&str> = told.lines().filter(|line| line.starts_with("reserved")).map(str::trim).collect();
+    assert_eq!(shown, ["reserved", "reserved 20000", "reserved"], "{told}");
+}
+
+/// A mount is remounted with the one option that is put back; those that it has besides stay, by program and script.
+#[test]
+fn a_remount_is_undone_and_changes_nothing_else() {
+    if !is_root() {
+        return skipped("a mount namespace wants root");
+    }
+    let directory = TempDir::new().expect("a directory");
+    let point = directory.path().join("mounted");
+    fs::create_dir(&point).expect("a directory");
+    let script = "set -eu\n\
+        mount -t tmpfs -o nosuid,nodev,noatime tmpfs \"$POINT\"\n\
+        show() { echo \"options $(findmnt -nro VFS-OPTIONS -M \"$POINT\")\"; }\n\
+        for found in relatime strictatime; do\n\
+        printf 'remount\\tmount-options\\t%s\\t%s\\tnoatime\\n' \"$POINT\" $found > \"$RECORD\"\n\
+        \"$SLUICE\" tune undo --record \"$RECORD\"; show\n\
+        mount --options-source mtab -o remount,bind,noatime \"$POINT\"; done\n\
+        printf 'remount\\tmount-options\\t%s\\tnoatime\\trelatime\\n' \"$POINT\" > \"$RECORD\"\n\
+        \"$SLUICE\" tune undo --record \"$RECORD\"; show";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", script]).env("SLUICE", built("sluice"));
+    command.env("POINT", &point).env("RECORD", directory.path().join("record"));
+    let told = run_ok(&mut command, SOON);
+    println!("{told}");
+    let shown: Vec<&str> = told.lines().filter(|line| line.starts_with("options")).collect();
+    let others = "options rw,nosuid,nodev";
+    assert_eq!(shown, [&format!("{others},relatime"), others, &format!("{others},noatime")], "{told}");
+    assert!(told.contains("is not mounted with relatime: somebody else"), "{told}");
+}
+
+/// On a file system of its own, in a file.
+#[test]
+fn a_spools_mount_options_are_changed_and_put_back_by_program_and_script() {
+    if !is_root() || sluice_tests::lacks("mkfs.ext4") {
+        return skipped("a mount namespace wants root, a file system e2fsprogs");
+    }
+    let directory = TempDir::new().expect("a directory");
+    let point = directory.path().join("mounted");
+    fs::create_dir(&point).expect("a directory");
+    let relay = prepared();
+    relay.edit_config(&relay.spool().display().to_string(), &point.join("spool").display().to_string());
+    let script = "set -eu\n\
+        cd \"$HERE\"; truncate -s 20M image; mkfs.ext4 -q image\n\
+        mount -o loop,nosuid,nodev,relatime,discard,commit=30 image mounted || { echo unmountable; exit 0; }\n\
+        mount -t tmpfs tmpfs /run\n\
+        show() { echo \"options $(findmnt -nro VFS-OPTIONS,FS-OPTIONS -M \"$POINT\")\"; }\n\
+        tune() { \"$SLUICE\" tune \"$@\" --config \"$CONFIG\" --only mount-options; }\n\
+        tune script > script; show\n\
+        tune apply; show; tune undo; show; sh script apply; show; sh script undo; show\n\
+        test ! -e /run/sluice-tune/record; umount mounted";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", script]).env("SLUICE", built("sluice"));
+    command.env("HERE", directory.path()).env("POINT", &point).env("CONFIG", relay.config());
+    let told = run_ok(&mut command, SOON);
+    println!("{told}");
+    if told.contains("unmountable") {
+        return skipped("no file can be mounted here");
+    }
+    let shown: Vec<&str> = told.lines().filter(|line| line.starts_with("options")).collect();
+    let found = "options rw,nosuid,nodev,relatime rw,discard,commit=30";
+    let wanted = "options rw,nosuid,nodev,noatime rw,commit=30";
+    assert_eq!(shown, [found, wanted, found, wanted, found], "{told}");
+}
+
+/// The relay asks for the longest queue that there is, so that the kernel's own bound is the only one.
+#[test]
+fn connections_wait_to_be_accepted_as_far_as_the_kernel_lets_them() {
+    if !is_root() {
+        return skipped("a network namespace wants root");
+    }
+    let relay = prepared();
+    let script = "set -eu\n\
+        ip link set lo up; echo 54321 > /proc/sys/net/core/somaxconn\n\
+        \"$SLUICE\" run --config \"$CONFIG\" & relay=$!\n\
+        listeners() { ss --listening --tcp --numeric --no-header \"sport = :$PORT\"; }\n\
+        for _ in $(seq 100); do [ -n \"$(listeners)\" ] && break; sleep 0.1; done\n\
+        listeners; kill $relay; wait $relay";
+    let mut command = Command::new("unshare");
+    command.args(["--net", "sh", "-c", script]).env("SLUICE", built("sluice"));
+    command.env("CONFIG", relay.config()).env("PORT", relay.outside().port().to_string());
+    let told = run_ok(&mut command, SOON);
+    let queue = told.lines().find_map(|line| line.strip_prefix("LISTEN")?.split_whitespace().nth(1));
+    assert_eq!(queue, Some("54321"), "{told}");
+}
+
+#[test]
+fn a_configuration_that_was_named_and_cannot_be_read_is_no_reason_to_tune_for_another() {
+    let relay = prepared();
+    let absent = relay.directory().join("absent.toml");
+    let output = run(Command::new(built("sluice")).args(["tune", "check", "--config"]).arg(&absent), SOON);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(78), "{told}");
+    assert!(told.contains("absent.toml"), "{told}");
 }
 
 #[test]

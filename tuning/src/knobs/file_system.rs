@@ -1,35 +1,29 @@
-//! The file system of the spool: its kind and its options.
+//! The kind of the spool's file system.
 
 use crate::host::Host;
-use crate::knob::{Finding, Knob, Step};
+use crate::knob::{Finding, Knob};
 use crate::mounts::{self, Mount};
 use crate::plan::Plan;
 
-pub const KNOBS: &[Knob] = &[
-    Knob {
-        name: "file-system",
-        purpose: "The spool is on a file system that keeps what it has confirmed, and that direct writes are fast on.",
-        check: |host, plan| on_mount(host, plan, kind),
-    },
-    Knob {
-        name: "mount-options",
-        purpose: "Reading changes nothing on the disk, and writing is never confirmed before it has happened.",
-        check: |host, plan| on_mount(host, plan, options),
-    },
-];
+pub const KNOB: Knob = Knob {
+    name: "file-system",
+    purpose: "The spool is on a file system that keeps what it has confirmed, and that direct writes are fast on.",
+    check: |host, plan| on_mount(host, plan, check),
+};
 
-fn on_mount(host: &Host, plan: &Plan, check: fn(&Mount) -> Vec<Finding>) -> Vec<Finding> {
+/// Runs a check on what the spool is on.
+pub(super) fn on_mount(host: &Host, plan: &Plan, check: fn(&Mount) -> Vec<Finding>) -> Vec<Finding> {
     match mounts::of(host, &plan.spool) {
         Some(mount) => check(&mount),
         None => vec![Finding::Absent("/proc/self/mountinfo does not tell where the spool is".into())],
     }
 }
 
-fn kind(mount: &Mount) -> Vec<Finding> {
+fn check(mount: &Mount) -> Vec<Finding> {
     let Mount { point, kind, .. } = mount;
     vec![match kind.as_str() {
         "xfs" | "ext4" => Finding::Fine(format!("{point} is {kind}")),
-        "tmpfs" | "ramfs" => Finding::Advice(format!(
+        "tmpfs" | "ramfs" => Finding::Must(format!(
             "{point} is {kind}, in memory: all mail is lost when the host goes down; put the spool on XFS or ext4"
         )),
         "overlay" | "aufs" => Finding::Advice(format!(
@@ -47,74 +41,31 @@ fn kind(mount: &Mount) -> Vec<Finding> {
     }]
 }
 
-fn options(mount: &Mount) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    if let Some(option) =
-        mount.options.iter().find(|option| matches!(option.as_str(), "nobarrier" | "barrier=0"))
-    {
-        findings.push(Finding::Advice(format!(
-            "{} is mounted with {option}: mail that was confirmed is lost at a power cut; take it out of /etc/fstab",
-            mount.point
-        )));
-    }
-    if mount.options.iter().any(|option| option == "discard") {
-        findings.push(Finding::Advice(format!(
-            "{} is mounted with discard, so that each deleted segment waits for the device: take it out of /etc/fstab and enable fstrim.timer",
-            mount.point
-        )));
-    }
-    findings.push(match mount.options.iter().any(|option| option == "noatime") {
-        true => Finding::Fine(format!("{} is mounted with noatime", mount.point)),
-        false => Finding::Wrong {
-            sentence: format!("{} is mounted without noatime (keep it in /etc/fstab as well)", mount.point),
-            steps: vec![Step::Remount {
-                mount: mount.point.clone(),
-                found: if mount.options.iter().any(|option| option == "strictatime") {
-                    "strictatime"
-                } else {
-                    "relatime"
-                }
-                .into(),
-                wanted: "noatime".into(),
-            }],
-        },
-    });
-    findings
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn mount(kind: &str, options: &[&str]) -> Mount {
-        let options = options.iter().map(|option| (*option).to_owned()).collect();
-        Mount { point: "/var".into(), kind: kind.into(), device: "8:1".into(), options }
-    }
+    use crate::host::played;
 
     #[test]
-    fn what_does_not_keep_mail_is_named() {
-        for (name, fine) in [
-            ("xfs", true),
-            ("ext4", true),
-            ("tmpfs", false),
-            ("nfs4", false),
-            ("overlay", false),
-            ("new", false),
+    fn what_does_not_keep_mail_is_named_and_memory_is_refused() {
+        for (kind, word) in [
+            ("xfs", "fine"),
+            ("ext4", "fine"),
+            ("tmpfs", "must"),
+            ("nfs4", "advice"),
+            ("overlay", "advice"),
+            ("new", "advice"),
         ] {
-            assert_eq!(matches!(kind(&mount(name, &[]))[0], Finding::Fine(_)), fine, "{name}");
+            let mounts = format!("1 0 8:1 / / rw,noatime - {kind} x rw");
+            let (_directory, host) = played::host(&[("/proc/self/mountinfo", &mounts)]);
+            let plan = Plan { spool: "/var".into(), ..Plan::default() };
+            let found = match (KNOB.check)(&host, &plan).remove(0) {
+                Finding::Fine(_) => "fine",
+                Finding::Must(_) => "must",
+                Finding::Advice(_) => "advice",
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(found, word, "{kind}");
         }
-    }
-
-    #[test]
-    fn options_that_lose_mail_or_time_are_found() {
-        let count = |options_given: &[&str]| {
-            let findings = options(&mount("ext4", options_given));
-            let advice = findings.iter().filter(|finding| matches!(finding, Finding::Advice(_))).count();
-            let wrong = findings.iter().filter(|finding| matches!(finding, Finding::Wrong { .. })).count();
-            (advice, wrong)
-        };
-        assert_eq!(count(&["rw", "noatime"]), (0, 0));
-        assert_eq!(count(&["rw", "relatime"]), (0, 1));
-        assert_eq!(count(&["rw", "noatime", "discard", "barrier=0"]), (2, 0));
     }
 }

@@ -119,6 +119,8 @@ fn the_systemd_unit_waits_longer_than_the_drain_and_lets_io_uring_through() {
         assert!(setting("SystemCallFilter=").contains(call), "{call}");
     }
     assert_eq!(setting("RestartPreventExitStatus="), "78");
+    let files: usize = setting("LimitNOFILE=").parse().expect("a number");
+    assert!(files >= Limits::default().files_wanted(&Delivery::default(), 50), "for a large host: {files}");
     let Spool { path, .. } = Spool::default();
     assert_eq!(setting("ReadWritePaths="), path.display().to_string());
 }
