@@ -16,7 +16,7 @@ use super::account::{Account, Clock};
 use super::bed::{self, Bed};
 use super::ends;
 use super::machine::{self, Shares};
-use super::scenario::{Ends, Task, Tls, Work};
+use super::scenario::{Ends, Size, Task, Tls, Work};
 use super::subject::Subject;
 use super::{Bench, disk, idle};
 use crate::figures::Summary;
@@ -120,6 +120,9 @@ pub fn setup(bench: &Bench<'_>, work: &Work, mode: Mode) -> Setup {
 /// connections; the server keeps these.
 const UNANSWERED_MAX: u64 = 20;
 
+/// What fills the segments that a measurement needs, and some more; MiB.
+const SEGMENTS_MIB: u64 = 320;
+
 /// How many messages make a measurement of the length wanted.
 pub fn count(work: &Work, rate: f64) -> u64 {
     if let Some(messages) = work.messages {
@@ -139,6 +142,9 @@ fn flow(bench: &Bench<'_>, subject: Subject, work: &Work) -> Result<Figures> {
     if work.ends == Ends::Postfix {
         return flow_of_postfix(bench, subject, work);
     }
+    if work.task == Task::Accept && subject == Subject::Server(Kind::Relay) {
+        write_segments(bench, work)?;
+    }
     let mut bed = Bed::start(bench, subject, work, None)?;
     let warm = bed.warm_up(bench.known_rate(subject, work))?;
     let rate = match (work.load, work.rate) {
@@ -157,6 +163,23 @@ fn flow(bench: &Bench<'_>, subject: Subject, work: &Work) -> Result<Figures> {
     let figures = Figures { rate, saturated_rate, ..figures };
     let sent = bed.sent;
     bed.close(figures, sent)
+}
+
+/// Leaves the relay a spool whose segments have been written and are free again, as they are after its first minutes: it
+/// uses them again and again, and the first pass over a new file costs the file system an entry in its journal with each
+/// write. The row that it is held against overwrites, too.
+fn write_segments(bench: &Bench<'_>, work: &Work) -> Result<()> {
+    let large = Work {
+        task: Task::EndToEnd,
+        size: Size::Octets(1 << 20),
+        sessions: 4,
+        tls: Tls::Off,
+        load: None,
+        rate: None,
+        ..work.clone()
+    };
+    let mut bed = Bed::start(bench, Subject::Server(Kind::Relay), &large, None)?;
+    bed.run(SEGMENTS_MIB, None).context("writing the segments").map(drop)
 }
 
 /// smtp-sink counts and ends by itself, so the number of messages must be known before: from a run before the first
