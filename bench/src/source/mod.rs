@@ -4,7 +4,7 @@
 //! local tasks of their executor and share its [`Shared`]; between executors only the message counter is shared.
 //!
 //! Closed loop: a session sends its next message when the last one is answered, so a slow server is asked less.
-//! Open loop (`--rate`): each message is due at a time of its own, whatever the server does ([`pace`]); a free session
+//! Open loop (`--rate`): each message is due at a time of its own, whatever the server does ([`mod@pace`]); a free session
 //! takes the next due message, and its latency counts from when it was due. So a stall of the server shows in every
 //! message that had to wait for it (no coordinated omission).
 

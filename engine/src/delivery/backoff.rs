@@ -70,9 +70,10 @@ impl std::fmt::Display for Pattern {
     }
 }
 
-/// The first rule that fits.
+/// The first rule that fits. What stands in angle brackets is an address that the host repeats, chosen by whoever sent
+/// the mail: no rule looks at it.
 pub fn action(rules: &[Rule], host: &str, reply: &Reply) -> Action {
-    let text = reply.to_string();
+    let text = without_paths(&reply.to_string());
     let fits = |rule: &&Rule| {
         let is_host = || rule.hosts.iter().any(|pattern| pattern.fits(host));
         rule.reply.fits(&text) && (rule.hosts.is_empty() || is_host())
@@ -80,6 +81,14 @@ pub fn action(rules: &[Rule], host: &str, reply: &Reply) -> Action {
     match rules.iter().find(fits).map_or(Action::Nothing, |rule| rule.action) {
         Action::Wait { time } => Action::Wait { time: hint(&text).unwrap_or(time) },
         action => action,
+    }
+}
+
+/// `450 <bob@example.org>: no` as `450 <>: no`; up to the last bracket, for a quoted local part may hold one.
+fn without_paths(text: &str) -> String {
+    match (text.find('<'), text.rfind('>')) {
+        (Some(from), Some(to)) if from < to => format!("{}{}", &text[..=from], &text[to..]),
+        _ => text.to_owned(),
     }
 }
 
@@ -230,6 +239,8 @@ mod tests {
     fn ordinary_replies_change_nothing() {
         for line in [
             "450 4.2.1 mailbox busy",
+            "450 4.2.0 <throttled@example.org>: Recipient address rejected: try later",
+            "450 4.2.0 <\"> throttled (S775) \"@example.org>: Recipient address rejected: try later",
             "452 4.2.2 over quota",
             "451 4.3.0 internal error",
             "550 5.1.1 no such user",

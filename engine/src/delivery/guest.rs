@@ -1,6 +1,6 @@
 //! Guests of a next hop: a question or a message whose client waits for the answer (cut-through).
 //!
-//! Lives on one delivery shard. A guest waits at its [`Hop`](super::hop::Hop) and is served by the connections of that
+//! Lives on one delivery shard. A guest waits at its [`Hop`] and is served by the connections of that
 //! hop, which are those of the queue: so it counts at the site, keeps its rates and the warm-up of the source
 //! address, and what the host says is heeded, all as of any delivery. A connection that is free serves a guest before
 //! the next message of the queue, then one of these, so neither holds the other up.

@@ -111,6 +111,8 @@ pub fn order_hosts(hosts: &mut [MxHost], seed: u64) {
 pub fn order_tlsa(mut records: Vec<Tlsa>) -> Vec<Tlsa> {
     records.sort_unstable();
     records.dedup();
+    // Those that SMTP has no use for must not displace the others.
+    records.sort_by_key(|record| !record.is_usable());
     records.truncate(TLSA_RECORDS_MAX);
     records
 }
@@ -278,6 +280,9 @@ mod tests {
         let expected = [tlsa(2, 9), tlsa(3, 1), tlsa(3, 2)];
         assert_eq!(order_tlsa(vec![tlsa(3, 2), tlsa(2, 9), tlsa(3, 1), tlsa(3, 2)]), expected);
         assert_eq!(order_tlsa(vec![tlsa(3, 1), tlsa(3, 2), tlsa(2, 9)]), expected);
+        let mut crowd: Vec<Tlsa> = (0..200).map(|octet| tlsa(1, octet)).collect();
+        crowd.push(tlsa(3, 1));
+        assert_eq!(order_tlsa(crowd)[0], tlsa(3, 1), "what is of no use displaces nothing");
         assert_eq!(order_tlsa((0..200).map(|octet| tlsa(3, octet)).collect()).len(), TLSA_RECORDS_MAX);
     }
 

@@ -7,6 +7,7 @@ use super::SessionTask;
 use super::cut_through::Offered;
 use crate::clock;
 use crate::cut_through::Ended;
+use crate::intake::IngestShard;
 use crate::intake::cut_through::log_tried;
 use crate::intake::shares::{Share, bound};
 use crate::observe::{line, log};
@@ -201,11 +202,13 @@ impl SessionTask<'_> {
         match self.unless_it_hangs(committing).await {
             Ok(Ok(stored)) => {
                 self.log_accepted(stored.id, &envelope, stored.content_bytes);
-                self.session.committed(Ok(()), &mut self.out);
-                let Some(unfinished) = unfinished else {
-                    return self.reply_and_hand_over(stored, &envelope, flags, is_last).await;
-                };
-                self.see_to(stored.id, &envelope, flags, unfinished);
+                if let Some(unfinished) = unfinished {
+                    self.see_to(stored.id, &envelope, flags, unfinished);
+                    self.session.committed(Ok(()), &mut self.out);
+                } else {
+                    let fresh = FreshMessage { shard: self.shard, stored, envelope, flags };
+                    return self.reply_and_hand_over(fresh, is_last).await;
+                }
             }
             Ok(Err(error)) => {
                 self.shard.steering.has_arrived(id);
@@ -223,17 +226,11 @@ impl SessionTask<'_> {
     }
 
     /// The client waits, so it comes first; but a client that does not read holds nothing up.
-    async fn reply_and_hand_over(
-        &mut self,
-        stored: Stored,
-        envelope: &Arc<Envelope>,
-        flags: ContentFlags,
-        is_last: bool,
-    ) -> io::Result<()> {
-        let shard = self.shard;
+    async fn reply_and_hand_over(&mut self, fresh: FreshMessage<'_>, is_last: bool) -> io::Result<()> {
+        self.session.committed(Ok(()), &mut self.out);
         let mut reply = pin!(async { if is_last { self.flush().await } else { Ok(()) } });
         let replied = poll_once(&mut reply).await;
-        shard.hand_over_fresh(stored.id, envelope, stored.content, flags);
+        drop(fresh);
         match replied {
             Some(replied) => replied,
             None => reply.await,
@@ -258,6 +255,21 @@ impl SessionTask<'_> {
         self.shard.counters.messages_failed_total.add(1);
         log::note("ingest", &format!("error: a message was not stored: {error}"));
         refusal(error)
+    }
+}
+
+/// A message that is durable, handed over when this is dropped: whatever becomes of its session.
+struct FreshMessage<'a> {
+    shard: &'a IngestShard,
+    stored: Stored,
+    envelope: Arc<Envelope>,
+    flags: ContentFlags,
+}
+
+impl Drop for FreshMessage<'_> {
+    fn drop(&mut self) {
+        let content = self.stored.content.take();
+        self.shard.hand_over_fresh(self.stored.id, &self.envelope, content, self.flags);
     }
 }
 
