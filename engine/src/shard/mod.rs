@@ -4,6 +4,8 @@
 
 pub mod event;
 pub mod links;
+#[cfg(test)]
+mod loop_tests;
 
 use crate::channel::Receiver;
 use crate::delivery::shard::{self as delivery, Common, DeliveryShard};
