@@ -165,9 +165,17 @@ fn opensmtpd(setup: &Setup) -> Result<Prepared> {
         .replace("@SCHEME@", if setup.outward_tls { "smtp+tls" } else { "smtp+notls" })
         .replace("@NEXT_HOP@", &setup.next_hop.to_string());
     fs::write(&config, written)?;
+    // It asks for the client's name before its greeting, and its resolver turns to DNS first by default: a name
+    // server that is slow, or away, would be what is measured.
+    let names = setup.directory.join("resolv.conf");
+    fs::write(&names, "lookup file\n")?;
     let namespace = Namespace {
         users: &["opensmtpd", "opensmtpq"],
-        bound: &[(spool, "/var/spool"), (package.join("usr/libexec"), "/usr/libexec")],
+        bound: &[
+            (spool, "/var/spool"),
+            (package.join("usr/libexec"), "/usr/libexec"),
+            (names, "/etc/resolv.conf"),
+        ],
         empty: &["/run", "/var/lib"],
         made: &["/var/lib/opensmtpd/empty", "/var/spool/smtpd"],
     };

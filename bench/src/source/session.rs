@@ -19,6 +19,11 @@ use std::time::{Duration, Instant};
 const CONNECT_FAILURES_MAX: u32 = 10;
 /// Between two failed connections.
 const CONNECT_PAUSE: Duration = Duration::from_millis(100);
+/// Sessions begin in waves, a few milliseconds apart, for listen queues are short: that of OpenSMTPD has room for five,
+/// and whom a queue has no room for may wait for a greeting that never comes (SYN cookies).
+const WAVE: usize = 4;
+const WAVE_EVERY: Duration = Duration::from_millis(5);
+const WAVES_END: Duration = Duration::from_millis(200);
 /// Octets of content in the last write of a message; what comes before is written before the clock starts.
 const LAST_WRITE_OCTETS_MAX: usize = 65_536;
 const READ_OCTETS: usize = 4096;
@@ -37,6 +42,7 @@ pub(super) async fn run(shared: Rc<Shared>, number: usize) {
     let mut session =
         Session { shared, number, content: Vec::new(), octets: 0, group: String::new(), connection: None };
     let mut failures_in_a_row = 0;
+    sleep((WAVE_EVERY * (number / WAVE) as u32).min(WAVES_END)).await;
     if session.shared.options.rate.is_some() && session.shared.options.messages_per_connection == 0 {
         session.connection = session.connect().await.ok();
     }
