@@ -1,6 +1,7 @@
 //! What the shards need of the loop of their executors: no wake-up from another thread is lost, timers are in time
 //! while others come and go, a task that computes is told to yield, and a sleep is left for a reason only.
 
+use futures_lite::FutureExt;
 use glommio::timer::{Timer, timeout};
 use glommio::{LocalExecutorBuilder, Placement};
 use std::future::Future;
@@ -125,6 +126,39 @@ fn a_later_timer_fires_though_an_earlier_one_was_cancelled() {
     });
     assert!(took >= Duration::from_millis(20 * 16), "{took:?}");
     assert!(took < PATIENCE / 2, "{took:?}");
+}
+
+#[test]
+fn tasks_that_can_run_are_never_slept_over() {
+    const TIMES: u64 = 3_000;
+    let (there, (ask, asked)) = (Arc::new(Count::default()), channel());
+    let raised = there.clone();
+    let other = std::thread::spawn(move || {
+        while asked.recv().is_ok() {
+            raised.raise();
+        }
+    });
+    on_an_executor(move || async move {
+        for nth in 1..=TIMES {
+            // Armed while the executor sleeps, cancelled, and due while the task below goes on yielding.
+            let microseconds = 60 + nth % 100;
+            let mut timer = Timer::new(Duration::from_micros(microseconds));
+            ask.send(()).unwrap();
+            there
+                .reaches(nth)
+                .or(async {
+                    (&mut timer).await;
+                    std::future::pending().await
+                })
+                .await;
+            drop(timer);
+            let until = Instant::now() + Duration::from_micros(2 * microseconds);
+            while Instant::now() < until {
+                glommio::executor().yield_task_queue_now().await;
+            }
+        }
+    });
+    other.join().unwrap();
 }
 
 #[test]
