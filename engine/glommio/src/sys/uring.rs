@@ -55,6 +55,10 @@ use nix::sys::{
 use smallvec::SmallVec;
 
 const MSG_ZEROCOPY: i32 = 0x4000000;
+/// A deadline before the first task could run would let none run.
+const PREEMPT_LEAST: Duration = Duration::from_micros(10);
+/// In place of one past the end of the clock.
+const PREEMPT_MOST: Duration = Duration::from_secs(3600);
 
 #[allow(dead_code)]
 #[derive(Debug)]
@@ -1025,7 +1029,7 @@ impl SleepableRing {
                 .or_else(Reactor::intr_ok);
         }
         if let Some(mut sqe) = self.ring.sq().prepare_sqe() {
-            let sqe_ptr = unsafe { sqe.raw_mut() as *mut _ };
+            let sqe_ptr = unsafe { sqe.raw_mut() as *mut crate::uring_sys::io_uring_sqe };
             let op = UringDescriptor {
                 fd: link.raw(),
                 flags: SubmissionFlags::empty(),
@@ -1053,8 +1057,12 @@ impl SleepableRing {
                 .or_else(Reactor::intr_ok)?
                 != 1
             {
-                // We make the SQE a no-op and return
-                unsafe { crate::uring_sys::io_uring_prep_nop(sqe_ptr) };
+                // We make the SQE a no-op, which completes in the name of the link, and return
+                unsafe {
+                    let link = (*sqe_ptr).user_data;
+                    crate::uring_sys::io_uring_prep_nop(sqe_ptr);
+                    (*sqe_ptr).user_data = link;
+                }
                 Err(io::Error::from_raw_os_error(libc::EBUSY))
             } else {
                 self.in_kernel += 1;
@@ -1717,10 +1725,13 @@ impl Reactor {
     fn arm_user_timer(&self, ring: &mut SleepableRing, next: Option<Duration>) -> bool {
         const NEAR: Duration = Duration::from_micros(50);
         let now = Instant::now();
-        let held = self.user_timer.take().filter(|(_, due)| *due > now);
+        let held = self.user_timer.take();
+        let taken = held.is_some();
+        // It may also have ended for another reason than that it was due.
+        let held = held.filter(|(source, due)| *due > now && source.result().is_none());
         let wanted = match next {
-            Some(dur) => dur,
-            None => return held.is_some(),
+            Some(wanted) => wanted,
+            None => return taken,
         };
         let due = now + wanted;
         match held {
@@ -1846,7 +1857,11 @@ impl Reactor {
                     .or_else(Reactor::intr_ok)?;
                 flush_rings!(lat_ring)?;
                 if !lat_ring.can_sleep() {
-                    // Not submitted, or due already: there is a turn to take first.
+                    // Due already, or not submitted, and then it counts from a later time than it should:
+                    // there is a turn to take first.
+                    if lat_ring.waiting_kernel_collection() == 0 {
+                        self.user_timer.set(None);
+                    }
                     return Ok(false);
                 }
             }
@@ -1872,7 +1887,9 @@ impl Reactor {
 
         // The deadline of the tasks that run next: `need_preempt` looks at the clock.
         if let Some(preempt) = preempt_timer() {
-            self.preempt_at.set(Instant::now() + preempt);
+            let now = Instant::now();
+            let at = now.checked_add(preempt.max(PREEMPT_LEAST));
+            self.preempt_at.set(at.unwrap_or(now + PREEMPT_MOST));
         }
 
         // A Note about `need_preempt`:
